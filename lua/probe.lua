@@ -1,0 +1,35 @@
+-- probe.lua: finds out which commands this user may call on this server. Writes nothing.
+--
+-- KEYS  names the other scripts will be given: declaring them makes the server check them
+-- ARGV  1   the name of a key that does not exist
+--       2.. commands
+--
+-- Answers a string per command:
+--   ok       may be called
+--   denied   the server's ACL forbids it
+--   unknown  the server does not have it
+
+local ABSENT = ARGV[1]
+
+-- COPY onto itself is an error that is raised after permissions are looked at and before anything
+-- is written.
+local ARGUMENTS = {
+  COPY = { ABSENT, ABSENT },
+  HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
+  ZRANGE = { ABSENT, 0, 0 },
+}
+
+local answers = {}
+for i = 2, #ARGV do
+  local reply = redis.pcall(ARGV[i], unpack(ARGUMENTS[ARGV[i]] or { ABSENT }))
+  local text = type(reply) == 'table' and reply.err or ''
+  -- A command is looked at before its keys, so a refused key (ABSENT itself) means it is allowed.
+  if text:find("can't run this command", 1, true) or text:find('no permissions to run', 1, true) then
+    answers[#answers + 1] = 'denied'
+  elseif text:find('Unknown', 1, true) then
+    answers[#answers + 1] = 'unknown'
+  else
+    answers[#answers + 1] = 'ok'
+  end
+end
+return answers

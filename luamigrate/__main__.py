@@ -1,0 +1,5 @@
+"""`python -m luamigrate`."""
+
+from luamigrate.cli import main
+
+main()

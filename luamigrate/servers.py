@@ -1,0 +1,250 @@
+"""From a URL to a server: connecting, who it is, calls in flight, errors in plain words."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionInterface, ConnectionPool
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from luamigrate.outcome import Error, Refused, UsageError, printable
+
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 60
+"""Far above the longest batch: giving up on a script that still runs would only hide it."""
+
+URL_FORMS = "redis://[user:password@]host[:port][/database], rediss://… for TLS, or unix://[user:password@]/path[?db=N]"
+URL_OPTIONS = frozenset(
+    ("db", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
+)
+
+
+class ScriptMissing(Error):
+    """The server does not have the script (any more)."""
+
+
+class Call:
+    """A command on its way; its answer is read when it is asked for."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._sent = time.perf_counter()
+        self._reply: Any = None
+        self.seconds: float | None = None
+        """From when the server could begin with it to its answer; None while it is under way."""
+
+    def answer(self) -> Any:
+        """Wait for the answer and return it. Raises Error."""
+        while self.seconds is None:
+            self._server._read_next()
+        if isinstance(self._reply, Exception):
+            raise explain(self._reply) from None
+        return self._reply
+
+    def _complete(self, reply: Any, began: float) -> float:
+        now = time.perf_counter()
+        self._reply, self.seconds = reply, now - max(began, self._sent)
+        return now
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a server says it is."""
+
+    product: str
+    version: str
+    mode: str
+    role: str
+
+    def is_at_least(self, redis: tuple[int, int], valkey: tuple[int, int]) -> bool:
+        """Compare the version, by product."""
+        wanted = valkey if self.product == "valkey" else redis
+        numbers = tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
+        return numbers >= wanted
+
+
+class Server:
+    """One server and one connection to it, on which several calls may be under way.
+
+    Answers come in the order of the calls. Nothing is ever sent twice: a client that repeats a
+    script whose answer was lost is told that its own copies had been there before.
+    """
+
+    def __init__(self, pool: ConnectionPool, url: str) -> None:
+        self.url = url
+        """The URL without its password."""
+        self._pool = pool
+        self._under_way: deque[Call] = deque()
+        self._last_reply = 0.0
+        self._lost: Exception | None = None
+        try:
+            self._connection: ConnectionInterface = pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise explain(error, url) from None
+        self.identity = self._identify()
+
+    def call(self, *command: bytes | str | int) -> Call:
+        """Send a command without waiting for its answer. Raises Error."""
+        if self._lost:
+            # The client would connect again by itself, perhaps to a server that has been promoted.
+            raise explain(self._lost)
+        call = Call(self)
+        try:
+            self._connection.send_command(*command)
+        except (RedisError, OSError) as error:
+            self._lost = error
+            raise explain(error) from None
+        self._under_way.append(call)
+        return call
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.disconnect()
+        self._pool.disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _read_next(self) -> None:
+        call = self._under_way.popleft()
+        reply: Any = self._lost
+        if not self._lost:
+            try:
+                reply = self._connection.read_response(disable_decoding=True)
+            except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+                reply = error
+                self._lost = None if isinstance(error, BusyLoadingError) else error
+            except RedisError as error:
+                reply = error
+        self._last_reply = call._complete(reply, self._last_reply)
+
+    def _identify(self) -> Identity:
+        # HELLO tells without any permission what INFO tells only to a user who may call it.
+        reply = self.call("HELLO").answer()
+        facts = {reply[i]: reply[i + 1] for i in range(0, len(reply), 2)}
+        names = (b"server", b"version", b"mode", b"role")
+        product, version, mode, role = (facts[name].decode("utf-8", "replace") for name in names)
+        return Identity(product, version, mode, role)
+
+
+def connect(url: str = "redis://localhost:6379") -> Server:
+    """Connect to the server at `redis://`, `rediss://` or `unix://`.
+
+    Raises UsageError for a URL that is none, Refused where a permission is lacking, Error where
+    the server cannot be reached or does not let us in.
+    """
+    pool = ConnectionPool.from_url(
+        _checked(url),
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        health_check_interval=0,
+    )
+    return Server(pool, redacted(url))
+
+
+def redacted(url: str) -> str:
+    """Return the URL without its password."""
+    scheme, rest = url.split("://", 1)
+    userinfo, at, place = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    return printable(f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{place}".encode("utf-8", "surrogateescape"))
+
+
+def _checked(url: str) -> str:
+    """Refuse what the client would silently take for something else, and never show the URL."""
+    problem = UsageError(f"--url is not a URL of the form {URL_FORMS}")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        options = redis.connection.parse_url(url)
+    except ValueError:
+        raise problem from None
+    if parts.fragment or ("@" in parts.netloc) != ("@" in url):
+        raise UsageError("--url: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A")
+    unknown = sorted(_query_names(parts.query) - URL_OPTIONS)
+    if unknown:
+        raise UsageError(f"--url: unknown option '{printable(unknown[0].encode())}' after the ?")
+    database = parts.path.removeprefix("/") if parts.scheme != "unix" else ""
+    if database and not (database.isascii() and database.isdigit()):
+        raise UsageError("--url: the database after the host must be a number, as in redis://localhost:6379/0")
+    if parts.scheme == "unix" and not options.get("path"):
+        raise problem
+    if parts.scheme != "unix" and not parts.hostname:
+        raise problem
+    return url
+
+
+def _query_names(query: str) -> set[str]:
+    return {option.partition("=")[0] for option in query.split("&") if option}
+
+
+def explain(error: Exception, url: str | None = None) -> Error:
+    """Turn what the client raised into one line that says what to do."""
+    text = printable(str(error).strip().rstrip(".").encode("utf-8", "surrogateescape"))
+    at = f" at {url}" if url else ""
+    match error:
+        case NoScriptError():
+            return ScriptMissing(text)
+        case NoPermissionError():
+            return Refused(f"permissions: {text}; grant it to this user (ACL SETUSER)")
+        case AuthenticationError():
+            return Error(f"the server{at} refuses the user or password of --url: {text}")
+        case BusyLoadingError():
+            return Error("the server is loading its data set: run again when it has finished")
+        case redis.TimeoutError():
+            return Error(f"no answer from the server{at}: {text}")
+        case redis.ConnectionError() if url is None:
+            return Error(f"the connection was lost: {text}")
+        case redis.ConnectionError() | OSError():
+            return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}")
+        case ResponseError() if "unknown command" in text:
+            return Refused(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
+        case ResponseError() if text.startswith("NOAUTH") or "HELLO must be called" in text:
+            return Error(f"the server{at} wants a password: put it into --url")
+        case _:
+            return Error(f"the server{at} answered: {text}")
+
+
+def _tls_hint(error: Exception, text: str) -> str:
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"{text}; its certificate is not trusted here: add ?ssl_ca_certs=FILE to --url"
+    if isinstance(cause, ssl.SSLError):
+        return f"{text}; does it speak TLS? If not, use redis://"
+    return text
+
+
+def read_database_sizes(server: Server) -> dict[str, int] | None:
+    """Return the number of keys by database name, or None where the user may not ask."""
+    try:
+        reply: bytes = server.call("INFO", "keyspace").answer()
+    except Error:
+        return None
+    lines = [line.split(":", 1) for line in reply.decode().splitlines() if line.startswith("db")]
+    return {name: int(_first_number(facts.split(","))) for name, facts in lines}
+
+
+def _first_number(facts: Sequence[str]) -> str:
+    return facts[0].partition("=")[2]

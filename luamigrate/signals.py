@@ -1,0 +1,46 @@
+"""Stopping in good order: Ctrl-C, SIGTERM and SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+from luamigrate import report
+
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+class Interruption:
+    """Whether somebody asked to stop: call it.
+
+    While `patient`, the first signal only asks, so that the batches under way can be finished;
+    the second one, or any before that, raises KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.patient = False
+        self._asked = False
+        self._former = {number: signal.getsignal(number) for number in STOPPING}
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> Self:
+        for number, former in self._former.items():
+            # What runs under nohup is not to be stopped by SIGHUP.
+            if former is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked or not self.patient:
+            raise KeyboardInterrupt
+        self._asked = True
+        report.notice("stopping: the batches under way are being finished (once more: stop at once)")
