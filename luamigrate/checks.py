@@ -49,7 +49,9 @@ def _check_commands(server: Server, plan: Plan, *, dry_run: bool) -> None:
         raise Refused(f"permissions: this user may not call {' '.join(denied)}; grant it (ACL SETUSER)")
     unknown = [command for command in commands if answers[command] == "unknown" and command not in OPTIONAL]
     if unknown:
-        raise Refused(f"version: this server has no {' '.join(unknown)}; luamigrate needs Redis 6.2 or later, or Valkey")
+        raise Refused(
+            f"version: this server has no {' '.join(unknown)}; luamigrate needs Redis 6.2 or later, or Valkey"
+        )
 
 
 def _check_keys(server: Server, plan: Plan) -> None:

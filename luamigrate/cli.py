@@ -168,11 +168,11 @@ def _migrate(
                         key_report.add(batch.keys)
                 if not summary.totals.found:
                     databases = read_database_sizes(server)
-            summary.interrupted = interruption()
         except Error as error:
             summary.error = error
         except KeyboardInterrupt:
             summary.interrupted = True
+        summary.interrupted |= interruption()
     summary.seconds = time.monotonic() - began
     narrator.close_section()
     if key_report:
@@ -201,8 +201,8 @@ def _configuration(ctx: typer.Context, plan: rules.Plan) -> list[tuple[str, str,
     of_plan = next(name for name in ("maps", "plan_file", "") if not name or ctx.params[name])
     rows = [("url", redacted(ctx.params["url"]), _origin(ctx, "url"))]
     rows.append(("plan", f"{len(plan)} rules" if len(plan) > 1 else str(plan[0]), _origin(ctx, of_plan)))
-    for name in ("dry_run", "batch_size", "validate", "ignore_expiry", "allow_empty"):
-        rows.append((name.replace("_", " "), str(ctx.params[name]).lower(), _origin(ctx, name)))
+    names = ("dry_run", "batch_size", "validate", "ignore_expiry", "allow_empty")
+    rows += [(name.replace("_", " "), str(ctx.params[name]).lower(), _origin(ctx, name)) for name in names]
     return rows
 
 

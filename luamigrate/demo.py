@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import shlex
@@ -13,9 +14,10 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -106,9 +108,7 @@ def stop_server(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _start_on_free_port(
-    binary: Path, directory: str, options: tuple[str, ...]
-) -> tuple[subprocess.Popen[bytes], int]:
+def _start_on_free_port(binary: Path, directory: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], int]:
     # Between finding a free port and using it, somebody else may take it.
     for _ in range(ATTEMPTS):
         with socket.socket() as probe:
@@ -153,7 +153,7 @@ def _fill(client: redis.Redis) -> None:
     pipeline.execute()
 
 
-def _job(number: int, status: str, chance: random.Random) -> dict[str | bytes, str | int]:
+def _job(number: int, status: str, chance: random.Random) -> Mapping[Any, str | int]:
     minute = f"2026-11-{chance.randint(1, 28):02}T{chance.randint(0, 23):02}:{chance.randint(0, 59):02}"
     return {
         "id": number,
@@ -165,5 +165,5 @@ def _job(number: int, status: str, chance: random.Random) -> dict[str | bytes, s
         "created_at": f"{minute}:00Z",
         "updated_at": f"{minute}:30Z",
         "worker": f"worker-{chance.randint(1, 12)}",
-        "payload": '{"customer": %d, "locale": "en"}' % chance.randint(1, 99_999),
+        "payload": json.dumps({"customer": chance.randint(1, 99_999), "locale": "en"}),
     }

@@ -8,7 +8,7 @@ from functools import partial
 
 from luamigrate import checks, scan, scripts
 from luamigrate.outcome import UNCLEAN, Batch, Error, KeyOutcome, UsageError, Word, printable, reason_for
-from luamigrate.rules import BUILT_IN, Plan, Rule
+from luamigrate.rules import BUILT_IN, Pairs, Plan, Rule
 from luamigrate.servers import Server
 
 LARGEST_BATCH = 10_000
@@ -27,10 +27,10 @@ def migrate(
 ) -> Iterator[Batch]:
     """Copy what the plan's rules match to its new names, and yield what came of each batch.
 
-    Rules run in their order, each one to its end; a batch without keys announces a rule, and tells
-    how far a scan is that found nothing lately. With `dry_run` nothing is written. `every_key` lists all keys in
-    `Batch.keys`, not only those somebody has to look at. When `stop` says so, the batches under way
-    are finished and yielded, and that is all.
+    Rules run in their order, each one to its end. A batch without keys announces a rule, or tells
+    how far a scan is that found nothing lately. With `dry_run` nothing is written. With `every_key`
+    `Batch.keys` lists all keys, not only those somebody has to look at. When `stop` says so, the
+    batches under way are finished and yielded, and that is all.
 
     Raises Refused before anything is written where a check says no, Error where the server fails;
     what was yielded until then holds, and running again continues.
@@ -55,27 +55,25 @@ def _migrate_rule(
         if not found.keys:
             yield Batch(rule, scanned=found.scanned)
             continue
-        targets = rule.targets(found.keys)
-        call = ask(server, rule.type, found.keys, targets)
-        under_way.append(partial(_outcome, rule, found, targets, call, every_key=every_key))
+        pairs = rule.pairs(found.keys)
+        under_way.append(partial(_outcome, pairs, ask(server, pairs), found.scanned, every_key=every_key))
         if len(under_way) == scan.IN_FLIGHT:
             yield under_way.popleft()()
     while under_way:
         yield under_way.popleft()()
 
 
-def _outcome(
-    rule: Rule, found: scan.Found, targets: list[bytes], call: scripts.ScriptCall, *, every_key: bool
-) -> Batch:
+def _outcome(pairs: Pairs, call: scripts.ScriptCall, scanned: float, *, every_key: bool) -> Batch:
     """Wait for a script's answers and add them up."""
     answers = call.answer()
-    if len(answers) != len(found.keys):
-        raise Error(f"the script answered for {len(answers)} of {len(found.keys)} keys")
-    batch = Batch(rule, scanned=found.scanned, seconds=call.seconds)
-    wanted: dict[bytes, tuple[Word, str]] = {}
+    if len(answers) != len(pairs.sources):
+        raise Error(f"the script answered for {len(answers)} of {len(pairs.sources)} keys")
+    batch = Batch(pairs.rule, scanned=scanned, seconds=call.seconds)
+    only_key = not pairs.rule.source.has_star
+    listed: dict[bytes, tuple[Word, str]] = {}
     for answer, times in Counter(answers).items():
         word, text = _parse(answer)
-        if word is Word.GONE and not rule.source.has_star:
+        if word is Word.GONE and only_key:
             continue  # Nothing was found here: the name comes from the rule.
         if word is Word.IGNORED:
             batch.ignored[text] += times
@@ -83,13 +81,13 @@ def _outcome(
             batch.counts[word] += times
         if word is Word.FAILED:
             batch.reasons[reason_for(text)] += times
-        if every_key or word in UNCLEAN or not rule.source.has_star:
-            wanted[answer] = word, text
-    if wanted:
+        if every_key or only_key or word in UNCLEAN:
+            listed[answer] = word, text
+    if listed:
         batch.keys.extend(
-            _key_outcome(source, target, *wanted[answer])
-            for source, target, answer in zip(found.keys, targets, answers, strict=True)
-            if answer in wanted
+            _key_outcome(source, target, *listed[answer])
+            for source, target, answer in zip(pairs.sources, pairs.targets, answers, strict=True)
+            if answer in listed
         )
     return batch
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from luamigrate.rules import Rule
+    from luamigrate.rules import Plan, Rule
 
 
 class Word(StrEnum):
@@ -62,7 +61,10 @@ class Reason(StrEnum):
 _REASONS = (
     (Reason.OOM, re.compile(r"\bOOM\b")),
     (Reason.READONLY, re.compile(r"\bREADONLY\b")),
-    (Reason.NOPERM, re.compile(r"\bNOPERM\b|ACL failure|[Nn]o permissions to|can't (run this command|access at least)")),
+    (
+        Reason.NOPERM,
+        re.compile(r"\bNOPERM\b|ACL failure|[Nn]o permissions to|can't (run this command|access at least)"),
+    ),
 )
 
 
@@ -185,7 +187,7 @@ class RuleSummary:
 class Summary:
     """What came of a run, by rule and in total."""
 
-    plan: Sequence[Rule]
+    plan: Plan
     dry_run: bool = False
     validated: bool = True
     allow_empty: bool = False

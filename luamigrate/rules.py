@@ -87,12 +87,12 @@ class Rule:
     type: str
 
     @classmethod
-    def parse(cls, source: bytes, target: bytes, type: str) -> Rule:
+    def parse(cls, source: bytes, target: bytes, kind: str) -> Rule:
         """Read a rule from its three parts. Raises UsageError."""
-        rule = cls(Pattern.parse(source), Pattern.parse(target), type)
-        if type not in TYPES:
+        rule = cls(Pattern.parse(source), Pattern.parse(target), kind)
+        if kind not in TYPES:
             known = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
-            raise UsageError(f"rule {rule}: type '{printable(type.encode())}' is not one of {known}")
+            raise UsageError(f"rule {rule}: type '{printable(kind.encode())}' is not one of {known}")
         if rule.source.has_star != rule.target.has_star:
             raise UsageError(f"rule {rule}: source and target need one * each, or none")
         return rule
@@ -100,13 +100,25 @@ class Rule:
     def __str__(self) -> str:
         return f"{self.source} -> {self.target}"
 
-    def targets(self, sources: Sequence[bytes]) -> list[bytes]:
-        """Return the target names of source names that match."""
+    def pairs(self, sources: list[bytes]) -> Pairs:
+        """Return source names that match together with their target names."""
+        return Pairs(self, sources, self._targets(sources))
+
+    def _targets(self, sources: list[bytes]) -> list[bytes]:
         if self.source.suffix is None or self.target.suffix is None:
-            return [self.target.prefix] * len(sources)
+            return [self.target.prefix]
         start, end = len(self.source.prefix), -len(self.source.suffix) or None
         prefix, suffix = self.target.prefix, self.target.suffix
         return [prefix + name[start:end] + suffix for name in sources]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Source names of a rule, and the target name of each."""
+
+    rule: Rule
+    sources: list[bytes]
+    targets: list[bytes]
 
 
 Plan = tuple[Rule, ...]
@@ -114,7 +126,7 @@ Plan = tuple[Rule, ...]
 
 def plan(rules: Sequence[tuple[str | bytes, str | bytes, str]]) -> Plan:
     """Make a plan of (source, target, type) triples. Raises UsageError where it must be refused."""
-    parsed = tuple(Rule.parse(_as_bytes(source), _as_bytes(target), type) for source, target, type in rules)
+    parsed = tuple(Rule.parse(_as_bytes(source), _as_bytes(target), kind) for source, target, kind in rules)
     if not parsed:
         raise UsageError("the plan has no rule")
     _refuse_ambiguity(parsed)
@@ -143,13 +155,13 @@ def _refuse_ambiguity(rules: Plan) -> None:
                 raise UsageError(f"rule {one}: a target could match {whose}, so copies would be copied again")
 
 
-def plan_from_maps(maps: Sequence[str], type: str) -> Plan:
+def plan_from_maps(maps: Sequence[str], kind: str) -> Plan:
     """Make a plan of `SRC=DST` texts. Raises UsageError."""
     for text in maps:
         if text.count("=") != 1:
             shown = printable(_as_bytes(text))
             raise UsageError(f"--map '{shown}': needs exactly one =, as in 'job:*=step:*'; other names need --plan")
-    return plan([(*text.split("="), type) for text in maps])  # type: ignore[misc]
+    return plan([(source, target, kind) for source, target in (text.split("=") for text in maps)])
 
 
 def plan_from_file(path: str | Path) -> Plan:

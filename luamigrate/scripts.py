@@ -9,16 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from luamigrate.rules import Pairs
 from luamigrate.servers import Call, ScriptMissing, Server
 
 _INCLUDE = re.compile(r'^include "([^"]+)"$', re.MULTILINE)
 
 
 class Question(Protocol):
-    """A script that answers for pairs: `copy` or `compare`, with its options bound."""
+    """A script that answers for pairs, with its options bound."""
 
-    def __call__(self, server: Server, kind: str, sources: Sequence[bytes], targets: Sequence[bytes]) -> ScriptCall:
-        """Ask for these pairs, whose sources should be of type `kind`."""
+    def __call__(self, server: Server, pairs: Pairs) -> ScriptCall:
+        """Ask about these pairs."""
 
 
 def folder() -> Path:
@@ -57,7 +58,9 @@ def _expand(name: str, directory: Path, including: tuple[str, ...], done: set[st
 class ScriptCall:
     """A script on its way."""
 
-    def __init__(self, server: Server, name: str, command: str, keys: Sequence[bytes], *arguments: bytes | str) -> None:
+    def __init__(
+        self, server: Server, name: str, command: str, keys: Sequence[bytes], *arguments: bytes | str | int
+    ) -> None:
         self._server, self._name = server, name
         self._command = (command, _digest(name), len(keys), *keys, *arguments)
         self._call: Call = server.call(*self._command)
@@ -83,21 +86,15 @@ def _digest(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def copy(
-    server: Server, kind: str, sources: Sequence[bytes], targets: Sequence[bytes], *, validate: bool, ignore_expiry: bool
-) -> ScriptCall:
+def copy(server: Server, pairs: Pairs, *, validate: bool, ignore_expiry: bool) -> ScriptCall:
     """Call copy.lua: copy where the target is absent, and compare."""
-    arguments = kind, _flag(validate), _flag(ignore_expiry)
-    return ScriptCall(server, "copy", "EVALSHA", _interleaved(sources, targets), *arguments)
+    return ScriptCall(server, "copy", "EVALSHA", _keys(pairs), pairs.rule.type, int(validate), int(ignore_expiry))
 
 
-def compare(
-    server: Server, kind: str, sources: Sequence[bytes], targets: Sequence[bytes], *, validate: bool, ignore_expiry: bool
-) -> ScriptCall:
+def compare(server: Server, pairs: Pairs, *, validate: bool, ignore_expiry: bool) -> ScriptCall:
     """Call compare.lua: say how each pair stands; reads only, and the server holds it to that."""
     command = "EVALSHA_RO" if server.identity.is_at_least(redis=(7, 0), valkey=(7, 2)) else "EVALSHA"
-    arguments = kind, _flag(validate), _flag(ignore_expiry)
-    return ScriptCall(server, "compare", command, _interleaved(sources, targets), *arguments)
+    return ScriptCall(server, "compare", command, _keys(pairs), pairs.rule.type, int(validate), int(ignore_expiry))
 
 
 def probe(server: Server, keys: Sequence[bytes], absent: bytes, commands: Sequence[str]) -> dict[str, str]:
@@ -106,11 +103,7 @@ def probe(server: Server, keys: Sequence[bytes], absent: bytes, commands: Sequen
     return dict(zip(commands, (answer.decode() for answer in answers), strict=True))
 
 
-def _interleaved(sources: Sequence[bytes], targets: Sequence[bytes]) -> list[bytes]:
-    keys = [b""] * (2 * len(sources))
-    keys[::2], keys[1::2] = sources, targets
+def _keys(pairs: Pairs) -> list[bytes]:
+    keys = [b""] * (2 * len(pairs.sources))
+    keys[::2], keys[1::2] = pairs.sources, pairs.targets
     return keys
-
-
-def _flag(value: bool) -> str:
-    return "1" if value else "0"

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -31,9 +30,11 @@ ANSWER_SECONDS = 60
 """Far above the longest batch: giving up on a script that still runs would only hide it."""
 
 URL_FORMS = "redis://[user:password@]host[:port][/database], rediss://… for TLS, or unix://[user:password@]/path[?db=N]"
-URL_OPTIONS = frozenset(
-    ("db", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
-)
+URL_OPTIONS = {
+    "redis": {"db"},
+    "unix": {"db"},
+    "rediss": {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"},
+}
 
 
 class ScriptMissing(Error):
@@ -53,12 +54,13 @@ class Call:
     def answer(self) -> Any:
         """Wait for the answer and return it. Raises Error."""
         while self.seconds is None:
-            self._server._read_next()
+            self._server.read_next()
         if isinstance(self._reply, Exception):
             raise explain(self._reply) from None
         return self._reply
 
-    def _complete(self, reply: Any, began: float) -> float:
+    def complete(self, reply: Any, began: float) -> float:
+        """Take the reply to a command that the server could begin at `began`; return the time."""
         now = time.perf_counter()
         self._reply, self.seconds = reply, now - max(began, self._sent)
         return now
@@ -122,10 +124,11 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_next(self) -> None:
+    def read_next(self) -> None:
+        """Read the answer to the oldest call under way."""
         call = self._under_way.popleft()
         reply: Any = self._lost
         if not self._lost:
@@ -136,7 +139,7 @@ class Server:
                 self._lost = None if isinstance(error, BusyLoadingError) else error
             except RedisError as error:
                 reply = error
-        self._last_reply = call._complete(reply, self._last_reply)
+        self._last_reply = call.complete(reply, self._last_reply)
 
     def _identify(self) -> Identity:
         # HELLO tells without any permission what INFO tells only to a user who may call it.
@@ -153,28 +156,30 @@ def connect(url: str = "redis://localhost:6379") -> Server:
     Raises UsageError for a URL that is none, Refused where a permission is lacking, Error where
     the server cannot be reached or does not let us in.
     """
+    shown = redacted(url)
     pool = ConnectionPool.from_url(
-        _checked(url),
+        url,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
         health_check_interval=0,
     )
-    return Server(pool, redacted(url))
+    return Server(pool, shown)
 
 
 def redacted(url: str) -> str:
-    """Return the URL without its password."""
+    """Return the URL without its password. Raises UsageError, which does not show it, where it is none."""
+    _refuse_odd_url(url)
     scheme, rest = url.split("://", 1)
     userinfo, at, place = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
     return printable(f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{place}".encode("utf-8", "surrogateescape"))
 
 
-def _checked(url: str) -> str:
-    """Refuse what the client would silently take for something else, and never show the URL."""
-    problem = UsageError(f"--url is not a URL of the form {URL_FORMS}")
+def _refuse_odd_url(url: str) -> None:
+    """Refuse what the client would silently take for something else."""
+    problem = UsageError(f"--url must look like {URL_FORMS}")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -183,17 +188,18 @@ def _checked(url: str) -> str:
         raise problem from None
     if parts.fragment or ("@" in parts.netloc) != ("@" in url):
         raise UsageError("--url: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A")
-    unknown = sorted(_query_names(parts.query) - URL_OPTIONS)
+    unknown = sorted(_query_names(parts.query) - URL_OPTIONS[parts.scheme])
     if unknown:
         raise UsageError(f"--url: unknown option '{printable(unknown[0].encode())}' after the ?")
-    database = parts.path.removeprefix("/") if parts.scheme != "unix" else ""
+    if parts.scheme == "unix":
+        if not options.get("path"):
+            raise problem
+        return
+    database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
         raise UsageError("--url: the database after the host must be a number, as in redis://localhost:6379/0")
-    if parts.scheme == "unix" and not options.get("path"):
+    if not parts.hostname:
         raise problem
-    if parts.scheme != "unix" and not parts.hostname:
-        raise problem
-    return url
 
 
 def _query_names(query: str) -> set[str]:

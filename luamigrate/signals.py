@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from luamigrate import report
 
-STOPPING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interruption:
@@ -26,6 +24,7 @@ class Interruption:
         self._former = {number: signal.getsignal(number) for number in STOPPING}
 
     def __call__(self) -> bool:
+        """Tell whether somebody asked to stop."""
         return self._asked
 
     def __enter__(self) -> Self:
@@ -35,7 +34,7 @@ class Interruption:
                 signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
 
