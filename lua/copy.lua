@@ -27,7 +27,10 @@ return answer_each_pair(function(source, target)
   local kind = redis.call('TYPE', source).ok
   if is_gone(kind, source) then return 'gone' end
   if kind ~= wanted_type then return 'ignored ' .. kind end
-  local copied = redis.call('COPY', source, target) == 1
+  local reply = redis.pcall('COPY', source, target)
+  -- A server out of memory refuses COPY unseen, even where it would not have written.
+  if type(reply) == 'table' and redis.call('TYPE', target).ok == 'none' then error(reply) end
+  local copied = reply == 1
   if not validate then return copied and 'copied' or 'exists' end
   local word = compare(kind, source, target, ignore_expiry)
   if not copied then return word end

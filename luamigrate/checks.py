@@ -23,6 +23,7 @@ def refuse_unless_ready(server: Server, plan: Plan, *, dry_run: bool) -> None:
     A dry run asks for what the run will need, and says the same about it.
     """
     _check_role(server.identity)
+    scripts.register(server, "probe")
     _check_commands(server, plan, dry_run=dry_run)
     _check_keys(server, plan)
 

@@ -89,11 +89,15 @@ def start_server(binary: Path, directory: str | Path, *options: str) -> subproce
 
 
 def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool:
-    """Wait for a server's first answer; False where it ended instead."""
+    """Wait for a server's first answer, be it that it is loading; False where it ended instead."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(redis.ConnectionError, redis.TimeoutError):
+        try:
             return bool(client.ping())
+        except redis.BusyLoadingError:
+            return True
+        except redis.ConnectionError:
+            pass
         time.sleep(0.01)
     return False
 

@@ -38,6 +38,7 @@ def migrate(
     if not 1 <= batch_size <= LARGEST_BATCH:
         raise UsageError(f"the batch size must be from 1 to {LARGEST_BATCH}, not {batch_size}")
     checks.refuse_unless_ready(server, plan, dry_run=dry_run)
+    scripts.register(server, "compare" if dry_run else "copy")
     script = scripts.compare if dry_run else scripts.copy
     ask = partial(script, validate=validate, ignore_expiry=ignore_expiry)
     for rule in plan:

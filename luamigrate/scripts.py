@@ -55,8 +55,13 @@ def _expand(name: str, directory: Path, including: tuple[str, ...], done: set[st
     return _INCLUDE.sub(included, path.read_text(encoding="utf-8"))
 
 
+def register(server: Server, name: str) -> None:
+    """Have the server keep a script. Raises Error."""
+    server.call("SCRIPT", "LOAD", source(name)).answer()
+
+
 class ScriptCall:
-    """A script on its way."""
+    """A registered script on its way."""
 
     def __init__(
         self, server: Server, name: str, command: str, keys: Sequence[bytes], *arguments: bytes | str | int
@@ -66,12 +71,12 @@ class ScriptCall:
         self._call: Call = server.call(*self._command)
 
     def answer(self) -> list[bytes]:
-        """Wait for the script's answers, loading it first where the server does not have it."""
+        """Wait for the script's answers, registering it again where the server has lost it."""
         try:
             return list(self._call.answer())
         except ScriptMissing:
             # Nothing has run, so sending it again repeats nothing.
-            self._server.call("SCRIPT", "LOAD", source(self._name)).answer()
+            register(self._server, self._name)
             self._call = self._server.call(*self._command)
             return list(self._call.answer())
 

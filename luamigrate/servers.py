@@ -144,10 +144,11 @@ class Server:
     def _identify(self) -> Identity:
         # HELLO tells without any permission what INFO tells only to a user who may call it.
         reply = self.call("HELLO").answer()
-        facts = {reply[i]: reply[i + 1] for i in range(0, len(reply), 2)}
-        names = (b"server", b"version", b"mode", b"role")
-        product, version, mode, role = (facts[name].decode("utf-8", "replace") for name in names)
-        return Identity(product, version, mode, role)
+        facts = dict(zip(reply[::2], reply[1::2], strict=False)) if isinstance(reply, list) else {}
+        texts = {name: value.decode("utf-8", "replace") for name, value in facts.items() if isinstance(value, bytes)}
+        if b"server" not in texts:
+            raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
+        return Identity(texts[b"server"], texts.get(b"version", ""), texts.get(b"mode", ""), texts.get(b"role", ""))
 
 
 def connect(url: str = "redis://localhost:6379") -> Server:
@@ -215,6 +216,8 @@ def explain(error: Exception, url: str | None = None) -> Error:
             return ScriptMissing(text)
         case NoPermissionError():
             return Refused(f"permissions: {text}; grant it to this user (ACL SETUSER)")
+        case RedisError() if "Authentication required" in text or "HELLO must be called" in text:
+            return Error(f"the server{at} wants a password: put it into --url")
         case AuthenticationError():
             return Error(f"the server{at} refuses the user or password of --url: {text}")
         case BusyLoadingError():
@@ -227,8 +230,6 @@ def explain(error: Exception, url: str | None = None) -> Error:
             return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}")
         case ResponseError() if "unknown command" in text:
             return Refused(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
-        case ResponseError() if text.startswith("NOAUTH") or "HELLO must be called" in text:
-            return Error(f"the server{at} wants a password: put it into --url")
         case _:
             return Error(f"the server{at} answered: {text}")
 

@@ -1,0 +1,1 @@
+"""Tests of luamigrate, against real servers."""

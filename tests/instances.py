@@ -1,0 +1,120 @@
+"""Servers of a test's own, each in a folder and on a private socket, and what is on them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import redis
+
+from luamigrate.demo import start_server, stop_server, wait_until_up
+from tests import binaries
+
+Value = tuple[str, Any]
+"""Type and value, in a form that does not depend on order or encoding."""
+
+EXPIRY_NOISE_MS = 20
+
+
+@dataclass
+class Instance:
+    """A running server."""
+
+    name: str
+    url: str
+    process: Popen[bytes]
+    client: redis.Redis = field(repr=False)
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What the server is comparable to, in versions of Redis: field expiries come with 7.4."""
+        hello = self.client.execute_command("HELLO")
+        facts = dict(zip(hello[::2], hello[1::2], strict=True))
+        major, minor = facts[b"version"].split(b".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def has_field_expiries(self) -> bool:
+        """Whether fields of a hash can expire."""
+        return self.version >= (7, 4)
+
+    def digest(self) -> Any:
+        """Return the server's own digest of everything it holds."""
+        return self.client.execute_command("DEBUG", "DIGEST")
+
+    def digest_value(self, key: bytes | str) -> Any:
+        """Return the server's own digest of a key's value, whatever its order and encoding."""
+        return self.client.execute_command("DEBUG", "DIGEST-VALUE", key)[0]
+
+
+@contextmanager
+def start(name: str, *options: str) -> Iterator[Instance]:
+    """Start the server of this name; end it afterwards."""
+    binary = binaries.find(name)
+    assert isinstance(binary, Path), binary
+    with tempfile.TemporaryDirectory(prefix="luamigrate-test-") as directory:
+        socket = f"{directory}/s"
+        more = ("--enable-debug-command", "yes") if binaries.version(binary) >= (7, 0) else ()
+        process = start_server(binary, directory, "--port", "0", "--unixsocket", socket, *more, *options)
+        url = f"unix://{socket}"
+        client = redis.Redis.from_url(url, protocol=2)
+        try:
+            assert wait_until_up(process, client), (Path(directory) / "log").read_text(errors="replace")
+            yield Instance(name, url, process, client)
+        finally:
+            client.close()
+            stop_server(process)
+
+
+def read_value(client: redis.Redis, key: bytes) -> Value:
+    """Return a key's type and value as an ordinary client sees them."""
+    kind = client.type(key).decode()
+    match kind:
+        case "hash":
+            return kind, client.hgetall(key)
+        case "set":
+            return kind, client.smembers(key)
+        case "zset":
+            return kind, dict(client.zrange(key, 0, -1, withscores=True, score_cast_func=lambda score: score))
+        case "string":
+            return kind, client.get(key)
+        case "list":
+            return kind, client.lrange(key, 0, -1)
+        case _:
+            return kind, client.dump(key)
+
+
+def read_expiry(client: redis.Redis, key: bytes) -> int | None:
+    """Return when a key expires, in milliseconds since 1970, some of them off; None for never."""
+    remaining = client.pttl(key)
+    return None if remaining < 0 else int(time.time() * 1000) + remaining
+
+
+Snapshot = dict[bytes, tuple[Value, int | None]]
+
+
+def snapshot(client: redis.Redis) -> Snapshot:
+    """Return every key with its value and expiry."""
+    return {key: (read_value(client, key), read_expiry(client, key)) for key in client.scan_iter(count=1000)}
+
+
+def assert_kept(before: Snapshot, after: Snapshot) -> None:
+    """Every key that was there is there, with the same value and expiry."""
+    for key, (value, expiry) in before.items():
+        assert key in after, f"{key!r} has vanished"
+        assert after[key][0] == value, f"{key!r} has changed"
+        assert_same_expiry(after[key][1], expiry, key)
+
+
+def assert_same_expiry(one: int | None, other: int | None, key: bytes) -> None:
+    """Two expiries are the same, within what reading them takes."""
+    if one is None or other is None:
+        assert one == other, f"the expiry of {key!r} is {one}, not {other}"
+    else:
+        assert abs(one - other) <= EXPIRY_NOISE_MS, f"the expiry of {key!r} is {one - other} ms off"

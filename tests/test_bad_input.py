@@ -1,0 +1,328 @@
+"""What a user can get wrong: one clear line, the right exit code, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from luamigrate import UsageError, connect, migrate
+from luamigrate.demo import stop_server, wait_until_up
+from tests import binaries
+from tests.conftest import Result, luamigrate
+from tests.instances import Instance, start
+from tests.test_run import fill
+
+SECRET = "hunter2"
+
+
+def assert_one_line(result: Result, code: int, *fragments: str) -> None:
+    """The command ended with this code and one line that says why, and shows no password."""
+    lines = result.err.strip().splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("luamigrate: ")
+    for fragment in fragments:
+        assert fragment in lines[0]
+    assert result.code == code
+    assert SECRET not in result.out + result.err
+
+
+@pytest.fixture
+def untouched(any_server: Instance) -> Iterator[Instance]:
+    """Give a server with jobs on it that is the same afterwards."""
+    fill(any_server.client, jobs=3)
+    digest = any_server.digest()
+    yield any_server
+    assert any_server.digest() == digest
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (["--batch-size", "0"], ["--batch-size", "equal to 1"]),
+        (["--batch-size", "-1"], ["--batch-size"]),
+        (["--batch-size", "1000000"], ["--batch-size"]),
+        (["--batch-size", "many"], ["--batch-size", "valid integer"]),
+        (["--no-such-option"], ["--no-such-option"]),
+        (["surplus"], ["surplus"]),
+        (["--map", "a:*=b:*", "--type", "banana"], ["banana", "hash, set or zset"]),
+        (["--map", "a:*=b:*"], ["--type"]),
+        (["--map", "a:*=b:*", "--type", "string"], ["string", "hash, set or zset"]),
+        (["--map", "a:*", "--type", "set"], ["exactly one =", "a:*"]),
+        (["--map", "a=b=c", "--type", "set"], ["exactly one =", "--plan"]),
+        (["--map", "a:*:*=b:*", "--type", "set"], ["more than one *", "a:*:*"]),
+        (["--map", "a:*=b:*:*", "--type", "set"], ["more than one *", "b:*:*"]),
+        (["--map", "a=b:*", "--type", "set"], ["one * each", "a -> b:*"]),
+        (["--map", "a:*=b", "--type", "set"], ["one * each", "a:* -> b"]),
+        (["--map", "=b", "--type", "set"], ["empty"]),
+        (["--map", "a:*=", "--type", "set"], ["empty"]),
+        (["--map", "a:*=b:*", "--map", "c:*=b:x:*", "--type", "set"], ["a:* -> b:*", "c:* -> b:x:*", "same target"]),
+        (["--map", "a:*=b:*", "--map", "a:x=c", "--type", "set"], ["a:* -> b:*", "a:x -> c", "overlap"]),
+        (["--map", "a:*=a:b:*", "--type", "set"], ["its own source"]),
+        (["--map", "a:*=*", "--type", "set"], ["its own source"]),
+        (["--map", "a=a", "--type", "set"], ["its own source"]),
+        (["--map", "a:*=b:*", "--map", "b:*=c:*", "--type", "set"], ["a:* -> b:*", "b:* -> c:*", "copied again"]),
+        (["--map", "a:*=luamigrate:*", "--type", "set"], ["reserved"]),
+        (["--map", "luamigrate:x=y", "--type", "set"], ["reserved"]),
+        (["--type", "set"], ["--type", "--map"]),
+        (["--map", "a=b", "--type", "set", "--plan", "x.toml"], ["--map", "--plan"]),
+        (["--quiet", "--verbose"], ["--quiet", "--verbose"]),
+        (["--report-all"], ["--report FILE"]),
+        (["--report", "/no/such/folder/report"], ["--report", "/no/such/folder/report", "No such file"]),
+        (["--plan", "/no/such/plan.toml"], ["/no/such/plan.toml", "No such file"]),
+    ],
+)
+def test_odd_options_are_usage_errors(untouched: Instance, options: list[str], fragments: list[str]) -> None:
+    """Exit 2 before a server is asked."""
+    assert_one_line(luamigrate("run", *options, url=untouched.url), 2, *fragments)
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN"])
+@pytest.mark.parametrize("value", ["", "  "])
+def test_a_blank_setting_is_a_usage_error(untouched: Instance, name: str, value: str) -> None:
+    """Never a real run by accident."""
+    result = luamigrate("run", env={"REDIS_URL": untouched.url, name: value})
+    assert_one_line(result, 2, name)
+
+
+@pytest.mark.parametrize("name", ["DRY_RUN", "VALIDATE_COPIES", "IGNORE_EXPIRY", "ALLOW_EMPTY"])
+@pytest.mark.parametrize("value", ["1", "yes", "maybe", "truee", "nothing\x1b[2J"])
+def test_booleans_are_true_or_false(untouched: Instance, name: str, value: str) -> None:
+    """Nothing else is guessed at."""
+    result = luamigrate("run", env={"REDIS_URL": untouched.url, name: value})
+    assert_one_line(result, 2, name)
+    assert "\x1b" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("", ["no rule"]),
+        ("[[rule]", ["not TOML"]),
+        (b"\xff\xfe", ["not TOML"]),
+        ("rules = 1", ["unknown key 'rules'"]),
+        ("rule = 1", ["[[rule]]"]),
+        ("rule = [1]", ["rule 1", "[[rule]]"]),
+        ('[[rule]]\nsource = "a"\ntype = "set"', ["rule 1", "'target' is missing"]),
+        ('[[rule]]\nsource = "a"\ntarget = "b"', ["rule 1", "'type' is missing"]),
+        ('[[rule]]\nsource = 1\ntarget = "b"\ntype = "set"', ["rule 1", "'source' must be a string"]),
+        ('[[rule]]\nsource = "a"\ntarget = "b"\ntype = "set"\nsauce = 1', ["rule 1", "unknown key 'sauce'"]),
+        ('[[rule]]\nsource = "a"\ntarget = "b"\ntype = "banana"', ["a -> b", "banana"]),
+        ('[[rule]]\nsource = "a:*:*"\ntarget = "b:*"\ntype = "set"', ["more than one *"]),
+        ("x = " + "[" * 100_000, ["not TOML"]),
+    ],
+)
+def test_odd_plan_files_are_usage_errors(
+    untouched: Instance, tmp_path: Path, text: str | bytes, fragments: list[str]
+) -> None:
+    """The line names the file, the rule and what is wrong with it."""
+    file = tmp_path / "plan.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert_one_line(luamigrate("run", "--plan", str(file), url=untouched.url), 2, "plan.toml", *fragments)
+
+
+def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
+    """The system's words are passed on."""
+    assert_one_line(luamigrate("run", "--plan", str(tmp_path), url=untouched.url), 2, "Is a directory")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost",
+        "localhost:6379",
+        "http://localhost",
+        "redis://",
+        "redis:///0",
+        "redis://localhost:port",
+        "redis://localhost:99999",
+        "redis://localhost/zero",
+        "redis://localhost/0/1",
+        "redis://localhost/-1",
+        "redis://localhost?db=x",
+        "redis://localhost?retry=9",
+        "redis://localhost?ssl_ca_certs=x",
+        "unix://",
+        f"redis://:{SECRET}/x@localhost",
+        f"redis://:12{SECRET}#x@localhost",
+        f"redis://user:12?{SECRET}@localhost",
+        f"user:{SECRET}@localhost",
+    ],
+)
+def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
+    """The line says what one looks like, and does not show it: it may hold a password."""
+    result = luamigrate("run", url=url)
+    assert_one_line(result, 2, "--url")
+    assert result.out == ""
+
+
+def is_free(*ports: int) -> bool:
+    """Tell whether nobody listens on any of these ports."""
+    for port in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return False
+    return True
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_an_unreachable_server_is_named(scheme: str) -> None:
+    """Exit 1, with the address and the system's reason; the password is not shown."""
+    port = free_port()
+    result = luamigrate("run", url=f"{scheme}://user:{SECRET}@127.0.0.1:{port}/3")
+    assert_one_line(result, 1, "cannot connect", f"{scheme}://user:***@127.0.0.1:{port}/3", "Connection refused")
+
+
+def test_an_unknown_host_and_a_missing_socket_are_named(tmp_path: Path) -> None:
+    """Exit 1, each with its reason."""
+    assert_one_line(luamigrate("run", url="redis://no-such-host.invalid"), 1, "cannot connect", "no-such-host.invalid")
+    assert_one_line(luamigrate("run", url=f"unix://{tmp_path}/none"), 1, "cannot connect", "No such file")
+
+
+def test_errors_come_as_json_too(untouched: Instance) -> None:
+    """A program that asked for a document gets one, with the same line and code."""
+    result = luamigrate("run", "--json", url=f"redis://127.0.0.1:{free_port()}")
+    assert result.code == result.document["exit_code"] == 1
+    assert "cannot connect" in result.document["error"]
+    assert result.document["server"] is None
+    assert result.document["totals"] == {"found": 0, "ignored": 0}
+
+
+def test_a_wrong_password_is_said_so(server: Instance) -> None:
+    """Exit 1, for a user that is not there, for a wrong and for a missing password."""
+    server.client.config_set("requirepass", "right")
+    try:
+        path = server.url.removeprefix("unix://")
+        for userinfo in (f":{SECRET}@", f"nobody:{SECRET}@"):
+            result = luamigrate("run", url=f"unix://{userinfo}{path}")
+            assert_one_line(result, 1, "user or password")
+        assert_one_line(luamigrate("run", url=server.url), 1, "wants a password")
+        assert luamigrate("run", "--allow-empty", url=f"unix://:right@{path}").code == 0
+    finally:
+        server.client.config_set("requirepass", "")
+
+
+def test_a_password_may_hold_any_character(any_server: Instance) -> None:
+    """Percent-encoded in the URL; shown nowhere."""
+    password = "p@ss/w:rd#?%ü"
+    any_server.client.acl_setuser("odd", enabled=True, passwords=[f"+{password}"], categories=["+@all"], keys=["*"])
+    try:
+        path = any_server.url.removeprefix("unix://")
+        encoded = "p%40ss%2Fw%3Ard%23%3F%25%C3%BC"
+        result = luamigrate("run", "--allow-empty", url=f"unix://odd:{encoded}@{path}")
+        assert result.code == 0
+        assert encoded not in result.out + result.err
+        assert "unix://odd:***@" in result.out
+    finally:
+        any_server.client.acl_deluser("odd")
+
+
+def test_a_database_that_is_not_there_is_said_so(server: Instance) -> None:
+    """Exit 1 with the server's words."""
+    assert_one_line(luamigrate("run", url=f"{server.url}?db=99"), 1, "DB index is out of range")
+
+
+@pytest.mark.parametrize("command", ["EVALSHA", "COPY", "SCRIPT", "HELLO"])
+def test_a_server_that_lacks_a_command_is_refused(server_name: str, command: str) -> None:
+    """Exit 4, the command named; here it has been renamed away, as providers do."""
+    with start(server_name, "--rename-command", command, "") as server:
+        fill(server.client, jobs=3)
+        size = server.client.dbsize()
+        assert_one_line(luamigrate("run", url=server.url), 4, "version", command)
+        assert server.client.dbsize() == size
+
+
+def test_a_replica_is_refused(server: Instance) -> None:
+    """Exit 4: what is written there would be lost; the dry run says the same."""
+    fill(server.client, jobs=3)
+    server.client.replicaof("127.0.0.1", str(free_port()))
+    try:
+        for options in ((), ("--dry-run",)):
+            assert_one_line(luamigrate("run", *options, url=server.url), 4, "replica", "primary")
+    finally:
+        server.client.replicaof("no", "one")
+    assert not server.client.exists("step:1")
+
+
+def test_a_sentinel_is_refused(server_name: str, tmp_path: Path) -> None:
+    """Exit 4: it holds no data."""
+    binary = binaries.find(server_name)
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
+    process = subprocess.Popen((str(binary), str(config), "--sentinel"), stdout=subprocess.DEVNULL)
+    try:
+        assert wait_until_up(process, redis.Redis(port=port))
+        assert_one_line(luamigrate("run", url=f"redis://127.0.0.1:{port}"), 4, "Sentinel")
+    finally:
+        stop_server(process)
+
+
+def test_a_cluster_is_refused(server_name: str) -> None:
+    """Exit 4, and nothing is tried."""
+    # Its bus listens too, 10,000 above.
+    port = next(port for port in iter(lambda: random.randint(10_000, 30_000), 0) if is_free(port, port + 10_000))
+    with start(server_name, "--cluster-enabled", "yes", "--bind", "127.0.0.1", "--port", str(port)) as server:
+        assert_one_line(luamigrate("run", url=server.url), 4, "cluster")
+
+
+def test_a_server_that_is_loading_is_said_so(server_name: str, tmp_path: Path) -> None:
+    """Exit 1, and what to do is to wait."""
+    options = ("--dbfilename", "dump.rdb", "--dir", str(tmp_path))
+    with start(server_name, *options) as server:
+        for number in range(60):
+            server.client.hset(f"job:{number}", "a", os.urandom(1_000_000))
+        server.client.save()
+    # It looks at its clients every 2 MB.
+    with start(server_name, *options, "--key-load-delay", "50000") as server:
+        assert_one_line(luamigrate("run", url=server.url), 1, "loading")
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"+OK\r\n", b"*1\r\n$-1\r\n", b"\x00\xff"]
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_something_that_is_no_redis_is_said_so(greeting: bytes) -> None:
+    """Exit 1 or 4 with one line, whatever it says."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_once, args=(listener, greeting), daemon=True).start()
+        result = luamigrate("run", url=f"redis://127.0.0.1:{listener.getsockname()[1]}")
+    assert_one_line(result, 1)
+
+
+def answer_once(listener: socket.socket, greeting: bytes) -> None:
+    """Answer whatever comes with the same bytes, until nothing comes."""
+    with suppress(OSError):
+        connection, _ = listener.accept()
+        with connection:
+            while greeting and connection.recv(4096):
+                connection.sendall(greeting)
+
+
+def test_the_library_checks_its_arguments(any_server: Instance) -> None:
+    """A batch size out of range is a UsageError there too."""
+    with connect(any_server.url) as connection, pytest.raises(UsageError, match="batch size"):
+        next(migrate(connection, batch_size=0))
+
+
+def test_help_and_version_work_with_odd_settings() -> None:
+    """Somebody who asks for help gets it."""
+    assert luamigrate("run", "--help", env={"DRY_RUN": ""}).code == 0
+    assert luamigrate("--version").out.startswith("luamigrate 0.")
+    assert luamigrate().code == 2
+    assert os.environ.get("DRY_RUN") is None
