@@ -25,7 +25,7 @@ SECRET = "hunter2"
 
 
 def assert_one_line(result: Result, code: int, *fragments: str) -> None:
-    """The command ended with this code and one line that says why, and shows no password."""
+    """Hold a command to having ended with this code and one line that says why and shows no password."""
     lines = result.err.strip().splitlines()
     assert len(lines) == 1, result.err
     assert lines[0].startswith("luamigrate: ")

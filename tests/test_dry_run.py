@@ -10,7 +10,7 @@ from tests.test_run import HASHES, fill
 
 
 def prepare(server: Instance) -> None:
-    """A job system in which dual-writing has begun."""
+    """Write a job system in which dual-writing has begun."""
     fill(server.client, jobs=40)
     server.client.hset("step:1", mapping={"id": 1})
     server.client.copy("job:2", "step:2")

@@ -1,0 +1,83 @@
+"""Words, reasons, exit codes and escaping."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luamigrate import BUILT_IN, Batch, Error, Exit, Reason, Refused, Summary, UsageError, Word, printable, scripts
+from luamigrate.outcome import reason_for
+
+
+def summary_of(
+    *words: Word, error: Error | None = None, interrupted: bool = False, allow_empty: bool = False
+) -> Summary:
+    """Return a summary in which each word came up once."""
+    summary = Summary(BUILT_IN, allow_empty=allow_empty, error=error, interrupted=interrupted)
+    summary.add(Batch(BUILT_IN[0], counts=Counter(words)))
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("summary", "code"),
+    [
+        (summary_of(Word.COPIED, Word.SAME, Word.EXISTS, Word.GONE, Word.MISSING), Exit.OK),
+        (summary_of(Word.COPIED, Word.PARTIAL), Exit.UNFINISHED),
+        (summary_of(Word.COPIED, Word.DIFFERS), Exit.UNFINISHED),
+        (summary_of(Word.COPIED, Word.EXPIRY), Exit.UNFINISHED),
+        (summary_of(), Exit.UNFINISHED),
+        (summary_of(allow_empty=True), Exit.OK),
+        (summary_of(Word.PARTIAL, error=Refused("stopped")), Exit.REFUSED),
+        (summary_of(Word.FAILED, error=Refused("stopped")), Exit.FAILED),
+        (summary_of(Word.COPIED, error=Error("lost")), Exit.FAILED),
+        (summary_of(error=UsageError("odd")), Exit.USAGE),
+        (summary_of(Word.FAILED, Word.DIFFERS), Exit.FAILED),
+        (summary_of(Word.FAILED, interrupted=True), Exit.INTERRUPTED),
+    ],
+)
+def test_the_exit_code_is_the_first_that_applies(summary: Summary, code: Exit) -> None:
+    """In the order of the documentation."""
+    assert summary.exit_code is code
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("-OOM command not allowed when used memory > 'maxmemory'.", Reason.OOM),
+        ("OOM command not allowed when used memory > 'maxmemory'.", Reason.OOM),
+        ("@user_script: 7: -READONLY You can't write against a read only replica.", Reason.READONLY),
+        ("ERR ACL failure in script: User u has no permissions to run the 'copy' command", Reason.NOPERM),
+        ("ERR The user executing the script can't run this command or subcommand", Reason.NOPERM),
+        ("@user_script: 1: The user executing the script can't access at least one of the keys", Reason.NOPERM),
+        ("-MISCONF Redis is configured to save RDB snapshots", Reason.OTHER),
+        ("ZOOM", Reason.OTHER),
+    ],
+)
+def test_reasons_are_read_from_every_servers_words(text: str, reason: Reason) -> None:
+    """As Redis 6.2, 7.0, 8.2 and Valkey 9.1 put them."""
+    assert reason_for(text) is reason
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_escaped_names_are_printable_and_reversible(name: bytes) -> None:
+    """Whatever the bytes are, the text shows nothing but itself and leads back to them."""
+    text = printable(name)
+    assert text.isprintable()
+    assert ast.literal_eval("b'" + "".join(map(as_bytes_literal, text)) + "'") == name
+
+
+def as_bytes_literal(character: str) -> str:
+    """Write a character of an escaped name so that Python reads it back as bytes."""
+    if character == "\\" or (character.isascii() and character != "'"):
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode())
+
+
+def test_words_in_python_and_in_lua_are_the_same() -> None:
+    """Each word a script can answer is one of Word, and each word is documented in its header."""
+    text = scripts.source("copy") + scripts.source("compare")
+    assert all(f"--   {word} " in text or f"--       {word} " in text for word in Word)
