@@ -26,6 +26,7 @@ from redis.retry import Retry
 from luamigrate.outcome import Error, Refused, UsageError, printable
 
 CONNECT_SECONDS = 5
+"""For each of: reaching the server, agreeing on TLS, logging in, saying hello."""
 ANSWER_SECONDS = 60
 """Far above the longest batch: giving up on a script that still runs would only hide it."""
 
@@ -101,6 +102,8 @@ class Server:
         except (RedisError, OSError) as error:
             raise explain(error, url) from None
         self.identity = self._identify()
+        # From here on scripts may run, and a slow one is not a lost server.
+        self._connection.update_current_socket_timeout(ANSWER_SECONDS)
 
     def call(self, *command: bytes | str | int) -> Call:
         """Send a command without waiting for its answer. Raises Error."""
@@ -163,7 +166,7 @@ def connect(url: str = "redis://localhost:6379") -> Server:
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=ANSWER_SECONDS,
+        socket_timeout=CONNECT_SECONDS,
         health_check_interval=0,
     )
     return Server(pool, shown)
@@ -207,7 +210,7 @@ def _query_names(query: str) -> set[str]:
     return {option.partition("=")[0] for option in query.split("&") if option}
 
 
-def explain(error: Exception, url: str | None = None) -> Error:
+def explain(error: Exception, url: str = "") -> Error:
     """Turn what the client raised into one line that says what to do."""
     text = printable(str(error).strip().rstrip(".").encode("utf-8", "surrogateescape"))
     at = f" at {url}" if url else ""
@@ -223,8 +226,9 @@ def explain(error: Exception, url: str | None = None) -> Error:
         case BusyLoadingError():
             return Error("the server is loading its data set: run again when it has finished")
         case redis.TimeoutError():
-            return Error(f"no answer from the server{at}: {text}")
-        case redis.ConnectionError() if url is None:
+            hint = "; does it speak TLS? If not, use redis://" if at and url.startswith("rediss:") else ""
+            return Error(f"no answer from the server{at}: {text}{hint}")
+        case redis.ConnectionError() if not url:
             return Error(f"the connection was lost: {text}")
         case redis.ConnectionError() | OSError():
             return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}")

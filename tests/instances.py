@@ -74,14 +74,15 @@ def start(name: str, *options: str) -> Iterator[Instance]:
 
 def read_value(client: redis.Redis, key: bytes) -> Value:
     """Return a key's type and value as an ordinary client sees them."""
-    kind = client.type(key).decode()
-    match kind:
+    name: Any = client.type(key)
+    match kind := name.decode():
         case "hash":
             return kind, client.hgetall(key)
         case "set":
             return kind, client.smembers(key)
         case "zset":
-            return kind, dict(client.zrange(key, 0, -1, withscores=True, score_cast_func=lambda score: score))
+            pairs: Any = client.zrange(key, 0, -1, withscores=True, score_cast_func=lambda score: score)
+            return kind, dict(pairs)
         case "string":
             return kind, client.get(key)
         case "list":

