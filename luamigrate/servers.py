@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionInterface, ConnectionPool
@@ -94,6 +95,7 @@ class Server:
         self.url = url
         """The URL without its password."""
         self._pool = pool
+        self._outgoing: list[bytes] = []
         self._under_way: deque[Call] = deque()
         self._last_reply = 0.0
         self._lost: Exception | None = None
@@ -106,16 +108,11 @@ class Server:
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
 
     def call(self, *command: bytes | str | int) -> Call:
-        """Send a command without waiting for its answer. Raises Error."""
+        """Put a command on its way, at the latest when an answer is waited for. Raises Error."""
         if self._lost:
-            # The client would connect again by itself, perhaps to a server that has been promoted.
             raise explain(self._lost)
+        self._outgoing.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows 1-tuples only
         call = Call(self)
-        try:
-            self._connection.send_command(*command)
-        except (RedisError, OSError) as error:
-            self._lost = error
-            raise explain(error) from None
         self._under_way.append(call)
         return call
 
@@ -136,13 +133,21 @@ class Server:
         reply: Any = self._lost
         if not self._lost:
             try:
+                self._send()
                 reply = self._connection.read_response(disable_decoding=True)
             except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
                 reply = error
+                # The client would connect again by itself, perhaps to a server that has been promoted.
                 self._lost = None if isinstance(error, BusyLoadingError) else error
             except RedisError as error:
                 reply = error
         self._last_reply = call.complete(reply, self._last_reply)
+
+    def _send(self) -> None:
+        # All at once: a system call for each would cost more than packing does.
+        if self._outgoing:
+            self._connection.send_packed_command([b"".join(self._outgoing)], check_health=False)
+            self._outgoing.clear()
 
     def _identify(self) -> Identity:
         # HELLO tells without any permission what INFO tells only to a user who may call it.
