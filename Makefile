@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 lint-lua:
 	@if command -v luacheck >/dev/null; then \
 	  $(BIN)/python -c 'from luamigrate import scripts; print(scripts.source("$(SCRIPT)"), end="")' \
-	  | luacheck --config lua/.luacheckrc --filename $(SCRIPT).lua -; \
+	  | luacheck --filename $(SCRIPT).lua -; \
 	else echo "SKIPPED: luacheck is not installed, $(SCRIPT).lua is not linted"; fi
 
 bench: $(VENV)/.dev

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from luamigrate import report
 from luamigrate.outcome import Error, Exit
+from luamigrate.signals import Interruption
 
 JOBS = 4_000
 START_SECONDS = 20
@@ -38,8 +41,9 @@ STEPS = (
 
 def show(*, keep: bool) -> Exit:
     """Walk through dry run, run and run again on a server of our own. Raises Error."""
-    with throwaway_server(embedded_binary()) as url:
-        _fill(redis.Redis.from_url(url))
+    with Interruption(), throwaway_server(embedded_binary()) as url:
+        with redis.Redis.from_url(url) as client:
+            fill(client)
         report.say(
             f"A throwaway server is up at {url}. It holds {JOBS:,} jobs and four collections, among them a job that\n"
             "expires, one with binary data, a job: key that is no hash, and a half-written target."
@@ -119,8 +123,9 @@ def _start_on_free_port(binary: Path, directory: str, options: tuple[str, ...]) 
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         process = start_server(binary, directory, "--bind", "127.0.0.1", "--port", str(port), *options)
-        if wait_until_up(process, redis.Redis(port=port)):
-            return process, port
+        with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
+            if wait_until_up(process, client):
+                return process, port
         stop_server(process)
     log = Path(directory) / "log"
     last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
@@ -138,7 +143,7 @@ def _wait_for_interruption() -> None:
             signal.pause()
 
 
-def _fill(client: redis.Redis) -> None:
+def fill(client: redis.Redis) -> None:
     """Write what a job system leaves behind, the hard cases included."""
     chance = random.Random(1)
     pipeline = client.pipeline(transaction=False)

