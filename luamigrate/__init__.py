@@ -1,19 +1,8 @@
 """luamigrate gives Redis keys new names by copying them inside the server."""
 
+from luamigrate.errors import Error, Exit, Refused, UsageError, printable
 from luamigrate.migrate import migrate
-from luamigrate.outcome import (
-    Batch,
-    Error,
-    Exit,
-    KeyOutcome,
-    Reason,
-    Refused,
-    RuleSummary,
-    Summary,
-    UsageError,
-    Word,
-    printable,
-)
+from luamigrate.outcome import Batch, KeyOutcome, Reason, RuleSummary, Summary, Word
 from luamigrate.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
 from luamigrate.servers import Server, connect
 

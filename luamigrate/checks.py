@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from luamigrate import scripts
-from luamigrate.outcome import Refused
+from luamigrate.errors import Refused
 from luamigrate.rules import RESERVED, Pattern, Plan
 from luamigrate.servers import Identity, Server
 

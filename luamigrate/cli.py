@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperCommand
 
 from luamigrate import __version__, demo, report, rules, wording
+from luamigrate.errors import Error, Exit, UsageError, printable
 from luamigrate.migrate import LARGEST_BATCH, migrate
-from luamigrate.outcome import Error, Exit, Summary, UsageError, printable
+from luamigrate.outcome import Summary
 from luamigrate.servers import Server, connect, read_database_sizes, redacted
 from luamigrate.signals import Interruption
 

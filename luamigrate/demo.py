@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from luamigrate import report
-from luamigrate.outcome import Error, Exit
+from luamigrate.errors import Error, Exit
 from luamigrate.signals import Interruption
 
 JOBS = 4_000

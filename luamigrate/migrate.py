@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from luamigrate import checks, scan, scripts
-from luamigrate.outcome import UNCLEAN, Batch, Error, KeyOutcome, UsageError, Word, printable, reason_for
+from luamigrate.errors import Error, UsageError, printable
+from luamigrate.outcome import UNCLEAN, Batch, KeyOutcome, Word, reason_for
 from luamigrate.rules import BUILT_IN, Pairs, Plan, Rule
 from luamigrate.servers import Server
 

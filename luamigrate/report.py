@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from luamigrate import wording
-from luamigrate.outcome import UNCLEAN, Batch, Error, KeyOutcome, RuleSummary, Summary, UsageError, printable
+from luamigrate.errors import Error, UsageError, printable
+from luamigrate.outcome import UNCLEAN, Batch, KeyOutcome, RuleSummary, Summary
 from luamigrate.rules import Plan, Rule
 from luamigrate.servers import Server
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from luamigrate.outcome import UsageError, printable
+from luamigrate.errors import UsageError, printable
 
 TYPES = ("hash", "set", "zset")
 RESERVED = b"luamigrate:"

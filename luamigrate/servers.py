@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from luamigrate.outcome import Error, Refused, UsageError, printable
+from luamigrate.errors import Error, Refused, UsageError, printable
 
 CONNECT_SECONDS = 5
 """For each of: reaching the server, agreeing on TLS, logging in, saying hello."""

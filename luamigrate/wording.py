@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from luamigrate.outcome import Exit, KeyOutcome, Reason, RuleSummary, Summary, Word, printable
+from luamigrate.errors import Exit, printable
+from luamigrate.outcome import KeyOutcome, Reason, RuleSummary, Summary, Word
 from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
