@@ -61,7 +61,8 @@ def _check_keys(server: Server, plan: Plan) -> None:
             try:
                 scripts.probe(server, [_example(pattern)], _absent(b""), ())
             except Refused as refusal:
-                raise Refused(f"permissions: this user may not read and write {pattern}: {refusal}") from None
+                text = f"permissions: this user may not read and write {pattern}; grant it (ACL SETUSER)"
+                raise Refused(text) from refusal
 
 
 def _example(pattern: Pattern) -> bytes:

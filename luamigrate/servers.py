@@ -188,7 +188,7 @@ def redacted(url: str) -> str:
 
 def _refuse_odd_url(url: str) -> None:
     """Refuse what the client would silently take for something else."""
-    problem = UsageError(f"--url must look like {URL_FORMS}")
+    problem = UsageError(f"the URL (--url, REDIS_URL) must look like {URL_FORMS}")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -196,17 +196,17 @@ def _refuse_odd_url(url: str) -> None:
     except ValueError:
         raise problem from None
     if parts.fragment or ("@" in parts.netloc) != ("@" in url):
-        raise UsageError("--url: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A")
+        raise UsageError("the URL: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A")
     unknown = sorted(_query_names(parts.query) - URL_OPTIONS[parts.scheme])
     if unknown:
-        raise UsageError(f"--url: unknown option '{printable(unknown[0].encode())}' after the ?")
+        raise UsageError(f"the URL: unknown option '{printable(unknown[0].encode())}' after the ?")
     if parts.scheme == "unix":
         if not options.get("path"):
             raise problem
         return
     database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
-        raise UsageError("--url: the database after the host must be a number, as in redis://localhost:6379/0")
+        raise UsageError("the URL: the database after the host must be a number, as in redis://localhost:6379/0")
     if not parts.hostname:
         raise problem
 
@@ -215,7 +215,7 @@ def _query_names(query: str) -> set[str]:
     return {option.partition("=")[0] for option in query.split("&") if option}
 
 
-def explain(error: Exception, url: str = "") -> Error:
+def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table of cases
     """Turn what the client raised into one line that says what to do."""
     text = printable(str(error).strip().rstrip(".").encode("utf-8", "surrogateescape"))
     at = f" at {url}" if url else ""
@@ -223,11 +223,13 @@ def explain(error: Exception, url: str = "") -> Error:
         case NoScriptError():
             return ScriptMissing(text)
         case NoPermissionError():
-            return Refused(f"permissions: {text}; grant it to this user (ACL SETUSER)")
+            return Refused(f"permissions: {text}; grant it (ACL SETUSER)")
         case RedisError() if "Authentication required" in text or "HELLO must be called" in text:
-            return Error(f"the server{at} wants a password: put it into --url")
+            return Error(f"the server{at} asks for a password: put it into the URL")
         case AuthenticationError():
-            return Error(f"the server{at} refuses the user or password of --url: {text}")
+            return Error(f"the server{at} refuses the user or password of the URL: {text}")
+        case RedisError() if "without any password configured" in text:
+            return Error(f"the server{at} has no password: leave it out of the URL")
         case BusyLoadingError():
             return Error("the server is loading its data set: run again when it has finished")
         case redis.TimeoutError():
@@ -236,7 +238,7 @@ def explain(error: Exception, url: str = "") -> Error:
         case redis.ConnectionError() if not url:
             return Error(f"the connection was lost: {text}")
         case redis.ConnectionError() | OSError():
-            return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}")
+            return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}; is it there, and the URL right?")
         case ResponseError() if "unknown command" in text:
             return Refused(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
         case _:
@@ -246,7 +248,7 @@ def explain(error: Exception, url: str = "") -> Error:
 def _tls_hint(error: Exception, text: str) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{text}; its certificate is not trusted here: add ?ssl_ca_certs=FILE to --url"
+        return f"{text}; its certificate is not trusted here: add ?ssl_ca_certs=FILE to the URL"
     if isinstance(cause, ssl.SSLError):
         return f"{text}; does it speak TLS? If not, use redis://"
     return text

