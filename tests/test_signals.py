@@ -64,6 +64,7 @@ def test_a_second_signal_stops_at_once(any_server: Instance) -> None:
     before = snapshot(any_server.client)
     process = start_run(any_server, *SLOWLY)
     any_server.process.send_signal(signal.SIGSTOP)
+    time.sleep(0.3)  # until it waits for an answer that does not come
     try:
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
