@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
-from luamigrate import scripts
-from luamigrate.errors import Refused
+from luamigrate import scripts, servers
+from luamigrate.errors import Refused, printable
 from luamigrate.rules import RESERVED, Pattern, Plan
 from luamigrate.servers import Identity, Server
 
@@ -28,6 +29,20 @@ def refuse_unless_ready(server: Server, plan: Plan, *, dry_run: bool) -> None:
     _check_keys(server, plan)
 
 
+def warnings(server: Server) -> list[str]:
+    """Return what an operator should know before a run, though it does not forbid one."""
+    memory = servers.read_info(server, "memory")
+    limit, policy = int(memory.get("maxmemory", 0)), memory.get("maxmemory_policy", "noeviction")
+    if not limit or policy == "noeviction":
+        return []
+    full = int(memory.get("used_memory", 0)) / limit
+    text = (
+        f"this server evicts keys when it is full ({policy}, {full:.0%} of maxmemory used): copies could push out "
+        "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile."
+    )
+    return [text]
+
+
 def _check_role(identity: Identity) -> None:
     if identity.mode == "sentinel":
         raise Refused("role: this is a Sentinel, not a data server: give the address of the primary")
@@ -48,6 +63,9 @@ def _check_commands(server: Server, plan: Plan, *, dry_run: bool) -> None:
     denied = [command for command in commands if answers[command] == "denied"]
     if denied:
         raise Refused(f"permissions: this user may not call {' '.join(denied)}; grant it (ACL SETUSER)")
+    refused = next((text for text in answers.values() if text.startswith("refused ")), "")
+    if refused:
+        raise Refused(f"writes: the server takes none: {printable(refused.removeprefix('refused ').encode())}")
     unknown = [command for command in commands if answers[command] == "unknown" and command not in OPTIONAL]
     if unknown:
         raise Refused(
@@ -56,13 +74,16 @@ def _check_commands(server: Server, plan: Plan, *, dry_run: bool) -> None:
 
 
 def _check_keys(server: Server, plan: Plan) -> None:
-    for rule in plan:
-        for pattern in (rule.source, rule.target):
-            try:
-                scripts.probe(server, [_example(pattern)], _absent(b""), ())
-            except Refused as refusal:
-                text = f"permissions: this user may not read and write {pattern}; grant it (ACL SETUSER)"
-                raise Refused(text) from refusal
+    patterns = [pattern for rule in plan for pattern in (rule.source, rule.target)]
+    with suppress(Refused):
+        scripts.probe(server, [_example(pattern) for pattern in patterns], _absent(b""), ())
+        return
+    for pattern in patterns:
+        try:
+            scripts.probe(server, [_example(pattern)], _absent(b""), ())
+        except Refused as refusal:
+            text = f"permissions: this user may not read and write {pattern}; grant it (ACL SETUSER)"
+            raise Refused(text) from refusal
 
 
 def _example(pattern: Pattern) -> bytes:

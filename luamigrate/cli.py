@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from luamigrate import __version__, demo, report, rules, wording
+from luamigrate import __version__, checks, demo, report, rules, wording
 from luamigrate.errors import Error, Exit, UsageError, printable
 from luamigrate.migrate import LARGEST_BATCH, migrate
 from luamigrate.outcome import Summary
@@ -45,6 +45,7 @@ class _StrictCommand(TyperCommand):
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    report.open_closed_streams()
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -53,6 +54,9 @@ def main() -> None:
     except Error as error:
         report.fail(error)
         code = error.exit_code
+    except OSError as error:  # help or version onto a full disk
+        report.fail(f"cannot write: {error.strerror}")
+        code = Exit.FAILED
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     sys.exit(code)
@@ -149,9 +153,10 @@ def run(
         "ignore_expiry": ignore_expiry,
         "every_key": verbose or report_all,
     }
-    server = _migrate(url, summary, narrator, key_report, options)
-    if json:
-        report.print_document(wording.document(summary, "run", server))
+    with Interruption() as interruption:
+        server = _migrate(url, summary, narrator, key_report, options, interruption)
+        if json:
+            report.print_document(wording.document(summary, "run", server))
     return summary.exit_code
 
 
@@ -161,28 +166,31 @@ def _migrate(
     narrator: report.Narrator,
     key_report: report.KeyReport | None,
     options: dict[str, Any],
+    interruption: Interruption,
 ) -> Server | None:
     """Run the migration into `summary`, errors and interruptions included, and tell about it."""
     server: Server | None = None
     databases: dict[str, int] | None = None
     began = time.monotonic()
-    with Interruption() as interruption:
-        try:
-            with connect(url) as server:
-                narrator.connected(server)
-                interruption.patient = True
-                for batch in migrate(server, summary.plan, stop=interruption, **options):
-                    summary.add(batch)
-                    narrator.batch(batch)
-                    if key_report:
-                        key_report.add(batch.keys)
-                if not summary.totals.found:
-                    databases = read_database_sizes(server)
-        except Error as error:
-            summary.error = error
-        except KeyboardInterrupt:
-            summary.interrupted = True
-        summary.interrupted |= interruption()
+    try:
+        with connect(url) as server:
+            narrator.connected(server)
+            summary.warnings += checks.warnings(server)
+            narrator.warn(summary.warnings)
+            interruption.patient = True
+            for batch in migrate(server, summary.plan, stop=interruption, **options):
+                summary.add(batch)
+                narrator.batch(batch)
+                if key_report:
+                    key_report.add(batch.keys)
+            if not summary.totals.found:
+                databases = read_database_sizes(server)
+    except Error as error:
+        summary.error = error
+    except KeyboardInterrupt:
+        summary.interrupted = True
+    interruption.over = True
+    summary.interrupted |= interruption()
     summary.seconds = time.monotonic() - began
     narrator.close_section()
     if key_report:

@@ -33,6 +33,7 @@ class _Steady:
     """A stream that goes quiet when nobody reads it any more: printing must never stop the copying."""
 
     def __init__(self, stream: TextIO) -> None:
+        self.problem: OSError | None = None
         # A replaced character beats a traceback where the terminal cannot show a key's name.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -41,17 +42,18 @@ class _Steady:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except OSError:
-            self._abandon()
+        except OSError as error:
+            self._abandon(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
-            self._abandon()
+        except OSError as error:
+            self._abandon(error)
 
-    def _abandon(self) -> None:
+    def _abandon(self, error: OSError) -> None:
+        self.problem = error
         # The interpreter flushes once more when it ends; that too must have somewhere to go.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
@@ -63,6 +65,17 @@ class _Steady:
 
 def _console(stream: TextIO) -> Console:
     return Console(file=_Steady(stream), markup=False, highlight=False, emoji=False, soft_wrap=True)  # type: ignore[arg-type]
+
+
+def open_closed_streams() -> None:
+    """Lead standard streams that were closed to nowhere: a connection must not get their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
 
 
 def say(text: str) -> None:
@@ -78,14 +91,16 @@ def fail(error: Error | str) -> None:
 def notice(text: str) -> None:
     """Print a line on standard error from within a signal handler."""
     with suppress(OSError):
-        os.write(2, f"\nluamigrate: {text}\n".encode())
+        os.write(sys.stderr.fileno(), f"\nluamigrate: {text}\n".encode())
 
 
 def print_document(content: dict[str, Any]) -> None:
-    """Print the JSON document on standard output."""
+    """Print the JSON document on standard output. Raises Error where it is lost, though somebody wanted it."""
     stream = _Steady(sys.stdout)
-    stream.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    stream.write(json.dumps(content, indent=2) + "\n")
     stream.flush()
+    if stream.problem and not isinstance(stream.problem, BrokenPipeError):
+        raise Error(f"--json: cannot write the document: {stream.problem.strerror}")
 
 
 class KeyReport:
@@ -143,6 +158,10 @@ class Narrator:
         who = server.identity
         if not self._quiet:
             self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.url}")
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print warnings, with --quiet too."""
+        self._print(*(f"Warning: {text}" for text in warnings))
 
     def batch(self, batch: Batch) -> None:
         """Tell about a batch; one of another rule than before opens that rule's section."""

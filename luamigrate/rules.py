@@ -92,7 +92,7 @@ class Rule:
         rule = cls(Pattern.parse(source), Pattern.parse(target), kind)
         if kind not in TYPES:
             known = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
-            raise UsageError(f"rule {rule}: type '{printable(kind.encode())}' is not one of {known}")
+            raise UsageError(f"rule {rule}: type '{printable(_as_bytes(kind))}' is not one of {known}")
         if rule.source.has_star != rule.target.has_star:
             raise UsageError(f"rule {rule}: source and target need one * each, or none")
         return rule
@@ -141,8 +141,11 @@ def _as_bytes(text: str | bytes) -> bytes:
 def _refuse_ambiguity(rules: Plan) -> None:
     for rule in rules:
         for pattern in (rule.source, rule.target):
-            if pattern.prefix.startswith(RESERVED):
-                raise UsageError(f"rule {rule}: names under '{RESERVED.decode()}' are reserved")
+            # What begins with a star is let through: scans leave reserved names out.
+            if pattern.prefix and pattern.overlaps(Pattern(RESERVED, b"")):
+                raise UsageError(
+                    f"rule {rule}: names under '{RESERVED.decode()}' are reserved, and {pattern} could match"
+                )
     for one, other in combinations(rules, 2):
         if one.source.overlaps(other.source):
             raise UsageError(f"rules {one} and {other}: their sources overlap")

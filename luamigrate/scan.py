@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from luamigrate.rules import Pattern
+from luamigrate.rules import RESERVED, Pattern
 from luamigrate.servers import Call, Server
 
 IN_FLIGHT = 2
@@ -47,7 +47,7 @@ def batches(server: Server, pattern: Pattern, size: int, stop: Callable[[], bool
         finished = cursor == FIRST_CURSOR
         call = None if finished else _scan(server, pattern, count, cursor)
         known = set(waiting).union(*under_way)
-        waiting += [key for key in dict.fromkeys(keys) if key not in known]
+        waiting += [key for key in dict.fromkeys(keys) if key not in known and not key.startswith(RESERVED)]
         scanned = 1.0 if finished else part_scanned(int(cursor))
         if len(waiting) < size and not finished:
             yield Found([], scanned)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from luamigrate.errors import Error
 from luamigrate.rules import Pairs
 from luamigrate.servers import Call, ScriptMissing, Server
 
@@ -73,12 +74,15 @@ class ScriptCall:
     def answer(self) -> list[bytes]:
         """Wait for the script's answers, registering it again where the server has lost it."""
         try:
-            return list(self._call.answer())
+            answers = self._call.answer()
         except ScriptMissing:
             # Nothing has run, so sending it again repeats nothing.
             register(self._server, self._name)
             self._call = self._server.call(*self._command)
-            return list(self._call.answer())
+            answers = self._call.answer()
+        if not isinstance(answers, list) or not all(isinstance(answer, bytes) for answer in answers):
+            raise Error(f"the server does not answer {self._name}.lua as it should")
+        return answers
 
     @property
     def seconds(self) -> float:
@@ -105,6 +109,8 @@ def compare(server: Server, pairs: Pairs, *, validate: bool, ignore_expiry: bool
 def probe(server: Server, keys: Sequence[bytes], absent: bytes, commands: Sequence[str]) -> dict[str, str]:
     """Call probe.lua: return 'ok', 'denied' or 'unknown' for each command."""
     answers = ScriptCall(server, "probe", "EVALSHA", keys, absent, *commands).answer()
+    if len(answers) != len(commands):
+        raise Error("the server does not answer probe.lua as it should")
     return dict(zip(commands, (answer.decode() for answer in answers), strict=True))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections import deque
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import hiredis
 import redis
@@ -101,11 +102,16 @@ class Server:
         self._lost: Exception | None = None
         try:
             self._connection: ConnectionInterface = pool.get_connection()
+        except (ValueError, TypeError) as error:  # a host name or file that cannot be one
+            raise UsageError(f"the URL cannot be used: {printable(os.fsencode(str(error)))}") from None
         except (RedisError, OSError) as error:
             raise explain(error, url) from None
         self.identity = self._identify()
         # From here on scripts may run, and a slow one is not a lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
+        # Where the server knows it and lets us, reading does not make sources look used.
+        with suppress(Error):
+            self.call("CLIENT", "NO-TOUCH", "ON").answer()
 
     def call(self, *command: bytes | str | int) -> Call:
         """Put a command on its way, at the latest when an answer is waited for. Raises Error."""
@@ -152,8 +158,10 @@ class Server:
     def _identify(self) -> Identity:
         # HELLO tells without any permission what INFO tells only to a user who may call it.
         reply = self.call("HELLO").answer()
-        facts = dict(zip(reply[::2], reply[1::2], strict=False)) if isinstance(reply, list) else {}
-        texts = {name: value.decode("utf-8", "replace") for name, value in facts.items() if isinstance(value, bytes)}
+        facts = zip(reply[::2], reply[1::2], strict=False) if isinstance(reply, list) else ()
+        texts = {
+            name: printable(value) for name, value in facts if isinstance(name, bytes) and isinstance(value, bytes)
+        }
         if b"server" not in texts:
             raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
         return Identity(texts[b"server"], texts.get(b"version", ""), texts.get(b"mode", ""), texts.get(b"role", ""))
@@ -183,7 +191,9 @@ def redacted(url: str) -> str:
     scheme, rest = url.split("://", 1)
     userinfo, at, place = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
-    return printable(f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{place}".encode("utf-8", "surrogateescape"))
+    # What stands alone before the @ is a user, if it is not a password in the wrong place.
+    secret = "***" if at else ""
+    return printable(os.fsencode(f"{scheme}://{user if colon else ''}{colon}{secret}{at}{place}"))
 
 
 def _refuse_odd_url(url: str) -> None:
@@ -191,28 +201,42 @@ def _refuse_odd_url(url: str) -> None:
     problem = UsageError(f"the URL (--url, REDIS_URL) must look like {URL_FORMS}")
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        port = parts.port
+        (parts.hostname or "").encode("idna")  # as the system will when it looks the name up
         options = redis.connection.parse_url(url)
     except ValueError:
         raise problem from None
     if parts.fragment or ("@" in parts.netloc) != ("@" in url):
         raise UsageError("the URL: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A")
-    unknown = sorted(_query_names(parts.query) - URL_OPTIONS[parts.scheme])
-    if unknown:
-        raise UsageError(f"the URL: unknown option '{printable(unknown[0].encode())}' after the ?")
+    _refuse_odd_options(parts.scheme, parts.query)
     if parts.scheme == "unix":
         if not options.get("path"):
             raise problem
         return
+    if port == 0:
+        raise UsageError("the URL: there is no port 0")
     database = parts.path.removeprefix("/")
+    if database and "db" in dict(parse_qsl(parts.query)):
+        raise UsageError("the URL: the database stands behind the host or after ?db=, not both")
     if database and not (database.isascii() and database.isdigit()):
         raise UsageError("the URL: the database after the host must be a number, as in redis://localhost:6379/0")
     if not parts.hostname:
         raise problem
 
 
-def _query_names(query: str) -> set[str]:
-    return {option.partition("=")[0] for option in query.split("&") if option}
+def _refuse_odd_options(scheme: str, query: str) -> None:
+    options = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    names = [name for name, _ in options]
+    for name, value in options:
+        shown = f"the URL: option '{printable(os.fsencode(name))}' after the ?"
+        if name not in URL_OPTIONS[scheme]:
+            raise UsageError(f"{shown} is unknown; known are {', '.join(sorted(URL_OPTIONS[scheme]))}")
+        if names.count(name) > 1:
+            raise UsageError(f"{shown} is there more than once")
+        if not value or (name == "db" and not (value.isascii() and value.isdigit())):
+            raise UsageError(f"{shown} has no good value")
+    if "ssl_keyfile" in names and "ssl_certfile" not in names:
+        raise UsageError("the URL: ssl_keyfile needs ssl_certfile")
 
 
 def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table of cases
@@ -254,15 +278,21 @@ def _tls_hint(error: Exception, text: str) -> str:
     return text
 
 
-def read_database_sizes(server: Server) -> dict[str, int] | None:
-    """Return the number of keys by database name, or None where the user may not ask."""
+def read_info(server: Server, section: str) -> dict[str, str]:
+    """Return a section of INFO, empty where the user may not ask."""
     try:
-        reply: bytes = server.call("INFO", "keyspace").answer()
+        reply = server.call("INFO", section).answer()
     except Error:
+        return {}
+    if not isinstance(reply, bytes):
+        return {}
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def read_database_sizes(server: Server) -> dict[str, int] | None:
+    """Return the number of keys by database, or None where the user may not ask."""
+    keyspace = read_info(server, "keyspace")
+    if not keyspace and not read_info(server, "server"):
         return None
-    lines = [line.split(":", 1) for line in reply.decode().splitlines() if line.startswith("db")]
-    return {name: int(_first_number(facts.split(","))) for name, facts in lines}
-
-
-def _first_number(facts: Sequence[str]) -> str:
-    return facts[0].partition("=")[2]
+    return {name: int(facts.removeprefix("keys=").partition(",")[0]) for name, facts in keyspace.items()}

@@ -15,11 +15,13 @@ class Interruption:
     """Whether somebody asked to stop: call it.
 
     While `patient`, the first signal only asks, so that the batches under way can be finished;
-    the second one, or any before that, raises KeyboardInterrupt.
+    the second one, or any before that, raises KeyboardInterrupt. Once the work is `over`, whoever
+    has asked before is heard no more: what is left is telling about it.
     """
 
     def __init__(self) -> None:
         self.patient = False
+        self.over = False
         self._asked = False
         self._former = {number: signal.getsignal(number) for number in STOPPING}
 
@@ -36,10 +38,14 @@ class Interruption:
 
     def __exit__(self, *_: object) -> None:
         for number, former in self._former.items():
-            signal.signal(number, former)
+            # A signal too many must not lose the exit code on the last metre.
+            signal.signal(number, signal.SIG_IGN if self._asked else former)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked or not self.patient:
+        if self._asked and self.over:
+            return
+        if self._asked or self.over or not self.patient:
+            self._asked = True
             raise KeyboardInterrupt
         self._asked = True
         report.notice("stopping: the batches under way are being finished (once more: stop at once)")

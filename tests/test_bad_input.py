@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +73,9 @@ def untouched(any_server: Instance) -> Iterator[Instance]:
         (["--map", "a:*=b:*", "--map", "b:*=c:*", "--type", "set"], ["a:* -> b:*", "b:* -> c:*", "copied again"]),
         (["--map", "a:*=luamigrate:*", "--type", "set"], ["reserved"]),
         (["--map", "luamigrate:x=y", "--type", "set"], ["reserved"]),
+        (["--map", "x:*=luamigrate*", "--type", "set"], ["reserved"]),
+        (["--map", "lua*=x:*", "--type", "set"], ["reserved"]),
+        (["--map", "a=b", "--type", "\udcff"], [r"\xff"]),
         (["--type", "set"], ["--type", "--map"]),
         (["--map", "a=b", "--type", "set", "--plan", "x.toml"], ["--map", "--plan"]),
         (["--quiet", "--verbose"], ["--quiet", "--verbose"]),
@@ -146,6 +150,16 @@ def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
         "redis://localhost:99999",
         "redis://localhost/zero",
         "redis://localhost/0/1",
+        "redis://localhost:0",
+        "redis://localhost/0?db=5",
+        "redis://localhost?db=5&db=0",
+        "redis://localhost?db=",
+        "redis://localhost?db=-1",
+        "redis://localhost?\udcff=1",
+        "redis://a..b",
+        "redis://.",
+        f"redis://{'a' * 64}.b",
+        "rediss://localhost?ssl_keyfile=/x",
         "redis://localhost/-1",
         "redis://localhost?db=x",
         "redis://localhost?retry=9",
@@ -291,6 +305,46 @@ def test_a_server_that_is_loading_is_said_so(server_name: str, tmp_path: Path) -
     # It looks at its clients every 2 MB.
     with start(server_name, *options, "--key-load-delay", "50000") as server:
         assert_one_line(luamigrate("run", url=server.url), 1, "loading")
+
+
+@pytest.mark.parametrize("setting", ["min-replicas-to-write", "stop-writes-on-bgsave-error"])
+def test_a_server_that_takes_no_writes_is_refused(server_name: str, setting: str) -> None:
+    """Exit 4 from the run and from the dry run, in the server's words."""
+    with start(server_name) as server:
+        fill(server.client, jobs=3)
+        if setting == "min-replicas-to-write":
+            server.client.config_set(setting, 1)
+        else:
+            make_saving_fail(server)
+        for options in ((), ("--dry-run",)):
+            assert_one_line(luamigrate("run", *options, url=server.url), 4, "writes")
+        # Or it would try to save once more when it is asked to end.
+        server.client.config_set("save", "")
+        assert not server.client.exists("step:1")
+
+
+def make_saving_fail(server: Instance) -> None:
+    """Have a background save fail, after which the server takes no writes."""
+    server.client.config_set("save", "3600 1")
+    folder = Path(server.url.removeprefix("unix://")).parent
+    (folder / "dump.rdb" / "in-the-way").mkdir(parents=True)
+    server.client.bgsave()
+    deadline = time.monotonic() + 10
+    while server.client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_a_server_calls_itself_cannot_write_to_the_terminal() -> None:
+    """Its greeting is as little to be trusted as its keys."""
+    facts = (b"server", b"re\x1b[31mdis", b"version", b"8.0\x1b[2J", b"mode", b"standalone", b"role", b"master")
+    greeting = b"*8\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(fact), fact) for fact in facts)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_once, args=(listener, greeting), daemon=True).start()
+        result = luamigrate("run", url=f"redis://127.0.0.1:{listener.getsockname()[1]}")
+    assert result.code == 1
+    assert "\x1b" not in result.out + result.err
+    assert r"re\x1b[31mdis" in result.out
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,58 @@ def test_a_closed_output_does_not_stop_the_copying(any_server: Instance) -> None
     assert any_server.client.exists("steps:pending")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("options", ["", "--json", "--verbose"])
+def test_closed_standard_streams_do_not_stop_the_copying(any_server: Instance, closed: str, options: str) -> None:
+    """Nothing is printed there, and nothing lands in the connection instead."""
+    fill(any_server.client, jobs=20)
+    command = f"exec {sys.executable} -m luamigrate run {options} {closed}"
+    env = environment(REDIS_URL=any_server.url)
+    process = subprocess.run(("/bin/sh", "-c", command), env=env, capture_output=True, text=True, check=False)
+    assert process.returncode == 0
+    assert "Traceback" not in process.stderr
+    assert any_server.client.exists("steps:pending")
+
+
+@pytest.mark.parametrize("options", ["run --json", "run --help", "--help"])
+def test_a_full_disk_is_said_where_the_output_was_the_point(any_server: Instance, options: str) -> None:
+    """Exit 1 and one line."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    fill(any_server.client, jobs=3)
+    command = f"exec {sys.executable} -m luamigrate {options} >/dev/full"
+    env = environment(REDIS_URL=any_server.url)
+    process = subprocess.run(("/bin/sh", "-c", command), env=env, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "No space left on device" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+
+
+def test_the_document_is_json_on_every_terminal(any_server: Instance) -> None:
+    """Whatever encoding standard output has."""
+    any_server.client.hset("jöb:1", "a", "1")
+    command = (*COMMAND, "--json", "--map", "jöb:*=stép:*", "--type", "hash")
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        env = environment(REDIS_URL=any_server.url, PYTHONIOENCODING=encoding)
+        process = subprocess.run(command, env=env, capture_output=True, check=False)
+        assert json.loads(process.stdout)["rules"][0]["source"] == "jöb:*"
+
+
+def test_a_server_that_evicts_is_warned_about(any_server: Instance) -> None:
+    """On the screen and in the document."""
+    fill(any_server.client, jobs=3)
+    any_server.client.config_set("maxmemory", 10**9)
+    any_server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        result = run(any_server, "--json", "--quiet")
+    finally:
+        any_server.client.config_set("maxmemory", 0)
+        any_server.client.config_set("maxmemory-policy", "noeviction")
+    assert result.code == 0
+    assert "allkeys-lru" in result.document["warnings"][0]
+    assert "Warning: this server evicts keys" in result.err
+
+
 def test_an_output_that_cannot_show_a_name_shows_something(any_server: Instance) -> None:
     """An ASCII terminal is no reason for a traceback."""
     any_server.client.hset("job:é→", "a", "1")

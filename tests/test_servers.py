@@ -77,7 +77,7 @@ def test_a_script_is_never_sent_twice(any_server: Instance) -> None:
         ("redis://localhost", "redis://localhost"),
         ("redis://:pw@localhost:7000/3", "redis://:***@localhost:7000/3"),
         ("redis://user:pw@[::1]:7000", "redis://user:***@[::1]:7000"),
-        ("rediss://user@host/1", "rediss://user@host/1"),
+        ("rediss://secret@host/1", "rediss://***@host/1"),
         ("unix://:pw@/run/redis.sock?db=2", "unix://:***@/run/redis.sock?db=2"),
         ("rediss://host?ssl_ca_certs=/x/ca.pem", "rediss://host?ssl_ca_certs=/x/ca.pem"),
         ("redis://us\x1ber:pw@host", r"redis://us\x1ber:***@host"),

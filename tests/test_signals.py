@@ -80,6 +80,19 @@ def test_a_second_signal_stops_at_once(any_server: Instance) -> None:
     assert run(any_server, *HASHES).code == 0
 
 
+def test_many_signals_lose_neither_the_document_nor_the_exit_code(any_server: Instance) -> None:
+    """Somebody leans on the keyboard."""
+    fill(any_server.client, jobs=JOBS)
+    process = start_run(any_server, *SLOWLY, "--json")
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert json.loads(out)["interrupted"] is True
+    assert "Traceback" not in err
+
+
 def test_nohup_is_respected(any_server: Instance) -> None:
     """A signal that is ignored when we start stays ignored."""
     fill(any_server.client, jobs=3000)
