@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,7 @@ def main() -> None:
     report.open_closed_streams()
     try:
         code = app(standalone_mode=False)
+        report.flush()
     except typer.TyperException as error:
         report.fail(error.format_message())
         code = error.exit_code
@@ -57,6 +59,8 @@ def main() -> None:
     except OSError as error:  # help or version onto a full disk
         report.fail(f"cannot write: {error.strerror}")
         code = Exit.FAILED
+        with suppress(OSError):
+            report.flush()
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     sys.exit(code)

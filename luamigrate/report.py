@@ -52,6 +52,12 @@ class _Steady:
         except OSError as error:
             self._abandon(error)
 
+    def finish(self) -> None:
+        """Flush. Raises OSError where something was lost, unless nobody was there to read it."""
+        self.flush()
+        if self.problem and not isinstance(self.problem, BrokenPipeError):
+            raise self.problem
+
     def _abandon(self, error: OSError) -> None:
         self.problem = error
         # The interpreter flushes once more when it ends; that too must have somewhere to go.
@@ -95,12 +101,15 @@ def notice(text: str) -> None:
 
 
 def print_document(content: dict[str, Any]) -> None:
-    """Print the JSON document on standard output. Raises Error where it is lost, though somebody wanted it."""
+    """Print the JSON document on standard output. Raises OSError where it is lost, though somebody wanted it."""
     stream = _Steady(sys.stdout)
     stream.write(json.dumps(content, indent=2) + "\n")
-    stream.flush()
-    if stream.problem and not isinstance(stream.problem, BrokenPipeError):
-        raise Error(f"--json: cannot write the document: {stream.problem.strerror}")
+    stream.finish()
+
+
+def flush() -> None:
+    """Flush standard output. Raises OSError where something is lost, though somebody wanted it."""
+    _Steady(sys.stdout).finish()
 
 
 class KeyReport:
