@@ -46,7 +46,7 @@ class _StrictCommand(TyperCommand):
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    report.open_closed_streams()
+    report.prepare_streams()
     try:
         code = app(standalone_mode=False)
         report.flush()

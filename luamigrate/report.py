@@ -34,9 +34,6 @@ class _Steady:
 
     def __init__(self, stream: TextIO) -> None:
         self.problem: OSError | None = None
-        # A replaced character beats a traceback where the terminal cannot show a key's name.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -73,8 +70,17 @@ def _console(stream: TextIO) -> Console:
     return Console(file=_Steady(stream), markup=False, highlight=False, emoji=False, soft_wrap=True)  # type: ignore[arg-type]
 
 
-def open_closed_streams() -> None:
-    """Lead standard streams that were closed to nowhere: a connection must not get their numbers."""
+def prepare_streams() -> None:
+    """Make the standard streams fit for whatever is printed, and be it nowhere."""
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        # A replaced character beats a traceback where the terminal cannot show a key's name.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _open_closed_streams() -> None:
+    # Lead to nowhere what was closed, or a connection would get its number.
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
