@@ -26,8 +26,8 @@ local SIZE = { hash = 'HLEN', set = 'SCARD', zset = 'ZCARD' }
 
 return answer_each_pair(function(source, target)
   local kind = redis.call('TYPE', source).ok
+  if kind ~= wanted_type and kind ~= 'none' then return 'ignored ' .. kind end
   if is_gone(kind, source) then return 'gone' end
-  if kind ~= wanted_type then return 'ignored ' .. kind end
   local target_kind = redis.call('TYPE', target).ok
   local word = 'exists'
   if target_kind == 'none' then

@@ -25,8 +25,8 @@ local wanted_type, validate, ignore_expiry = ARGV[1], ARGV[2] == '1', ARGV[3] ==
 
 return answer_each_pair(function(source, target)
   local kind = redis.call('TYPE', source).ok
+  if kind ~= wanted_type and kind ~= 'none' then return 'ignored ' .. kind end
   if is_gone(kind, source) then return 'gone' end
-  if kind ~= wanted_type then return 'ignored ' .. kind end
   local reply = redis.pcall('COPY', source, target)
   -- A server out of memory refuses COPY unseen, even where it would not have written.
   if type(reply) == 'table' and redis.call('TYPE', target).ok == 'none' then error(reply) end

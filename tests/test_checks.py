@@ -90,6 +90,18 @@ def test_a_user_who_may_not_ask_learns_no_database_sizes(server: Instance) -> No
     assert "NO KEY MATCHED ANY RULE. Are the server" in result.out
 
 
+def test_a_rule_needs_only_the_permissions_of_its_type(server: Instance) -> None:
+    """A hash among sets is ignored by a user who may not read hashes."""
+    server.client.hset("job:1", "a", "1")
+    server.client.sadd("job:2", "a")
+    if server.has_field_expiries:
+        server.client.execute_command("HPEXPIRE", "job:1", 100_000, "FIELDS", 1, "a")
+    allowed = ["scan", "evalsha", "script|load", "type", "pttl", "copy", "smembers", "info"]
+    with user(server, allowed, KEYS) as url:
+        result = luamigrate("run", "--map", "job:*=step:*", "--type", "set", "--json", url=url)
+    assert (result.code, result.totals) == (0, {"found": 1, "copied": 1, "ignored": 1})
+
+
 def test_the_probe_writes_nothing(server: Instance) -> None:
     """Not even onto the names of rules without a star, which it is given."""
     server.client.sadd("jobs:active", "1")
