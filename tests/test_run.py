@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from luamigrate import Error, connect, migrate, plan, scripts
+from luamigrate import connect, migrate, scripts
 from tests.conftest import luamigrate, run
-from tests.instances import Instance, assert_same_expiry, read_expiry, read_value, start
+from tests.instances import Instance, assert_same_expiry, read_expiry, read_value
 
 HASHES = ("--map", "job:*=step:*", "--type", "hash")
 SETS = ("--map", "job:*=step:*", "--type", "set")
@@ -285,72 +285,6 @@ def test_no_script_gets_more_pairs_than_the_batch_size(server: Instance, size: i
     copied = [int(call.split()[2]) for call in calls if call.startswith(b"EVALSHA " + digest)]
     assert sum(copied) == 2 * 150
     assert max(copied) <= 2 * size
-
-
-def test_a_server_at_its_memory_limit_fails_the_keys_it_refuses(server_name: str) -> None:
-    """Each is `failed` for `oom`, what was there is compared all the same, and a re-run finishes."""
-    with start(server_name, "--maxmemory-policy", "noeviction") as server:
-        fill(server.client, jobs=30)
-        server.client.copy("job:1", "step:1")
-        server.client.config_set("maxmemory", 1_000_000)
-        result = run(server, *HASHES, "--json")
-        assert (result.code, result.totals) == (1, {"found": 30, "same": 1, "failed": 29, "ignored": 0})
-        assert result.document["rules"][0]["failed_reasons"] == {"oom": 29}
-        human = run(server, *HASHES).out
-        assert "FAILED: 29 keys" in human
-        assert "maxmemory" in human
-
-        server.client.config_set("maxmemory", 0)
-        assert run(server, *HASHES, "--json").totals == {"found": 30, "copied": 29, "same": 1, "ignored": 0}
-
-
-def test_a_server_that_becomes_a_replica_fails_the_keys_that_are_left(server_name: str) -> None:
-    """`readonly` is the reason, and what was copied before counts."""
-    with start(server_name) as server, connect(server.url) as connection:
-        fill(server.client, jobs=500)
-        counts: dict[str, int] = {}
-        reasons: set[str] = set()
-        demoted = False
-        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=50):
-            for word, count in batch.counts.items():
-                counts[word] = counts.get(word, 0) + count
-            reasons.update(batch.reasons)
-            if counts.get("copied", 0) >= 100 and not demoted:
-                demoted = True
-                server.client.replicaof("127.0.0.1", "1")
-        assert counts["copied"] + counts["failed"] == 500
-        assert counts["failed"] >= 300
-        assert reasons == {"readonly"}
-
-
-def test_a_script_cache_that_is_emptied_in_mid_run_costs_no_key(server: Instance) -> None:
-    """The script is registered again, and the batch it was missed for is sent again."""
-    fill(server.client, jobs=500)
-    copied = 0
-    with connect(server.url) as connection:
-        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=20):
-            copied += batch.counts.total()
-            server.client.script_flush()
-    assert copied == 500
-    assert run(server, *HASHES, "--json").totals == {"found": 500, "same": 500, "ignored": 0}
-
-
-def test_a_connection_that_is_lost_in_mid_run_ends_it_with_what_was_counted(any_server: Instance) -> None:
-    """The error says so, nothing connects again by itself, and running again finishes."""
-    fill(any_server.client, jobs=500)
-    counted = 0
-    lost = "the connection was lost"
-    with connect(any_server.url) as connection:
-        with pytest.raises(Error, match=lost):  # noqa: PT012
-            for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=20):
-                counted += batch.counts.total()
-                if counted == 100:
-                    any_server.client.client_kill_filter(_type="normal", skipme=True)
-        with pytest.raises(Error, match=lost):
-            connection.call("PING").answer()
-    assert 100 <= counted < 500
-    totals = run(any_server, *HASHES, "--json").totals
-    assert totals["copied"] + totals["same"] == 500
 
 
 def test_a_key_that_does_not_exist_is_not_found(server: Instance) -> None:
