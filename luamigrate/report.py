@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from luamigrate import wording
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.outcome import UNCLEAN, Batch, KeyOutcome, RuleSummary, Summary
-from luamigrate.rules import Plan, Rule
+from luamigrate.outcome import UNCLEAN, Batch, KeyOutcome, Summary
+from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -140,23 +140,20 @@ class KeyReport:
                     self._file.write(json.dumps(wording.key_document(key), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._error(error) from None
+            raise Error(f"--report: cannot write {self._name}: {error.strerror}") from None
 
     def close(self) -> None:
         """Finish the file."""
         with suppress(OSError):
             self._file.close()
 
-    def _error(self, error: OSError) -> Error:
-        return Error(f"--report: cannot write {self._name}: {error.strerror}")
-
 
 class Narrator:
-    """Tells people what happens, as it happens."""
+    """Tells people what happens, as it happens; what has been counted so far stands in the summary."""
 
-    def __init__(self, plan: Plan, *, dry_run: bool, to_stderr: bool, quiet: bool, verbose: bool) -> None:
+    def __init__(self, summary: Summary, *, to_stderr: bool, quiet: bool, verbose: bool) -> None:
         self._console = _console(sys.stderr if to_stderr else sys.stdout)
-        self._plan, self._dry_run, self._quiet, self._verbose = plan, dry_run, quiet, verbose
+        self._summary, self._quiet, self._verbose = summary, quiet, verbose
         self._section: _Section | None = None
         self._unclean_seen = 0
 
@@ -179,16 +176,17 @@ class Narrator:
         self._print(*(f"Warning: {text}" for text in warnings))
 
     def batch(self, batch: Batch) -> None:
-        """Tell about a batch; one of another rule than before opens that rule's section."""
+        """Tell about a batch that has been counted; one of another rule than before opens that rule's section."""
         if self._quiet:
             return
         if self._section is None or self._section.rule is not batch.rule:
             self.close_section()
-            number = f"[{self._plan.index(batch.rule) + 1}/{len(self._plan)}]"
+            plan = self._summary.plan
+            number = f"[{plan.index(batch.rule) + 1}/{len(plan)}]"
             self._print("", f"{number} {batch.rule} ({batch.rule.type})")
-            self._section = _Section(batch.rule, self._console, dry_run=self._dry_run)
+            self._section = _Section(batch.rule, self._summary, self._console)
         self._tell_keys(batch.keys)
-        self._section.add(batch)
+        self._section.progress(batch.scanned)
 
     def _tell_keys(self, keys: Sequence[KeyOutcome]) -> None:
         for key in keys:
@@ -202,9 +200,9 @@ class Narrator:
             self._section.close()
         self._section = None
 
-    def end(self, summary: Summary, databases: dict[str, int] | None) -> None:
+    def end(self, databases: dict[str, int] | None) -> None:
         """Print the summary and the lines that say what it means."""
-        self._print("", *wording.summary_lines(summary), "", *wording.closing_lines(summary, databases))
+        self._print("", *wording.summary_lines(self._summary), "", *wording.closing_lines(self._summary, databases))
         hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
         if hidden > 0 and not self._verbose:
             self._print(f"{hidden:,} more such keys are not shown above; --report FILE names every one.")
@@ -217,27 +215,26 @@ class Narrator:
 class _Section:
     """The progress of one rule, and the line that ends it."""
 
-    def __init__(self, rule: Rule, console: Console, *, dry_run: bool) -> None:
+    def __init__(self, rule: Rule, summary: Summary, console: Console) -> None:
         self.rule = rule
-        self._console, self._dry_run = console, dry_run
-        self._summary = RuleSummary()
+        self._console, self._dry_run = console, summary.dry_run
+        self._summary = summary.by_rule[rule]
         self._began = self._told = time.monotonic()
         self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
         if self._bar:
             self._bar.start()
 
-    def add(self, batch: Batch) -> None:
-        self._summary.add(batch)
+    def progress(self, scanned: float) -> None:
         now = time.monotonic()
         if now - self._told < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
             return
         self._told = now
         found, seconds = self._summary.found, now - self._began
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=batch.scanned, found=found, rate=found / seconds)
+            self._bar.update(self._bar.task_ids[0], completed=scanned, found=found, rate=found / seconds)
             self._bar.refresh()
         else:
-            self._console.print("  " + wording.progress_line(batch.scanned, found, seconds))
+            self._console.print("  " + wording.progress_line(scanned, found, seconds))
 
     def close(self) -> None:
         if self._bar:

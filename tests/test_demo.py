@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from luamigrate import Error, demo
+from luamigrate.demo import environment
 from tests import binaries
-from tests.conftest import environment
 
 COMMAND = (sys.executable, "-m", "luamigrate", "demo")
 

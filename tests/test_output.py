@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment, run
+from luamigrate.demo import environment
+from tests.conftest import run
 from tests.instances import Instance
 from tests.test_run import HASHES, fill
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.conftest import environment, luamigrate, run
+from luamigrate.demo import environment
+from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_kept, snapshot
 from tests.test_run import HASHES, fill
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment
+from luamigrate.demo import environment
 from tests.instances import Instance
 from tests.test_run import HASHES
 
