@@ -2,8 +2,9 @@
 std = {
   read_globals = {
     'KEYS', 'ARGV',
-    redis = { fields = { 'call', 'pcall' } },
+    redis = { fields = { 'call', 'pcall', 'sha1hex' } },
     math = { fields = { 'abs', 'min' } },
+    table = { fields = { 'concat', 'sort' } },
     'ipairs', 'pcall', 'error', 'tostring', 'type', 'unpack',
   },
 }

@@ -1,41 +1,57 @@
 -- compare.lua: says how each target stands to its source. Reads only; runs under EVALSHA_RO.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ...
--- ARGV  1  the rule's type: hash, set or zset
+-- ARGV  1  the rule's type: hash, set, zset, list, string, stream or any
 --       2  '1' to compare source and target, '0' to look only whether the target is there
 --       3  '1' to take equal values with another expiry for the same
+--       4  '1' to answer values too where they differ
+--       5  what is to be filled: '' for nothing, 'sets' for hashes and sets, 'queues' for sorted
+--          sets too
+--       6  '1' to answer sizes too: in fields, members, items, entries, or bytes of a string
 --
--- Answers one string per pair, in the order of KEYS:
---   <word> <source size> <target size>  sizes in fields or members; the word is one of
---       missing   there is no target
---       same      the target equals the source, expiry included
---       exists    the target is there; not compared (only with ARGV 2 '0')
---       expiry    equal in value, but the key or a field expires more than a second apart
---       partial   the target agrees in all it has and lacks some of the source
---       differs   the target contradicts the source or has another type (then its size is 0)
+-- Answers one string per pair, in the order of KEYS (with ARGV 6 '1', the first three are
+-- followed by the sizes of source and target):
+--   missing         there is no target
+--   same            the target equals the source, expiry included
+--   exists          the target is there; not compared (only with ARGV 2 '0')
 --   gone            there is no source
 --   ignored <type>  the source is of this type, which is not the rule's
 --   failed <text>   the server refused, in its own words; the other pairs are not affected
+-- or a list, of one of these words and what differs, name by name (see values.lua; where fill.lua
+-- could fill the target, also its digest):
+--   expiry          equal in value, but the key or a field expires more than a second apart
+--   partial         the target agrees in all it has and lacks some of the source
+--   differs         the target contradicts the source or has another type
 
-include "pairs.lua"
-include "same.lua"
+include "shared/sources.lua"
+include "shared/same.lua"
+include "shared/lacking.lua"
 
-local wanted_type, validate, ignore_expiry = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
+local wanted_type = ARGV[1]
+local validate, ignore_expiry, show_values = ARGV[2] == '1', ARGV[3] == '1', ARGV[4] == '1'
+local filling, sizes_wanted = ARGV[5], ARGV[6] == '1'
 
-local SIZE = { hash = 'HLEN', set = 'SCARD', zset = 'ZCARD' }
+local SIZE = {
+  hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', list = 'LLEN', string = 'STRLEN', stream = 'XLEN',
+}
 
-return answer_each_pair(function(source, target)
-  local kind = redis.call('TYPE', source).ok
-  if kind ~= wanted_type and kind ~= 'none' then return 'ignored ' .. kind end
-  if is_gone(kind, source) then return 'gone' end
-  local target_kind = redis.call('TYPE', target).ok
-  local word = 'exists'
-  if target_kind == 'none' then
-    word = 'missing'
-  elseif validate then
-    word = compare(kind, source, target, ignore_expiry)
-  end
-  local source_size = redis.call(SIZE[kind], source)
-  local target_size = target_kind == kind and redis.call(SIZE[kind], target) or 0
-  return word .. ' ' .. source_size .. ' ' .. target_size
+local function size(kind, key)
+  local ask = redis.call('TYPE', key).ok == kind and SIZE[kind]
+  return ask and redis.call(ask, key) or 0
+end
+
+local function stand(kind, source, target)
+  if validate then return compare(kind, source, target, ignore_expiry, show_values) end
+  return redis.call('EXISTS', target) == 1 and 'exists' or 'missing'
+end
+
+return answer_each_source(wanted_type, function(kind, source, target)
+  local word, notes, lacking = stand(kind, source, target)
+  if may_be_filled(kind, lacking, filling) then note(notes, 'digest', digest(lacking)) end
+  if not sizes_wanted then return answer(word, notes) end
+  local source_size, target_size = size(kind, source), size(kind, target)
+  if not notes then return word .. ' ' .. source_size .. ' ' .. target_size end
+  note(notes, 'source_size', source_size)
+  note(notes, 'target_size', target_size)
+  return answer(word, notes)
 end)

@@ -16,8 +16,15 @@ local ABSENT = ARGV[1]
 -- is written.
 local ARGUMENTS = {
   COPY = { ABSENT, ABSENT },
+  HGET = { ABSENT, '' },
+  HPEXPIREAT = { ABSENT, 1, 'FIELDS', 1, '' },
   HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
+  LRANGE = { ABSENT, 0, 0 },
+  OBJECT = { 'ENCODING', ABSENT },
+  XINFO = { 'STREAM', ABSENT, 'FULL' },
+  ZADD = { ABSENT, 'XX', 1, '' },
   ZRANGE = { ABSENT, 0, 0 },
+  ZSCORE = { ABSENT, '' },
 }
 
 local answers = {}

@@ -1,8 +1,8 @@
 """luamigrate gives Redis keys new names by copying them inside the server."""
 
 from luamigrate.errors import Error, Exit, Refused, UsageError, printable
-from luamigrate.migrate import migrate
-from luamigrate.outcome import Batch, KeyOutcome, Reason, RuleSummary, Summary, Word
+from luamigrate.migrate import migrate, rollback, verify
+from luamigrate.outcome import Batch, Command, KeyOutcome, Reason, Stage, Summary, Tally, Word
 from luamigrate.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
 from luamigrate.servers import Server, connect
 
@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BUILT_IN",
     "Batch",
+    "Command",
     "Error",
     "Exit",
     "KeyOutcome",
@@ -19,9 +20,10 @@ __all__ = [
     "Reason",
     "Refused",
     "Rule",
-    "RuleSummary",
     "Server",
+    "Stage",
     "Summary",
+    "Tally",
     "UsageError",
     "Word",
     "connect",
@@ -29,4 +31,6 @@ __all__ = [
     "plan",
     "plan_from_file",
     "printable",
+    "rollback",
+    "verify",
 ]

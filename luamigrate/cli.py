@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from luamigrate import __version__, checks, demo, report, rules, wording
+from luamigrate import __version__, checks, demo, options, report, rules, wording
 from luamigrate.errors import Error, Exit, UsageError, printable
-from luamigrate.migrate import LARGEST_BATCH, migrate
-from luamigrate.outcome import Summary
+from luamigrate.migrate import SETTLE_SECONDS, migrate, rollback, verify
+from luamigrate.options import OnExisting
+from luamigrate.outcome import Batch, Command, Summary, Word
 from luamigrate.servers import Server, connect, read_database_sizes, redacted
 from luamigrate.signals import Interruption
+
+DEFAULT_URL = "redis://localhost:6379"
 
 app = typer.Typer(
     name="luamigrate",
@@ -82,107 +86,173 @@ def _start(
 @app.command(cls=_StrictCommand)
 def run(
     ctx: typer.Context,
-    url: Annotated[
-        str,
-        typer.Option(
-            envvar="REDIS_URL",
-            metavar="URL",
-            help="The server: redis://[user:password@]host[:port][/database], rediss://, unix://.",
-        ),
-    ] = "redis://localhost:6379",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run/--no-dry-run", envvar="DRY_RUN", help="Say what would happen; write nothing.")
-    ] = False,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            envvar="BATCH_SIZE", metavar="N", min=1, max=LARGEST_BATCH, help="The most pairs one script gets."
-        ),
-    ] = 100,
-    validate: Annotated[
-        bool,
-        typer.Option("--validate/--no-validate", envvar="VALIDATE_COPIES", help="Compare each copy with its source."),
-    ] = True,
-    maps: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="SRC=DST", help="A rule, e.g. 'rq:job:*=q:job:*'. Repeatable."),
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="The type of the keys of --map: hash, set or zset.")
-    ] = None,
-    plan_file: Annotated[
-        Path | None, typer.Option("--plan", envvar="LUAMIGRATE_PLAN", metavar="FILE", help="Rules from a TOML file.")
-    ] = None,
-    ignore_expiry: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-expiry/--no-ignore-expiry",
-            envvar="IGNORE_EXPIRY",
-            help="Call equal values the same even if they expire at other times.",
-        ),
-    ] = False,
-    allow_empty: Annotated[
-        bool,
-        typer.Option(
-            "--allow-empty/--no-allow-empty", envvar="ALLOW_EMPTY", help="Exit 0 even if no key matches any rule."
-        ),
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")] = False,
-    report_file: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE", help="Write a JSON line per key that is not clean to FILE."),
-    ] = None,
-    report_all: Annotated[bool, typer.Option("--report-all", help="Write a line per key to the report.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the summary.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print a line per key.")] = False,
+    url: options.Url = DEFAULT_URL,
+    dry_run: options.DryRun = False,
+    batch_size: options.BatchSize = 100,
+    validate: options.Validate = True,
+    maps: options.Maps = None,
+    kind: options.Kind = None,
+    plan_file: options.PlanFile = None,
+    on_existing: options.Existing = OnExisting.SKIP,
+    fill_queues: options.FillQueues = False,
+    settle: options.Settle = SETTLE_SECONDS,
+    ignore_expiry: options.IgnoreExpiry = False,
+    allow_empty: options.AllowEmpty = False,
+    json: options.Json = False,
+    report_file: options.Report = None,
+    report_all: options.ReportAll = False,
+    show_values: options.ShowValues = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> int:
     """Copy, compare and sum up.
 
     Without --map or --plan, the built-in plan: job:* to step:*, and jobs:active, jobs:completed, jobs:failed and
     jobs:pending to their steps: names.
     """
-    if quiet and verbose:
+    fills = on_existing is OnExisting.FILL
+    if fills and not validate:
+        named = _origin(ctx, "validate").replace("--validate", "--no-validate")
+        raise UsageError(f"--on-existing fill always compares: it excludes {named}")
+    if fill_queues and not fills:
+        raise UsageError("--fill-queues belongs to --on-existing fill")
+    summary = Summary(_plan(ctx), Command.RUN, dry_run=dry_run, validated=validate, allow_empty=allow_empty)
+    work = partial(
+        migrate,
+        dry_run=dry_run,
+        batch_size=batch_size,
+        validate=validate,
+        on_existing="fill" if fills else "skip",
+        fill_queues=fill_queues,
+        settle=settle,
+        ignore_expiry=ignore_expiry,
+    )
+    return _carry_out(ctx, summary, work, _open_report(ctx))
+
+
+@app.command("verify", cls=_StrictCommand)
+def run_verify(
+    ctx: typer.Context,
+    url: options.Url = DEFAULT_URL,
+    batch_size: options.BatchSize = 100,
+    maps: options.Maps = None,
+    kind: options.Kind = None,
+    plan_file: options.PlanFile = None,
+    sample: options.Sample = None,
+    extra: options.Extra = False,
+    settle: options.Settle = SETTLE_SECONDS,
+    ignore_expiry: options.IgnoreExpiry = False,
+    allow_empty: options.AllowEmpty = False,
+    json: options.Json = False,
+    report_file: options.Report = None,
+    report_all: options.ReportAll = False,
+    show_values: options.ShowValues = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Compare every source with its target; write nothing.
+
+    A replica will do. The rules are those of run.
+    """
+    summary = Summary(_plan(ctx), Command.VERIFY, allow_empty=allow_empty, sample=sample, extra_sought=extra)
+    work = partial(
+        verify, batch_size=batch_size, settle=settle, ignore_expiry=ignore_expiry, sample=sample, extra=extra
+    )
+    return _carry_out(ctx, summary, work, _open_report(ctx))
+
+
+@app.command("rollback", cls=_StrictCommand)
+def run_rollback(
+    ctx: typer.Context,
+    url: options.Url = DEFAULT_URL,
+    dry_run: options.DryRun = False,
+    batch_size: options.BatchSize = 100,
+    maps: options.Maps = None,
+    kind: options.Kind = None,
+    plan_file: options.PlanFile = None,
+    extra: options.Extra = False,
+    settle: options.Settle = SETTLE_SECONDS,
+    allow_empty: options.AllowEmpty = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    report_file: options.Report = None,
+    report_all: options.ReportAll = False,
+    show_values: options.ShowValues = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Delete the targets that equal their source.
+
+    Whoever made them: what equals its source, and whose source lives as long, is not lost with it. All others are kept
+    and reported. The rules are those of run.
+    """
+    if not (yes or dry_run or report.can_ask()):
+        raise UsageError(
+            "rollback deletes keys and asks before it does: without a terminal it needs --yes (or --dry-run)"
+        )
+    plan, key_report = _plan(ctx), _open_report(ctx)
+    work = partial(rollback, batch_size=batch_size, settle=settle)
+    if not (yes or dry_run):
+        first = Summary(plan, Command.ROLLBACK, dry_run=True, allow_empty=allow_empty)
+        code = _carry_out(ctx, first, partial(work, dry_run=True), None)
+        if code not in (Exit.OK, Exit.UNFINISHED) or not first.totals.counts[Word.SAME]:
+            return code
+        if not report.confirm(wording.question(first)):
+            report.fail("nothing was deleted")
+            return Exit.INTERRUPTED
+    summary = Summary(plan, Command.ROLLBACK, dry_run=dry_run, allow_empty=allow_empty, extra_sought=extra)
+    return _carry_out(ctx, summary, partial(work, dry_run=dry_run, extra=extra), key_report)
+
+
+def _open_report(ctx: typer.Context) -> report.KeyReport | None:
+    """Open the report file before anything is done, so that what cannot be written is known by then."""
+    path, every_key = ctx.params["report_file"], ctx.params["report_all"]
+    if ctx.params["quiet"] and ctx.params["verbose"]:
         raise UsageError("--quiet and --verbose contradict each other")
-    if report_all and not report_file:
-        raise UsageError("--report-all needs --report FILE")
-    plan = _plan(ctx, maps, kind, plan_file)
-    key_report = report.KeyReport(report_file, every_key=report_all) if report_file else None
-    summary = Summary(plan, dry_run=dry_run, validated=validate, allow_empty=allow_empty)
-    narrator = report.Narrator(summary, to_stderr=json, quiet=quiet, verbose=verbose)
-    narrator.begin("run", _configuration(ctx, plan))
-    options = {
-        "dry_run": dry_run,
-        "batch_size": batch_size,
-        "validate": validate,
-        "ignore_expiry": ignore_expiry,
-        "every_key": verbose or report_all,
-    }
+    for name in ("report_all", "show_values"):
+        if ctx.params[name] and not path:
+            raise UsageError(f"--{name.replace('_', '-')} needs --report FILE")
+    return report.KeyReport(path, every_key=every_key) if path else None
+
+
+def _carry_out(
+    ctx: typer.Context,
+    summary: Summary,
+    work: Callable[..., Iterator[Batch]],
+    key_report: report.KeyReport | None,
+) -> Exit:
+    """Do the work, tell about it as the options say, and return the exit code."""
+    chosen = ctx.params
+    narrator = report.Narrator(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
+    narrator.begin(_configuration(ctx, summary.plan))
+    every_key = chosen["verbose"] or chosen["report_all"]
+    work = partial(work, show_values=chosen["show_values"], every_key=every_key)
     with Interruption() as interruption:
-        server = _migrate(url, summary, narrator, key_report, options, interruption)
-        if json:
-            report.print_document(wording.document(summary, "run", server))
+        server = _work(chosen["url"], summary, work, narrator, key_report, interruption)
+        if chosen["json"]:
+            report.print_document(wording.document(summary, server))
     return summary.exit_code
 
 
-def _migrate(
+def _work(
     url: str,
     summary: Summary,
+    work: Callable[..., Iterator[Batch]],
     narrator: report.Narrator,
     key_report: report.KeyReport | None,
-    options: dict[str, Any],
     interruption: Interruption,
 ) -> Server | None:
-    """Run the migration into `summary`, errors and interruptions included, and tell about it."""
+    """Do the work into `summary`, errors and interruptions included, and tell about it."""
     server: Server | None = None
     databases: dict[str, int] | None = None
     began = time.monotonic()
     try:
         with connect(url) as server:
             narrator.connected(server)
-            summary.warnings += checks.warnings(server)
+            summary.warnings += checks.warnings(server, summary.command)
             narrator.warn(summary.warnings)
             interruption.patient = True
-            for batch in migrate(server, summary.plan, stop=interruption, **options):
+            for batch in work(server, summary.plan, stop=interruption):
                 summary.add(batch)
                 narrator.batch(batch)
                 if key_report:
@@ -206,16 +276,21 @@ def _migrate(
     return server
 
 
-def _plan(ctx: typer.Context, maps: list[str] | None, kind: str | None, plan_file: Path | None) -> rules.Plan:
+def _plan(ctx: typer.Context) -> rules.Plan:
+    maps, kind, plan_file = (ctx.params[name] for name in ("maps", "kind", "plan_file"))
     if maps and plan_file and _source(ctx, "plan_file") == "COMMANDLINE":
         raise UsageError("--map and --plan exclude each other")
     if kind and not maps:
         raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
     if maps:
-        if not kind:
-            raise UsageError(f"--map needs --type: {', '.join(rules.TYPES)}")
-        return rules.plan_from_maps(maps, kind)
+        return rules.plan_from_maps(maps, kind or rules.ANY)
     return rules.plan_from_file(plan_file) if plan_file else rules.BUILT_IN
+
+
+_DECISIVE = (
+    *("dry_run", "batch_size", "validate", "on_existing", "fill_queues"),
+    *("sample", "extra", "settle", "ignore_expiry", "allow_empty"),
+)
 
 
 def _configuration(ctx: typer.Context, plan: rules.Plan) -> list[tuple[str, str, str]]:
@@ -223,9 +298,8 @@ def _configuration(ctx: typer.Context, plan: rules.Plan) -> list[tuple[str, str,
     of_plan = next(name for name in ("maps", "plan_file", "") if not name or ctx.params[name])
     rows = [("url", redacted(ctx.params["url"]), _origin(ctx, "url"))]
     rows.append(("plan", f"{len(plan)} rules" if len(plan) > 1 else str(plan[0]), _origin(ctx, of_plan)))
-    names = ("dry_run", "batch_size", "validate", "ignore_expiry", "allow_empty")
-    rows += [(name.replace("_", " "), str(ctx.params[name]).lower(), _origin(ctx, name)) for name in names]
-    return rows
+    names = [name for name in _DECISIVE if name in ctx.params]
+    return rows + [(name.replace("_", " "), str(ctx.params[name]).lower(), _origin(ctx, name)) for name in names]
 
 
 def _origin(ctx: typer.Context, name: str) -> str:

@@ -29,7 +29,10 @@ from luamigrate.signals import Interruption
 JOBS = 4_000
 START_SECONDS = 20
 ATTEMPTS = 5
-SETTINGS = ("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "IGNORE_EXPIRY", "ALLOW_EMPTY")
+SETTINGS = (
+    *("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "ON_EXISTING", "FILL_QUEUES"),
+    *("SETTLE", "IGNORE_EXPIRY", "ALLOW_EMPTY", "LUAMIGRATE_SAMPLE", "LUAMIGRATE_EXTRA"),
+)
 
 STEPS = (
     ("First look, without writing anything:", ("--dry-run",)),

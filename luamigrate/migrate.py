@@ -1,18 +1,21 @@
-"""The main path: scan -> pairs -> script -> words."""
+"""The verbs: what each of them checks first, and which script it asks about the pairs of a plan."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Literal
 
-from luamigrate import checks, scan, scripts
-from luamigrate.errors import Error, UsageError, printable
-from luamigrate.outcome import UNCLEAN, Batch, KeyOutcome, Word, reason_for
-from luamigrate.rules import BUILT_IN, Pairs, Plan, Rule
+from luamigrate import checks, scripts
+from luamigrate.errors import UsageError
+from luamigrate.outcome import Batch, Command, Stage, unfinished
+from luamigrate.rules import BUILT_IN, Plan
 from luamigrate.servers import Server
+from luamigrate.walk import Walk
 
 LARGEST_BATCH = 10_000
+SETTLE_SECONDS = 2.0
+LONGEST_SETTLE = 3600
 
 
 def migrate(
@@ -22,93 +25,136 @@ def migrate(
     dry_run: bool = False,
     batch_size: int = 100,
     validate: bool = True,
+    on_existing: Literal["skip", "fill"] = "skip",
+    fill_queues: bool = False,
+    settle: float = SETTLE_SECONDS,
     ignore_expiry: bool = False,
+    show_values: bool = False,
     every_key: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Batch]:
     """Copy what the plan's rules match to its new names, and yield what came of each batch.
 
-    Rules run in their order, each one to its end. A batch without keys announces a rule, or tells
-    how far a scan is that found nothing lately. With `dry_run` nothing is written. With `every_key`
-    `Batch.keys` lists all keys, not only those somebody has to look at. When `stop` says so, the
-    batches under way are finished and yielded, and that is all.
+    Rules run in their order, each one to its end. What is not clean is looked at a second time
+    after `settle` seconds and counted only then. With `on_existing="fill"` hashes and sets, with
+    `fill_queues` sorted sets too, that only lack a part of their source are given it, if both looks
+    found the same part missing. With `dry_run` nothing is written.
+
+    A batch without keys announces a rule, or tells how far a scan is that found nothing lately.
+    With `every_key` `Batch.keys` lists all keys, not only those that are not clean; with
+    `show_values` their notes hold values. When `stop` says so, the batches under way are finished
+    and yielded, and that is all.
 
     Raises Refused before anything is written where a check says no, Error where the server fails;
     what was yielded until then holds, and running again continues.
     """
+    _refuse_odd_options(batch_size, settle)
+    if on_existing == "fill" and not validate:
+        raise UsageError("filling always compares: it cannot go without validation")
+    if fill_queues and on_existing != "fill":
+        raise UsageError("only filling can fill queues")
+    filling = ("queues" if fill_queues else "sets") if on_existing == "fill" else ""
+    checks.refuse_unless_ready(server, plan, Command.RUN, dry_run=dry_run, fills=bool(filling))
+    ask: Callable[..., scripts.ScriptCall]
+    if dry_run:
+        name, ask = "compare", partial(scripts.compare, validate=validate, filling=filling, sizes=True)
+    elif filling:
+        name, ask = "fill", partial(scripts.fill, filling=filling)
+    else:
+        name, ask = "copy", partial(scripts.copy, validate=validate)
+    scripts.register(server, name)
+    yield from Walk(
+        server=server,
+        plan=plan,
+        ask=partial(ask, ignore_expiry=ignore_expiry, show_values=show_values),
+        unfinished=unfinished(Command.RUN),
+        batch_size=batch_size,
+        settle=settle,
+        every_key=every_key,
+        stop=stop,
+        fills=bool(filling) and not dry_run,
+        would_fill=dry_run,
+    ).batches()
+
+
+def verify(
+    server: Server,
+    plan: Plan = BUILT_IN,
+    *,
+    batch_size: int = 100,
+    settle: float = SETTLE_SECONDS,
+    ignore_expiry: bool = False,
+    sample: int | None = None,
+    extra: bool = False,
+    show_values: bool = False,
+    every_key: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Batch]:
+    """Compare every source with its target, or the first `sample` of each rule; write nothing.
+
+    With `extra`, targets without a source are then looked for. The server may be a replica.
+    Everything else is as with `migrate`.
+    """
+    _refuse_odd_options(batch_size, settle)
+    checks.refuse_unless_ready(server, plan, Command.VERIFY)
+    scripts.register(server, "compare")
+    walk = partial(
+        Walk,
+        server=server,
+        plan=plan,
+        unfinished=unfinished(Command.VERIFY),
+        batch_size=batch_size,
+        settle=settle,
+        every_key=every_key,
+        stop=stop,
+        sample=sample,
+    )
+    ask = partial(scripts.compare, ignore_expiry=ignore_expiry, show_values=show_values)
+    yield from walk(ask=ask).batches()
+    if extra:
+        scripts.register(server, "extra")
+        yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
+
+
+def rollback(
+    server: Server,
+    plan: Plan = BUILT_IN,
+    *,
+    dry_run: bool = False,
+    batch_size: int = 100,
+    settle: float = SETTLE_SECONDS,
+    extra: bool = False,
+    show_values: bool = False,
+    every_key: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Batch]:
+    """Delete every target that equals its source, whoever made it, if the source lives as long.
+
+    The others are kept. With `dry_run` nothing is deleted, and `same` is what would be. With
+    `extra`, targets without a source are looked for as well; they are never deleted. Everything
+    else is as with `migrate`.
+    """
+    _refuse_odd_options(batch_size, settle)
+    checks.refuse_unless_ready(server, plan, Command.ROLLBACK, dry_run=dry_run)
+    scripts.register(server, "remove")
+    walk = partial(
+        Walk,
+        server=server,
+        plan=plan,
+        unfinished=unfinished(Command.ROLLBACK),
+        batch_size=batch_size,
+        settle=settle,
+        every_key=every_key,
+        stop=stop,
+    )
+    yield from walk(ask=partial(scripts.remove, delete=not dry_run, show_values=show_values)).batches()
+    if extra:
+        scripts.register(server, "extra")
+        yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
+
+
+def _refuse_odd_options(batch_size: int, settle: float) -> None:
     if not 1 <= batch_size <= LARGEST_BATCH:
         raise UsageError(f"the batch size must be from 1 to {LARGEST_BATCH}, not {batch_size}")
-    checks.refuse_unless_ready(server, plan, dry_run=dry_run)
-    scripts.register(server, "compare" if dry_run else "copy")
-    script = scripts.compare if dry_run else scripts.copy
-    ask = partial(script, validate=validate, ignore_expiry=ignore_expiry)
-    for rule in plan:
-        if stop():
-            return
-        yield Batch(rule)
-        yield from _migrate_rule(server, rule, ask, batch_size, every_key=every_key, stop=stop)
-
-
-def _migrate_rule(
-    server: Server, rule: Rule, ask: scripts.Question, batch_size: int, *, every_key: bool, stop: Callable[[], bool]
-) -> Iterator[Batch]:
-    under_way: deque[Callable[[], Batch]] = deque()
-    for found in scan.batches(server, rule.source, batch_size, stop):
-        if not found.keys:
-            yield Batch(rule, scanned=found.scanned)
-            continue
-        pairs = rule.pairs(found.keys)
-        under_way.append(partial(_outcome, pairs, ask(server, pairs), found.scanned, every_key=every_key))
-        if len(under_way) == scan.IN_FLIGHT:
-            yield under_way.popleft()()
-    while under_way:
-        yield under_way.popleft()()
-
-
-def _outcome(pairs: Pairs, call: scripts.ScriptCall, scanned: float, *, every_key: bool) -> Batch:
-    """Wait for a script's answers and add them up."""
-    answers = call.answer()
-    if len(answers) != len(pairs.sources):
-        raise Error(f"the script answered for {len(answers)} of {len(pairs.sources)} keys")
-    batch = Batch(pairs.rule, scanned=scanned, seconds=call.seconds)
-    parsed: dict[bytes, tuple[Word, str]] = {}
-    for answer, times in Counter(answers).items():
-        word, text = _parse(answer)
-        if word is Word.GONE and not pairs.rule.source.has_star:
-            continue  # Nothing was found here: the name comes from the rule.
-        if word is Word.IGNORED:
-            batch.ignored[text] += times
-        else:
-            batch.counts[word] += times
-        if word is Word.FAILED:
-            batch.reasons[reason_for(text)] += times
-        elif sizes := _sizes(text):
-            batch.elements.update(source=sizes[0] * times, target=sizes[1] * times)
-        if every_key or word in UNCLEAN:
-            parsed[answer] = word, text
-    if parsed:
-        batch.keys.extend(
-            _key_outcome(source, target, *parsed[answer])
-            for source, target, answer in zip(pairs.sources, pairs.targets, answers, strict=True)
-            if answer in parsed
-        )
-    return batch
-
-
-def _parse(answer: bytes) -> tuple[Word, str]:
-    name, _, text = answer.partition(b" ")
-    try:
-        return Word(name.decode()), printable(text)
-    except ValueError:
-        raise Error(f"the script answered '{printable(answer)}', which is not a status word") from None
-
-
-def _key_outcome(source: bytes, target: bytes, word: Word, text: str) -> KeyOutcome:
-    if word in (Word.FAILED, Word.IGNORED):
-        return KeyOutcome(source, target, word, text)
-    return KeyOutcome(source, target, word, sizes=_sizes(text))
-
-
-def _sizes(text: str) -> tuple[int, int] | None:
-    source, _, target = text.partition(" ")
-    return (int(source), int(target)) if target else None
+    if not 0 <= settle <= LONGEST_SETTLE:
+        raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {settle}")

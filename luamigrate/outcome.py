@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,11 +12,23 @@ from luamigrate.errors import Error, Exit
 from luamigrate.rules import Plan, Rule
 
 
+class Command(StrEnum):
+    """What is being done."""
+
+    RUN = "run"
+    VERIFY = "verify"
+    ROLLBACK = "rollback"
+
+
 class Word(StrEnum):
     """How one (source, target) pair stands: the same words in Lua, Python, JSON and the docs."""
 
     COPIED = "copied"
     """The target was absent; it now equals the source."""
+    FILLED = "filled"
+    """The target was `partial`; what it lacked was added, and it now equals the source."""
+    REMOVED = "removed"
+    """The target equalled its source and was deleted."""
     SAME = "same"
     """The target existed and equals the source, expiry included."""
     EXISTS = "exists"
@@ -26,20 +39,29 @@ class Word(StrEnum):
     """The target existed, agrees with the source in all it has, and lacks some of it."""
     DIFFERS = "differs"
     """The target existed and contradicts the source, or is of another type."""
+    KEPT = "kept"
+    """The target was not deleted, because something would be lost with it."""
     MISSING = "missing"
-    """There is no target; a run would copy it."""
+    """There is no target."""
     GONE = "gone"
     """The source vanished between SCAN and the script."""
     FAILED = "failed"
     """The server refused this key."""
     IGNORED = "ignored"
     """Matches the pattern, but is not of the rule's type; not part of the sum."""
+    EXTRA = "extra"
+    """A target that has no source; not part of the sum."""
 
 
-UNFINISHED = (Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
-SKIPPED = (Word.SAME, Word.EXISTS, *UNFINISHED)
-UNCLEAN = frozenset((*UNFINISHED, Word.FAILED))
-"""The words a report lists: somebody has to look at these keys."""
+SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
+"""What a run says of targets that were there before."""
+
+_UNFINISHED = frozenset((Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.KEPT, Word.EXTRA))
+
+
+def unfinished(command: Command) -> frozenset[Word]:
+    """Return the words that somebody has to do something about once the command has ended."""
+    return _UNFINISHED | {Word.MISSING} if command is Command.VERIFY else _UNFINISHED
 
 
 class Reason(StrEnum):
@@ -72,6 +94,11 @@ def reason_for(text: str) -> Reason:
     return next((reason for reason, pattern in _REASONS if pattern.search(text)), Reason.OTHER)
 
 
+Note = int | str | None | list["Note"]
+Notes = Mapping[str, Note]
+"""What differs between a source and its target, by name: see the head of lua/shared/values.lua."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyOutcome:
     """What came of one pair."""
@@ -80,9 +107,17 @@ class KeyOutcome:
     target: bytes
     word: Word
     text: str = ""
-    """The server's text for `failed`, the type for `ignored`."""
+    """The server's text for `failed`, the type for `ignored`, the reason for `kept`."""
     sizes: tuple[int, int] | None = None
-    """Fields or members of source and target, where the script looked (dry run)."""
+    """Sizes of source and target, where the script told them: in a dry run of run, or where they say what differs."""
+    notes: Notes = field(default_factory=dict)
+    """What differs."""
+    digest: bytes = b""
+    """Of the names that are missing, where the target could be filled."""
+    fillable: bool = False
+    """Whether a run would fill it, as a dry run found."""
+    clean: bool = True
+    """Whether nobody has to look at it."""
 
     @property
     def reason(self) -> Reason | None:
@@ -90,20 +125,80 @@ class KeyOutcome:
         return reason_for(self.text) if self.word is Word.FAILED else None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What came of the pairs of one script call; without any pairs, news of the scan alone."""
+class Stage(StrEnum):
+    """Where in a walk through the plan a batch comes from."""
 
-    rule: Rule
+    SCAN = "scan"
+    AGAIN = "again"
+    """A second look at what was not clean."""
+    EXTRA = "extra"
+    """The search for targets without a source."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How often each word came up: in a batch, for a rule, or in all."""
+
     counts: Counter[Word] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     """Types of the `ignored` keys."""
     reasons: Counter[Reason] = field(default_factory=Counter)
     """Reasons of the `failed` keys."""
+    kept: Counter[str] = field(default_factory=Counter)
+    """Reasons of the `kept` targets: `partial`, `differs` or `expiry`."""
     elements: Counter[str] = field(default_factory=Counter)
-    """Fields or members in `source` and `target`, where the script looked (dry run)."""
+    """Sizes in `source` and `target`, where the script was asked for them (dry run)."""
+    fillable: int = 0
+    """Of the `partial` keys of a dry run, how many the run would fill."""
+    waiting: int = 0
+    """Keys that wait for a second look; not counted otherwise until then."""
+
+    def add(self, other: Tally) -> None:
+        """Add the counts of another."""
+        self.counts.update(other.counts)
+        self.ignored.update(other.ignored)
+        self.reasons.update(other.reasons)
+        self.kept.update(other.kept)
+        self.elements.update(other.elements)
+        self.fillable += other.fillable
+        self.waiting += other.waiting
+
+    def count(self, word: Word, text: str = "", times: int = 1) -> None:
+        """Count an outcome."""
+        if word is Word.IGNORED:
+            self.ignored[text] += times
+            return
+        self.counts[word] += times
+        if word is Word.FAILED:
+            self.reasons[reason_for(text)] += times
+        elif word is Word.KEPT:
+            self.kept[text] += times
+
+    def measure(self, sizes: tuple[int, int] | None, times: int = 1) -> None:
+        """Add the sizes of a source and its target, where they are known."""
+        if sizes:
+            self.elements.update(source=sizes[0] * times, target=sizes[1] * times)
+
+    @property
+    def found(self) -> int:
+        """Keys that match the rule's pattern and type: the sum of all words but `ignored` and `extra`."""
+        return self.counts.total() - self.counts[Word.EXTRA]
+
+    @property
+    def skipped(self) -> int:
+        """Keys whose target was there before and was left as it was."""
+        return sum(self.counts[word] for word in SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came of the pairs of one script call; without any pairs, news of the walk alone."""
+
+    rule: Rule
+    stage: Stage = Stage.SCAN
+    tally: Tally = field(default_factory=Tally)
     keys: list[KeyOutcome] = field(default_factory=list)
-    """The keys whose word is in UNCLEAN; every key where the caller asked for that."""
+    """The keys that are not clean; every key where the caller asked for that."""
     scanned: float = 0.0
     """The part of the key space that this rule's scan has seen, 0 to 1."""
     seconds: float = 0.0
@@ -111,42 +206,20 @@ class Batch:
 
 
 @dataclass
-class RuleSummary:
-    """The counts of one rule, or of all of them."""
-
-    counts: Counter[Word] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[Reason] = field(default_factory=Counter)
-    elements: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Batch | RuleSummary) -> None:
-        """Add the counts of a batch or of another summary."""
-        self.counts.update(other.counts)
-        self.ignored.update(other.ignored)
-        self.reasons.update(other.reasons)
-        self.elements.update(other.elements)
-
-    @property
-    def found(self) -> int:
-        """Keys that match the rule's pattern and type: the sum of all words but `ignored`."""
-        return self.counts.total()
-
-    @property
-    def skipped(self) -> int:
-        """Keys whose target was there before."""
-        return sum(self.counts[word] for word in SKIPPED)
-
-
-@dataclass
 class Summary:
-    """What came of a run, by rule and in total."""
+    """What came of a command, by rule and in total."""
 
     plan: Plan
+    command: Command = Command.RUN
     dry_run: bool = False
     validated: bool = True
     allow_empty: bool = False
     """Whether it is a success that no key matches any rule."""
-    by_rule: dict[Rule, RuleSummary] = field(init=False)
+    sample: int | None = None
+    """How many keys of each rule were looked at, at most."""
+    extra_sought: bool = False
+    """Whether targets without a source were looked for."""
+    by_rule: dict[Rule, Tally] = field(init=False)
     began: bool = False
     """Whether the checks had passed."""
     interrupted: bool = False
@@ -156,20 +229,20 @@ class Summary:
     slowest_script_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.by_rule = {rule: RuleSummary() for rule in self.plan}
+        self.by_rule = {rule: Tally() for rule in self.plan}
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""
         self.began = True
-        self.by_rule[batch.rule].add(batch)
+        self.by_rule[batch.rule].add(batch.tally)
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
     @property
-    def totals(self) -> RuleSummary:
+    def totals(self) -> Tally:
         """The counts of all rules together."""
-        totals = RuleSummary()
-        for summary in self.by_rule.values():
-            totals.add(summary)
+        totals = Tally()
+        for tally in self.by_rule.values():
+            totals.add(tally)
         return totals
 
     @property
@@ -182,7 +255,7 @@ class Summary:
             return Exit.FAILED
         if self.error is not None:
             return self.error.exit_code
-        if any(totals.counts[word] for word in UNFINISHED):
+        if sum(totals.counts[word] for word in unfinished(self.command)) > totals.fillable:
             return Exit.UNFINISHED
         if not totals.found and not self.allow_empty:
             return Exit.UNFINISHED

@@ -15,12 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from luamigrate import wording
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.outcome import UNCLEAN, Batch, KeyOutcome, Summary
+from luamigrate.outcome import Batch, KeyOutcome, Stage, Summary
 from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
@@ -100,6 +101,19 @@ def fail(error: Error | str) -> None:
     _console(sys.stderr).print(f"luamigrate: {error}")
 
 
+def confirm(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no, Ctrl-C included."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
+
+
+def can_ask() -> bool:
+    """Tell whether somebody is there to be asked."""
+    return sys.stdin.isatty()
+
+
 def notice(text: str) -> None:
     """Print a line on standard error from within a signal handler."""
     with suppress(OSError):
@@ -136,7 +150,7 @@ class KeyReport:
         """Write the lines of these keys."""
         try:
             for key in keys:
-                if self._every_key or key.word in UNCLEAN:
+                if self._every_key or not key.clean:
                     self._file.write(json.dumps(wording.key_document(key), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
@@ -157,13 +171,13 @@ class Narrator:
         self._section: _Section | None = None
         self._unclean_seen = 0
 
-    def begin(self, command: str, settings: Sequence[tuple[str, str, str]]) -> None:
+    def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
         """Print the heading and the configuration: name, value, and where that came from."""
         if self._quiet:
             return
         width = max(len(value) for _, value, _ in settings)
         lines = [f"  {name:<14} {value:<{width}}  ({origin})" for name, value, origin in settings]
-        self._print(f"luamigrate {command}", "", *lines, "")
+        self._print(f"luamigrate {self._summary.command}", "", *lines, "")
 
     def connected(self, server: Server) -> None:
         """Say who answered."""
@@ -179,19 +193,29 @@ class Narrator:
         """Tell about a batch that has been counted; one of another rule than before opens that rule's section."""
         if self._quiet:
             return
-        if self._section is None or self._section.rule is not batch.rule:
+        if batch.stage is not Stage.AGAIN:
+            self._enter_section(batch.rule, batch.stage)
+        elif batch.scanned and self._section:
             self.close_section()
-            plan = self._summary.plan
-            number = f"[{plan.index(batch.rule) + 1}/{len(plan)}]"
-            self._print("", f"{number} {batch.rule} ({batch.rule.type})")
-            self._section = _Section(batch.rule, self._summary, self._console)
+            self._print(
+                "", f"Looking again at {wording.keys(self._summary.totals.waiting)} that may be changing just now"
+            )
         self._tell_keys(batch.keys)
-        self._section.progress(batch.scanned)
+        if self._section and batch.stage is not Stage.AGAIN:
+            self._section.progress(batch.scanned)
+
+    def _enter_section(self, rule: Rule, stage: Stage) -> None:
+        if self._section and self._section.rule is rule and self._section.stage is stage:
+            return
+        self.close_section()
+        plan = self._summary.plan
+        self._print("", f"[{plan.index(rule) + 1}/{len(plan)}] {wording.section_title(rule, stage)}")
+        self._section = _Section(rule, stage, self._summary, self._console)
 
     def _tell_keys(self, keys: Sequence[KeyOutcome]) -> None:
         for key in keys:
-            self._unclean_seen += key.word in UNCLEAN
-            if self._verbose or (key.word in UNCLEAN and self._unclean_seen <= UNCLEAN_KEYS_SHOWN):
+            self._unclean_seen += not key.clean
+            if self._verbose or (not key.clean and self._unclean_seen <= UNCLEAN_KEYS_SHOWN):
                 self._print(f"  {wording.key_line(key)}")
 
     def close_section(self) -> None:
@@ -204,7 +228,7 @@ class Narrator:
         """Print the summary and the lines that say what it means."""
         self._print("", *wording.summary_lines(self._summary), "", *wording.closing_lines(self._summary, databases))
         hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
-        if hidden > 0 and not self._verbose:
+        if hidden > 0 and not self._verbose and not self._quiet:
             self._print(f"{hidden:,} more such keys are not shown above; --report FILE names every one.")
 
     def _print(self, *lines: str) -> None:
@@ -215,10 +239,9 @@ class Narrator:
 class _Section:
     """The progress of one rule, and the line that ends it."""
 
-    def __init__(self, rule: Rule, summary: Summary, console: Console) -> None:
-        self.rule = rule
-        self._console, self._dry_run = console, summary.dry_run
-        self._summary = summary.by_rule[rule]
+    def __init__(self, rule: Rule, stage: Stage, summary: Summary, console: Console) -> None:
+        self.rule, self.stage = rule, stage
+        self._console, self._summary, self._tally = console, summary, summary.by_rule[rule]
         self._began = self._told = time.monotonic()
         self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
         if self._bar:
@@ -229,7 +252,7 @@ class _Section:
         if now - self._told < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
             return
         self._told = now
-        found, seconds = self._summary.found, now - self._began
+        found, seconds = self._tally.found, now - self._began
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=scanned, found=found, rate=found / seconds)
             self._bar.refresh()
@@ -239,8 +262,7 @@ class _Section:
     def close(self) -> None:
         if self._bar:
             self._bar.stop()
-        line = wording.rule_line(self.rule, self._summary, dry_run=self._dry_run)
-        self._console.print(f"  {line}")
+        self._console.print(f"  {wording.section_line(self.rule, self.stage, self._summary)}")
 
 
 def _progress_bar(console: Console) -> Progress:

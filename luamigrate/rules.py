@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from luamigrate.errors import UsageError, printable
 
-TYPES = ("hash", "set", "zset")
+TYPES = ("hash", "zset", "set", "list", "string", "stream", "any")
+ANY = "any"
 RESERVED = b"luamigrate:"
 """Names under this are the tool's own."""
 
@@ -80,7 +81,7 @@ def _escape_glob(literal: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Keys that match `source` and are of `type` are copied to the name that `target` makes."""
+    """Keys that match `source` and are of `type`, `any` included, have the name that `target` makes."""
 
     source: Pattern
     target: Pattern
@@ -102,14 +103,19 @@ class Rule:
 
     def pairs(self, sources: list[bytes]) -> Pairs:
         """Return source names that match together with their target names."""
-        return Pairs(self, sources, self._targets(sources))
+        return Pairs(self, sources, _renamed(sources, self.source, self.target))
 
-    def _targets(self, sources: list[bytes]) -> list[bytes]:
-        if self.source.suffix is None or self.target.suffix is None:
-            return [self.target.prefix]
-        start, end = len(self.source.prefix), -len(self.source.suffix) or None
-        prefix, suffix = self.target.prefix, self.target.suffix
-        return [prefix + name[start:end] + suffix for name in sources]
+    def pairs_of_targets(self, targets: list[bytes]) -> Pairs:
+        """Return target names that match together with their source names."""
+        return Pairs(self, _renamed(targets, self.target, self.source), targets)
+
+
+def _renamed(names: list[bytes], before: Pattern, after: Pattern) -> list[bytes]:
+    if before.suffix is None or after.suffix is None:
+        return [after.prefix]
+    start, end = len(before.prefix), -len(before.suffix) or None
+    prefix, suffix = after.prefix, after.suffix
+    return [prefix + name[start:end] + suffix for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Pairs:
     rule: Rule
     sources: list[bytes]
     targets: list[bytes]
+    digests: list[bytes] = field(default_factory=list)
+    """What the last look at each found missing, where it is to be filled; none in a first look."""
 
 
 Plan = tuple[Rule, ...]
@@ -158,7 +166,7 @@ def _refuse_ambiguity(rules: Plan) -> None:
                 raise UsageError(f"rule {one}: a target could match {whose}, so copies would be copied again")
 
 
-def plan_from_maps(maps: Sequence[str], kind: str) -> Plan:
+def plan_from_maps(maps: Sequence[str], kind: str = ANY) -> Plan:
     """Make a plan of `SRC=DST` texts. Raises UsageError."""
     for text in maps:
         if text.count("=") != 1:
@@ -168,7 +176,7 @@ def plan_from_maps(maps: Sequence[str], kind: str) -> Plan:
 
 
 def plan_from_file(path: str | Path) -> Plan:
-    """Read a TOML plan of `[[rule]]` tables with source, target and type. Raises UsageError."""
+    """Read a TOML plan of `[[rule]]` tables with source, target and, unless `any`, type. Raises UsageError."""
     shown = printable(_as_bytes(str(path)))
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -200,6 +208,7 @@ def _rule_table(number: int, table: Any) -> tuple[str, str, str]:
     unknown = sorted(table.keys() - set(names))
     if unknown:
         raise UsageError(f"{where}: unknown key '{printable(unknown[0].encode())}'; known are {', '.join(names)}")
+    table = {"type": ANY, **table}
     for name in names:
         if name not in table:
             raise UsageError(f"{where}: '{name}' is missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,8 +30,10 @@ class Found:
     """The part of the key space that has been seen, 0 to 1."""
 
 
-def batches(server: Server, pattern: Pattern, size: int, stop: Callable[[], bool]) -> Iterator[Found]:
-    """Yield the keys that match in batches of `size`, the last one smaller, until `stop` says so.
+def batches(
+    server: Server, pattern: Pattern, size: int, stop: Callable[[], bool], most: int | None = None
+) -> Iterator[Found]:
+    """Yield the keys that match, at most `most`, in batches of `size`, the last one smaller, until `stop` says so.
 
     A key that SCAN returns twice is dropped where its first look may still be under way. A pattern
     without a star is its own only key, and nothing is scanned.
@@ -41,8 +44,9 @@ def batches(server: Server, pattern: Pattern, size: int, stop: Callable[[], bool
     waiting: list[bytes] = []
     under_way: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
     count = BATCHES_PER_SCAN * size
+    left = sys.maxsize if most is None else most
     call: Call | None = _scan(server, pattern, count, FIRST_CURSOR)
-    while call and not stop():
+    while call and left and not stop():
         cursor, keys = call.answer()
         finished = cursor == FIRST_CURSOR
         call = None if finished else _scan(server, pattern, count, cursor)
@@ -51,8 +55,9 @@ def batches(server: Server, pattern: Pattern, size: int, stop: Callable[[], bool
         scanned = 1.0 if finished else part_scanned(int(cursor))
         if len(waiting) < size and not finished:
             yield Found([], scanned)
-        while (len(waiting) >= size or (finished and waiting)) and not stop():
-            batch, waiting = waiting[:size], waiting[size:]
+        while (len(waiting) >= size or (finished and waiting)) and left and not stop():
+            batch, waiting = waiting[: min(size, left)], waiting[size:]
+            left -= len(batch)
             under_way.append(batch)
             yield Found(batch, scanned)
 

@@ -1,11 +1,11 @@
-"""What is said about keys and runs: lines for people, documents for programs. Says nothing itself."""
+"""What is said about keys and commands: lines for people, documents for programs. Says nothing itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from luamigrate.errors import Exit, printable
-from luamigrate.outcome import KeyOutcome, Reason, RuleSummary, Summary, Word
+from luamigrate.outcome import Command, KeyOutcome, Note, Notes, Reason, Stage, Summary, Tally, Word
 from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
@@ -14,19 +14,38 @@ AFTER_CUT_OVER = (
     "they have emptied."
 )
 
+_UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items", "stream": "entries", "string": "bytes"}
+
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user read and write on the rules' keys.",
+    Reason.NOPERM: "noperm: grant this user what the server's words name (--report FILE has them).",
     Reason.READONLY: "readonly: the server has become a replica; give the address of the primary.",
     Reason.OTHER: "other: --report FILE gives the server's words for each key.",
 }
 
-_TO_COPY_ANEW = "--report FILE names them. Compare; where the source is right, delete that target (DEL) and run again."
+_NAMED = "--report FILE names them and what differs."
+_TO_COPY_ANEW = "Where the source is right, delete that target (DEL) and run again."
 
-_UNFINISHED_ADVICE = {
-    Word.PARTIAL: f"targets that lack a part of their source, left as they were. {_TO_COPY_ANEW}",
-    Word.DIFFERS: f"targets that contradict their source, left as they were. {_TO_COPY_ANEW}",
-    Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
+_ADVICE = {
+    Command.RUN: {
+        Word.PARTIAL: f"targets that lack a part of their source, left as they were. {_NAMED} "
+        "--on-existing fill adds what is missing (--fill-queues: to sorted sets too; --ignore-expiry: where the "
+        "expiry is another).",
+        Word.DIFFERS: f"targets that contradict their source, left as they were. {_NAMED} {_TO_COPY_ANEW}",
+        Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
+    },
+    Command.VERIFY: {
+        Word.MISSING: "sources that have no target. luamigrate run copies them.",
+        Word.PARTIAL: f"targets that lack a part of their source. {_NAMED} luamigrate run --on-existing fill adds it.",
+        Word.DIFFERS: f"targets that contradict their source. {_NAMED} {_TO_COPY_ANEW}",
+        Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
+        Word.EXTRA: f"targets that have no source. {_NAMED} The application made them, or their source was deleted.",
+    },
+    Command.ROLLBACK: {
+        Word.KEPT: f"targets that were left, because something would be lost with them. {_NAMED} "
+        "Those that you can do without, delete yourself (DEL).",
+        Word.EXTRA: f"targets that have no source, left as they are. {_NAMED}",
+    },
 }
 
 
@@ -37,28 +56,83 @@ def key_line(key: KeyOutcome) -> str:
         return f"{line}  {key.reason}: {key.text}"
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
+    details = [key.text] if key.word is Word.KEPT else []
     if key.sizes:
         source, target = key.sizes
-        return f"{line}  size {source:,}" + ("" if key.word is Word.MISSING else f", target {target:,}")
-    return line
+        details.append(f"size {source:,}" + ("" if key.word is Word.MISSING else f", target {target:,}"))
+    details += _details(key.notes)
+    details += ["would be filled"] if key.fillable else []
+    return f"{line}  {'; '.join(details)}" if details else line
 
 
-def rule_line(rule: Rule, summary: RuleSummary, *, dry_run: bool) -> str:
-    """Tell what came of a rule."""
-    if not summary.found and not summary.ignored:
-        return _nothing(rule)
-    counts = [
-        f"{count:,} would be copied" if dry_run and word is Word.MISSING else f"{count:,} {word}"
-        for word, count in _by_word(summary)
+def _details(notes: Notes) -> list[str]:
+    """Tell what differs."""
+    details = [
+        f"{text} {_named(notes, name)}"
+        for name, text in (
+            ("missing", "lacks"),
+            ("additional", "has more:"),
+            ("contradicting", "contradicts in"),
+            ("expiring_apart", "expires apart in"),
+        )
+        if notes.get(name)
     ]
-    line = f"found {summary.found:,}" + (": " if counts else "") + ", ".join(counts)
-    if summary.ignored:
-        line += f"; ignored {_ignored(summary)}"
-    if summary.elements:
-        unit = "fields" if rule.type == "hash" else "members"
-        target = summary.elements["target"]
-        line += f"; {summary.elements['source']:,} {unit}" + (f", {target:,} in the target" if target else "")
+    if "source_type" in notes:
+        details.append(f"is a {notes['target_type']}, not a {notes['source_type']}")
+    if "first_difference" in notes:
+        details.append(f"differs from index {notes['first_difference']}")
+    if isinstance(differing := notes.get("differing"), list):
+        details.append(f"differs in {', '.join(str(part).replace('_', ' ') for part in differing)}")
+    if "source_ttl_ms" in notes:
+        details.append(f"expires {_ttl(notes['target_ttl_ms'])}, its source {_ttl(notes['source_ttl_ms'])}")
+    return details
+
+
+def _named(notes: Notes, name: str) -> str:
+    count, names = notes[name], notes.get(f"{name}_names")
+    first = [str(each) for each in names] if isinstance(names, list) else []
+    more = ", …" if isinstance(count, int) and count > len(first) else ""
+    return f"{count:,} ({', '.join(first)}{more})"
+
+
+def _ttl(milliseconds: Note) -> str:
+    return f"in {milliseconds / 1000:,.1f} s" if isinstance(milliseconds, int) else "never"
+
+
+def section_title(rule: Rule, stage: Stage) -> str:
+    """Head the section of a rule."""
+    if stage is Stage.EXTRA:
+        return f"{rule.target} without {rule.source} ({rule.type})"
+    return f"{rule} ({rule.type})"
+
+
+def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
+    """Tell what came of a rule, so far."""
+    tally = summary.by_rule[rule]
+    if stage is Stage.EXTRA:
+        return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
+    if not tally.found and not tally.ignored and not tally.waiting:
+        return _nothing(rule)
+    counts = [f"{count:,} {_said(word, summary)}" for word, count in _by_word(tally)]
+    line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
+    if tally.ignored:
+        line += f"; ignored {_ignored(tally)}"
+    if summary.dry_run and summary.command is Command.RUN and tally.elements and rule.type in _UNIT:
+        target = tally.elements["target"]
+        line += f"; {tally.elements['source']:,} {_UNIT[rule.type]}" + (f", {target:,} in the target" if target else "")
     return line
+
+
+def _said(word: Word, summary: Summary) -> str:
+    """Call a word of a dry run what it would be."""
+    would_be = {(Command.RUN, Word.MISSING): "copied", (Command.ROLLBACK, Word.SAME): "deleted"}
+    if summary.dry_run and (summary.command, word) in would_be:
+        return f"would be {would_be[summary.command, word]}"
+    return word
+
+
+def _waiting(tally: Tally) -> str:
+    return f"; {tally.waiting:,} to be looked at again" if tally.waiting else ""
 
 
 def _nothing(rule: Rule) -> str:
@@ -71,54 +145,101 @@ def progress_line(scanned: float, found: int, seconds: float) -> str:
     return f"{scanned:.0%} scanned, {found:,} keys, {found / seconds:,.0f} keys/s{left}"
 
 
+def question(summary: Summary) -> str:
+    """Ask whether to delete what a first look found to be deletable."""
+    totals = summary.totals
+    return (
+        f"Delete {_targets(totals.counts[Word.SAME])} that equal their source, whoever made them? "
+        f"{totals.counts[Word.KEPT]:,} would be kept. Each is compared once more in the moment in which it is deleted."
+    )
+
+
+_TITLE = {
+    Command.RUN: ("Summary", "Summary of the dry run: nothing was written"),
+    Command.VERIFY: ("Summary of the comparison: nothing was written",) * 2,
+    Command.ROLLBACK: ("Summary of the rollback", "Summary of the dry run: nothing was deleted"),
+}
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """Return the classic block, then by rule every word that is not zero."""
     totals = summary.totals
-    migrated = "Successfully migrated" if summary.validated else "Copied, not compared"
-    done, word = ("Would be copied", Word.MISSING) if summary.dry_run else (migrated, Word.COPIED)
-    rows = {
-        "Total keys found": f"{totals.found:,}",
-        done: f"{totals.counts[word]:,}",
-        "Skipped (already exist)": f"{totals.skipped:,}",
-        "Errors": f"{totals.counts[Word.FAILED]:,}",
-        "Duration": f"{summary.seconds:,.2f} s",
-    }
-    lines = ["Summary of the dry run: nothing was written" if summary.dry_run else "Summary"]
-    lines += [f"  {name:<24}{value:>12}" for name, value in rows.items()]
-    lines += [f"  {rule}: {_rule_summary(rule, counts)}" for rule, counts in summary.by_rule.items()]
+    rows = {"Total keys found": totals.found, **_classic_rows(summary), "Errors": totals.counts[Word.FAILED]}
+    lines = [_TITLE[summary.command][summary.dry_run]]
+    lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
+    lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
+    lines += [f"  {rule}: {_rule_summary(rule, tally)}" for rule, tally in summary.by_rule.items()]
     return lines
 
 
-def _rule_summary(rule: Rule, counts: RuleSummary) -> str:
-    words = [f"{count:,} {word}" for word, count in _by_word(counts) if word is not Word.FAILED]
-    words += [f"{count:,} failed ({reason})" for reason, count in sorted(counts.reasons.items())]
-    words += [f"ignored {_ignored(counts)}"] if counts.ignored else []
+def _classic_rows(summary: Summary) -> dict[str, int]:
+    totals, counts = summary.totals, summary.totals.counts
+    match summary.command:
+        case Command.VERIFY:
+            return {"Equal": counts[Word.SAME], "Not equal": totals.skipped - counts[Word.SAME] + counts[Word.MISSING]}
+        case Command.ROLLBACK if summary.dry_run:
+            return {"Would be deleted": counts[Word.SAME], "Would be kept": counts[Word.KEPT]}
+        case Command.ROLLBACK:
+            return {"Targets deleted": counts[Word.REMOVED], "Targets kept": counts[Word.KEPT]}
+        case _ if summary.dry_run:
+            rows = {"Would be copied": counts[Word.MISSING]}
+            rows |= {"Would be filled": totals.fillable} if totals.fillable else {}
+            return {**rows, "Skipped (already exist)": totals.skipped - totals.fillable}
+        case _:
+            name = "Successfully migrated" if summary.validated else "Copied, not compared"
+            return {name: counts[Word.COPIED] + counts[Word.FILLED], "Skipped (already exist)": totals.skipped}
+
+
+def _rule_summary(rule: Rule, tally: Tally) -> str:
+    words = [f"{count:,} {word}" for word, count in _by_word(tally) if word not in (Word.FAILED, Word.KEPT)]
+    words += [f"{count:,} kept ({reason})" for reason, count in sorted(tally.kept.items())]
+    words += [f"{count:,} failed ({reason})" for reason, count in sorted(tally.reasons.items())]
+    words += [f"ignored {_ignored(tally)}"] if tally.ignored else []
     return ", ".join(words) or _nothing(rule)
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
     """Say in words what the result means and what to type next."""
     totals = summary.totals
-    lines = []
-    if summary.interrupted:
-        lines.append("INTERRUPTED: nothing is lost. Running the same command again continues.")
-    elif summary.error:
-        lines.append("STOPPED before the end: what is counted above is done. Running the same command again continues.")
-    elif not totals.found:
-        lines.append(_nothing_found(summary, databases))
-    elif totals.ignored:
-        lines.append(f"IGNORED, because of another type than their rule's: {_ignored(totals)}. These were not copied.")
+    lines = _ending_lines(summary, databases)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
-        lines.append(f"FAILED: {_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
-    for word, advice in _UNFINISHED_ADVICE.items():
-        if totals.counts[word]:
-            lines.append(f"{totals.counts[word]:,} {word}: {advice}")
+        lines.append(f"FAILED: {keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
+    if totals.fillable:
+        lines.append(f"The same command without --dry-run would fill {_targets(totals.fillable)}.")
+    for word, advice in _ADVICE[summary.command].items():
+        count = totals.counts[word] - (totals.fillable if word is Word.PARTIAL else 0)
+        if count:
+            lines.append(f"{count:,} {word}: {advice}")
     if summary.exit_code is Exit.OK and totals.found:
         lines.append(_success(summary))
-    if totals.counts[Word.COPIED]:
+    if summary.sample:
+        lines.append(f"A SAMPLE: at most the first {keys(summary.sample)} of each rule were looked at.")
+    if totals.counts[Word.COPIED] + totals.counts[Word.FILLED]:
         lines.append(AFTER_CUT_OVER)
+    if summary.command is Command.ROLLBACK and not summary.extra_sought:
+        lines.append("Targets that have no source were not looked for (--extra does), and are never deleted.")
     return lines
+
+
+def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
+    totals = summary.totals
+    if summary.interrupted:
+        return ["INTERRUPTED: nothing is lost. Running the same command again continues."]
+    if summary.error:
+        return ["STOPPED before the end: what is counted above is done. Running the same command again continues."]
+    if not totals.found:
+        return [_nothing_found(summary, databases)]
+    if totals.ignored:
+        return [f"IGNORED, because of another type than their rule's: {_ignored(totals)}. {_NOT_DONE[summary.command]}"]
+    return []
+
+
+_NOT_DONE = {
+    Command.RUN: "These were not copied.",
+    Command.VERIFY: "These were not compared.",
+    Command.ROLLBACK: "Their targets were not touched.",
+}
 
 
 def _nothing_found(summary: Summary, databases: dict[str, int] | None) -> str:
@@ -133,35 +254,54 @@ def _nothing_found(summary: Summary, databases: dict[str, int] | None) -> str:
 
 
 def _success(summary: Summary) -> str:
-    missing = summary.totals.counts[Word.MISSING]
-    if summary.dry_run and missing:
-        return f"The same command without --dry-run would copy {_keys(missing)} and leave the others as they are."
+    counts = summary.totals.counts
+    if summary.command is Command.ROLLBACK:
+        if summary.dry_run:
+            return f"The same command without --dry-run would delete {_targets(counts[Word.SAME])}."
+        return "Every target that had a source is gone, and every source is as it was."
+    if summary.dry_run and counts[Word.MISSING]:
+        missing = keys(counts[Word.MISSING])
+        return f"The same command without --dry-run would copy {missing} and leave the others as they are."
+    if summary.dry_run and summary.totals.fillable:
+        return "Nothing else remains to be done."
     if not summary.validated:
         return "Every source that was found has a target. They were not compared: run with --validate to do so."
+    if summary.sample:
+        return "Every source that was looked at has an equal target."
     return "Every source that was found has an equal target."
 
 
-def _keys(count: int) -> str:
+def keys(count: int) -> str:
+    """Count keys."""
     return f"{count:,} key" + ("" if count == 1 else "s")
 
 
-def document(summary: Summary, command: str, server: Server | None) -> dict[str, Any]:
+def _targets(count: int) -> str:
+    return f"{count:,} target" + ("" if count == 1 else "s")
+
+
+def document(summary: Summary, server: Server | None) -> dict[str, Any]:
     """Return the JSON document of a command."""
     totals = summary.totals
-    return {
-        "command": command,
+    content: dict[str, Any] = {
+        "command": summary.command,
         "dry_run": summary.dry_run,
         "validated": summary.validated,
         "interrupted": summary.interrupted,
         "exit_code": int(summary.exit_code),
         "server": _server_document(server),
-        "rules": [_rule_document(rule, counts) for rule, counts in summary.by_rule.items()],
+        "rules": [_rule_document(rule, tally) for rule, tally in summary.by_rule.items()],
         "totals": {"found": totals.found, **dict(_by_word(totals)), "ignored": totals.ignored.total()},
         "duration_seconds": round(summary.seconds, 3),
         "slowest_script_ms": round(summary.slowest_script_seconds * 1000, 3),
         "warnings": summary.warnings,
         "error": str(summary.error) if summary.error else None,
     }
+    if totals.fillable:
+        content["totals"]["fillable"] = totals.fillable
+    if summary.sample:
+        content["sample"] = summary.sample
+    return content
 
 
 def key_document(key: KeyOutcome) -> dict[str, Any]:
@@ -169,11 +309,15 @@ def key_document(key: KeyOutcome) -> dict[str, Any]:
     content: dict[str, Any] = {"source": printable(key.source), "target": printable(key.target), "word": key.word}
     if key.word is Word.FAILED:
         content |= {"reason": key.reason, "text": key.text}
+    if key.word is Word.KEPT:
+        content |= {"reason": key.text}
     if key.word is Word.IGNORED:
         content |= {"type": key.text}
     if key.sizes:
         content |= {"source_size": key.sizes[0], "target_size": key.sizes[1]}
-    return content
+    if key.fillable:
+        content |= {"fillable": True}
+    return content | dict(key.notes)
 
 
 def _server_document(server: Server | None) -> dict[str, Any] | None:
@@ -183,21 +327,22 @@ def _server_document(server: Server | None) -> dict[str, Any] | None:
     return {"url": server.url, "product": who.product, "version": who.version, "mode": who.mode, "nodes": 1}
 
 
-def _rule_document(rule: Rule, counts: RuleSummary) -> dict[str, Any]:
-    return {
+def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
+    content: dict[str, Any] = {
         "source": str(rule.source),
         "target": str(rule.target),
         "type": rule.type,
-        "found": counts.found,
-        **dict(_by_word(counts)),
-        "ignored": dict(counts.ignored),
-        "failed_reasons": dict(counts.reasons),
+        "found": tally.found,
+        **dict(_by_word(tally)),
+        "ignored": dict(tally.ignored),
+        "failed_reasons": dict(tally.reasons),
     }
+    return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})
 
 
-def _by_word(summary: RuleSummary) -> list[tuple[Word, int]]:
-    return [(word, summary.counts[word]) for word in Word if summary.counts[word]]
+def _by_word(tally: Tally) -> list[tuple[Word, int]]:
+    return [(word, tally.counts[word]) for word in Word if tally.counts[word]]
 
 
-def _ignored(summary: RuleSummary) -> str:
-    return ", ".join(f"{count:,} of type {kind}" for kind, count in sorted(summary.ignored.items()))
+def _ignored(tally: Tally) -> str:
+    return ", ".join(f"{count:,} of type {kind}" for kind, count in sorted(tally.ignored.items()))

@@ -18,6 +18,9 @@ from luamigrate.demo import SETTINGS
 from tests import binaries
 from tests.instances import Instance, assert_kept, snapshot, start
 
+SHORT = "0.02"
+"""Seconds to settle where a test does not say: nobody writes meanwhile."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to pass with no server at all."""
@@ -92,7 +95,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         for name in SETTINGS:
             patch.delenv(name, raising=False)
-        for name, value in (env or {}).items():
+        for name, value in ({"SETTLE": SHORT} | dict(env or {})).items():
             patch.setenv(name, value)
         if url:
             patch.setenv("REDIS_URL", url)

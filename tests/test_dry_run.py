@@ -38,7 +38,7 @@ def test_the_server_itself_holds_it_to_reading(server: Instance) -> None:
         pytest.skip("this server has no EVALSHA_RO")
     prepare(server)
     server.client.config_resetstat()
-    run(server, "--dry-run", *HASHES, "--batch-size", "10")
+    run(server, "--dry-run", *HASHES, "--batch-size", "10", "--settle", "0")
     calls = {name: stats["calls"] for name, stats in server.client.info("commandstats").items()}
     assert calls["cmdstat_evalsha_ro"] == 5, "41 keys in batches of 10"
     assert calls["cmdstat_copy"] == 1, "the probe's, onto the name itself"
@@ -77,7 +77,7 @@ def test_verbose_tells_about_each_key(server: Instance) -> None:
     """A line with word, names and sizes; what is ignored, with its type."""
     prepare(server)
     lines = run(server, "--dry-run", "--verbose", *HASHES).out.splitlines()
-    assert "  partial  job:1 -> step:1  size 3, target 1" in lines
+    assert "  partial  job:1 -> step:1  size 3, target 1; lacks 2 (status, payload)" in lines
     assert "  same     job:2 -> step:2  size 3, target 3" in lines
     assert "  missing  job:5 -> step:5  size 3" in lines
     assert "  ignored  job:counter -> step:counter  is of type string" in lines

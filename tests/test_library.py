@@ -50,7 +50,7 @@ def test_each_rule_is_announced_by_a_batch_without_keys(any_server: Instance) ->
     """So that a caller can tell what is being done before it takes long."""
     with luamigrate.connect(any_server.url) as server:
         batches = list(luamigrate.migrate(server))
-    announced = [batch.rule for batch in batches if batch.scanned == 0.0 and not batch.counts]
+    announced = [batch.rule for batch in batches if batch.scanned == 0.0 and not batch.tally.counts]
     assert tuple(announced) == luamigrate.BUILT_IN
 
 

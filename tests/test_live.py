@@ -57,7 +57,7 @@ def test_a_run_beside_a_dual_writer_ends_with_everything_the_same(server: Instan
     try:
         with connect(server.url) as connection:
             for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=7):
-                words.update(batch.counts)
+                words.update(batch.tally.counts)
     finally:
         application.done.set()
         application.join()

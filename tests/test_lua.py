@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import redis
 from luamigrate import scripts
 from tests.instances import Instance
 
-COMPARED = ("1", "0")
+COMPARED = ("1", "0", "0")
 
 
 def ask(server: Instance, script: str, keys: list[str], *arguments: str) -> Any:
@@ -39,35 +40,215 @@ def test_one_keys_trouble_does_not_cost_the_batch_its_answers(server: Instance) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "source", "target", "word"),
+    ("kind", "source", "target", "word", "counts"),
     [
-        ("hash", {"a": "1", "b": "2"}, {"b": "2", "a": "1"}, "same"),
-        ("hash", {"a": "1", "b": "2"}, {"b": "2"}, "partial"),
-        ("hash", {"a": "1", "b": "2"}, {"b": "1", "a": "2"}, "differs"),
-        ("hash", {"a": "1"}, {"a": "1", "b": "2"}, "differs"),
-        ("hash", {"a": "01"}, {"a": "1"}, "differs"),
-        ("hash", {"a": "1", "b": "1"}, {"a": "1", "c": "1"}, "differs"),
-        ("set", ["a", "b"], ["b", "a"], "same"),
-        ("set", ["1", "2"], ["2"], "partial"),
-        ("set", ["1"], ["1", "2"], "differs"),
-        ("set", ["1", "2"], ["1", "3"], "differs"),
-        ("zset", {"a": 1, "b": 2}, {"b": 2, "a": 1}, "same"),
-        ("zset", {"a": 1, "b": 2}, {"b": 2}, "partial"),
-        ("zset", {"a": 1, "b": 2}, {"a": 2, "b": 1}, "differs"),
-        ("zset", {"a": 0.1 + 0.2}, {"a": 0.3}, "differs"),
-        ("zset", {"1": 2}, {"2": 1}, "differs"),
+        ("hash", {"a": "1", "b": "2"}, {"b": "2", "a": "1"}, "same", ""),
+        ("hash", {"a": "1", "b": "2"}, {"b": "2"}, "partial", "missing a"),
+        ("hash", {"a": "1", "b": "2"}, {"b": "1", "a": "2"}, "differs", "contradicting a b"),
+        ("hash", {"a": "1"}, {"a": "1", "b": "2"}, "differs", "additional b"),
+        ("hash", {"a": "01"}, {"a": "1"}, "differs", "contradicting a"),
+        ("hash", {"a": "1", "b": "1"}, {"a": "1", "c": "1"}, "differs", "missing b, additional c"),
+        ("set", ["a", "b"], ["b", "a"], "same", ""),
+        ("set", ["1", "2"], ["2"], "partial", "missing 1"),
+        ("set", ["1"], ["1", "2"], "differs", "additional 2"),
+        ("set", ["1", "2"], ["1", "3"], "differs", "missing 2, additional 3"),
+        ("zset", {"a": 1, "b": 2}, {"b": 2, "a": 1}, "same", ""),
+        ("zset", {"a": 1, "b": 2}, {"b": 2}, "partial", "missing a"),
+        ("zset", {"a": 1, "b": 2}, {"a": 2, "b": 1}, "differs", "contradicting a b"),
+        ("zset", {"a": 0.1 + 0.2}, {"a": 0.3}, "differs", "contradicting a"),
+        ("zset", {"1": 2}, {"2": 1}, "differs", "missing 1, additional 2"),
     ],
 )
 @pytest.mark.parametrize("wide", [False, True], ids=["compact", "wide"])
-def test_values_are_compared_exactly(
-    server: Instance, kind: str, source: Any, target: Any, word: str, wide: bool
+def test_elements_are_compared_exactly(
+    server: Instance, kind: str, source: Any, target: Any, word: str, counts: str, wide: bool
 ) -> None:
-    """In the compact encodings, and in those of large keys."""
+    """In the compact encodings, and in those of large keys; what differs is counted and named."""
     for key, content in (("s", source), ("t", target)):
         write(server.client, kind, key, content, padding=600 if wide else 0)
-    size = len(source) + (600 if wide else 0), len(target) + (600 if wide else 0)
-    assert ask(server, "compare", ["s", "t"], kind, *COMPARED) == [f"{word} {size[0]} {size[1]}".encode()]
-    assert ask(server, "copy", ["s", "t"], kind, *COMPARED) == [word.encode()]
+    expected = Counted(word, counts)
+    (answer,) = ask(server, "compare", ["s", "t"], kind, *COMPARED, "", "1")
+    sizes = tuple(len(content) + (600 if wide else 0) for content in (source, target))
+    if word == "same":
+        assert answer == f"same {sizes[0]} {sizes[1]}".encode()
+    else:
+        notes = notes_of(answer)
+        assert (notes.pop("source_size"), notes.pop("target_size")) == sizes
+        assert Counted.of(answer[0], notes) == expected
+    for script, arguments in (("copy", COMPARED), ("fill", ("0", "0", "sets"))):
+        (answer,) = ask(server, script, ["s", "t"], kind, *arguments)
+        assert (answer if isinstance(answer, bytes) else answer[0]) == word.encode()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A word and what differs, as `missing a b, additional c`."""
+
+    word: str
+    differing: str
+
+    @classmethod
+    def of(cls, word: bytes, notes: dict[str, Any]) -> Counted:
+        """Read a script's notes; a count is that of its names."""
+        parts = []
+        for name in ("missing", "additional", "contradicting"):
+            if notes[name]:
+                names = sorted(each.decode() for each in notes[f"{name}_names"])
+                assert notes[name] == len(names)
+                parts.append(" ".join((name, *names)))
+        return cls(word.decode(), ", ".join(parts))
+
+
+def notes_of(answer: list[Any]) -> dict[str, Any]:
+    """Return the notes of an answer that has some, but for the digest."""
+    notes = {name.decode(): value for name, value in zip(answer[1::2], answer[2::2], strict=True)}
+    notes.pop("digest", None)
+    return notes
+
+
+def test_only_the_first_names_are_told_and_long_ones_are_cut(server: Instance) -> None:
+    """However many differ, and however long they are, an answer stays small."""
+    server.client.sadd("s", *(f"{number:0300}" for number in range(1000)))
+    server.client.sadd("t", "x")
+    (answer,) = ask(server, "compare", ["s", "t"], "set", *COMPARED)
+    notes = notes_of(answer)
+    assert (notes["missing"], notes["additional"]) == (1000, 1)
+    assert [len(name) for name in notes["missing_names"]] == [200] * 5
+
+
+def test_values_are_told_only_when_asked_for(server: Instance) -> None:
+    """Name, the source's value and the target's; nothing where there is none."""
+    server.client.hset("s", mapping={"a": "1", "b": "2", "c": "3"})
+    server.client.hset("t", mapping={"a": "1", "b": "9", "d": "x" * 999})
+    (without,) = ask(server, "compare", ["s", "t"], "hash", "1", "0", "0")
+    (shown,) = ask(server, "compare", ["s", "t"], "hash", "1", "0", "1")
+    assert "values" not in notes_of(without)
+    expected = [[b"c", b"3", None], [b"d", None, b"x" * 200], [b"b", b"2", b"9"]]
+    assert notes_of(shown)["values"] == expected
+    server.client.zadd("zs", {"a": 1.5})
+    server.client.zadd("zt", {"a": 2})
+    (shown,) = ask(server, "compare", ["zs", "zt"], "zset", "1", "0", "1")
+    assert notes_of(shown)["values"] == [[b"a", b"1.5", b"2"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "target", "notes"),
+    [
+        ("string", "abc", "abc", None),
+        ("string", "1", "01", {"source_size": 1, "target_size": 2}),
+        ("string", "a\0b", "a\0c", {"source_size": 3, "target_size": 3}),
+        ("list", ["a", "b"], ["a", "b"], None),
+        ("list", ["a", "b"], ["b", "a"], {"source_size": 2, "target_size": 2, "first_difference": 0}),
+        ("list", ["a", "b"], ["a"], {"source_size": 2, "target_size": 1, "first_difference": 1}),
+        ("list", ["a"], ["a", "b"], {"source_size": 1, "target_size": 2, "first_difference": 1}),
+        ("list", ["x"] * 9000 + ["a"], ["x"] * 9000 + ["b"], {"first_difference": 9000}),
+    ],
+)
+@pytest.mark.parametrize("wanted", ["kind", "any"])
+def test_strings_and_lists_are_compared_exactly(
+    server: Instance, kind: str, source: Any, target: Any, notes: dict[str, int] | None, wanted: str
+) -> None:
+    """Whether the rule asks for their type or for any."""
+    for key, content in (("s", source), ("t", target)):
+        if kind == "string":
+            server.client.set(key, content)
+        else:
+            server.client.rpush(key, *content)
+    (answer,) = ask(server, "copy", ["s", "t"], kind if wanted == "kind" else "any", *COMPARED)
+    if notes is None:
+        assert answer == b"same"
+    else:
+        assert answer[0] == b"differs"
+        assert notes.items() <= notes_of(answer).items()
+
+
+def stream(client: redis.Redis, key: str) -> None:
+    """Write a stream with two entries, a group that has read one of them, and a deleted third."""
+    for number in (1, 2, 3):
+        client.xadd(key, {"field": f"value-{number}"}, id=f"{number}-1")
+    client.xdel(key, "3-1")
+    client.xgroup_create(key, "group", id="0")
+    client.xreadgroup("group", "worker", {key: ">"}, count=1)
+
+
+def changed(client: redis.Redis, part: str) -> None:
+    """Change one part of the stream `t`."""
+    match part:
+        case "entries":
+            client.xdel("t", "1-1")
+        case "last id":
+            client.xadd("t", {"a": "b"}, id="9-9")
+            client.xdel("t", "9-9")
+        case "acknowledged":
+            client.xack("t", "group", "1-1")
+        case "delivered":
+            client.xreadgroup("group", "worker", {"t": ">"}, count=1)
+        case "claimed":
+            client.xclaim("t", "group", "other", 0, ["1-1"])
+        case "group":
+            client.xgroup_create("t", "another", id="0")
+        case "consumer":
+            client.xgroup_createconsumer("t", "group", "idle")
+
+
+@pytest.mark.parametrize(
+    ("part", "differing"),
+    [
+        ("nothing", []),
+        ("entries", [b"entries"]),
+        ("last id", [b"last_id"]),
+        ("acknowledged", [b"groups"]),
+        ("delivered", [b"groups"]),
+        ("claimed", [b"groups"]),
+        ("group", [b"groups"]),
+        ("consumer", [b"groups"]),
+    ],
+)
+def test_streams_are_compared_with_their_groups(server: Instance, part: str, differing: list[bytes]) -> None:
+    """Entries, the last id, and groups with what is pending in them: each alone makes them differ."""
+    stream(server.client, "s")
+    server.client.copy("s", "t")
+    changed(server.client, part)
+    (answer,) = ask(server, "copy", ["s", "t"], "stream", *COMPARED)
+    if differing:
+        assert answer[0] == b"differs"
+        assert notes_of(answer)["differing"] == differing
+    else:
+        assert answer == b"same"
+
+
+def test_streams_of_another_layout_are_the_same(server: Instance) -> None:
+    """Their payloads differ, their entries do not."""
+    client = server.client
+    for key, size in (("s", 2), ("t", 100)):
+        client.config_set("stream-node-max-entries", size)
+        for number in range(50):
+            client.xadd(key, {"field": number}, id=f"{number + 1}-1")
+        client.xgroup_create(key, "group", id="0")
+    client.config_set("stream-node-max-entries", 100)
+    assert client.dump("s") != client.dump("t")
+    assert ask(server, "copy", ["s", "t"], "any", *COMPARED) == [b"same"]
+
+
+def test_a_module_type_is_compared_by_its_payload(server: Instance) -> None:
+    """A vector set, which the server will not copy: said so, and compared where there is another."""
+    client = server.client
+    try:
+        client.execute_command("VADD", "s", "VALUES", 2, "1", "0", "one")
+    except redis.ResponseError:
+        pytest.skip("this server has no type of a module")
+    kind: Any = client.type("s")
+    (refused,) = ask(server, "copy", ["s", "t"], "any", *COMPARED)
+    assert refused.startswith(b"failed ")
+    assert not client.exists("t")
+    payload: Any = client.dump("s")
+    client.restore("t", 0, payload)
+    for wanted in (kind.decode(), "any"):
+        assert ask(server, "copy", ["s", "t"], wanted, *COMPARED) == [b"same"]
+    client.execute_command("VADD", "t", "VALUES", 2, "0", "1", "two")
+    (answer,) = ask(server, "compare", ["s", "t"], "any", *COMPARED)
+    assert answer[0] == b"differs"
+    assert notes_of(answer)["target_size"] > notes_of(answer)["source_size"]
 
 
 def write(client: redis.Redis, kind: str, key: str, content: Any, padding: int) -> None:
@@ -91,8 +272,9 @@ def test_many_field_expiries_are_compared(server: Instance) -> None:
     server.client.copy("s", "t")
     assert ask(server, "copy", ["s", "t"], "hash", *COMPARED) == [b"same"]
     server.client.execute_command("HPEXPIREAT", "t", 32503680002000, "FIELDS", 1, "field-9499")
-    assert ask(server, "copy", ["s", "t"], "hash", *COMPARED) == [b"expiry"]
-    assert ask(server, "copy", ["s", "t"], "hash", "1", "1") == [b"same"]
+    (answer,) = ask(server, "copy", ["s", "t"], "hash", *COMPARED)
+    assert answer == [b"expiry", b"expiring_apart", 1, b"expiring_apart_names", [b"field-9499"]]
+    assert ask(server, "copy", ["s", "t"], "hash", "1", "1", "0") == [b"same"]
 
 
 def test_without_info_field_expiries_are_compared_all_the_same(server: Instance) -> None:
@@ -100,10 +282,10 @@ def test_without_info_field_expiries_are_compared_all_the_same(server: Instance)
     client = server.client
     client.hset("s", "a", "1")
     client.hset("t", "a", "1")
-    word = b"same"
+    expected: Any = b"same"
     if server.has_field_expiries:
         client.execute_command("HPEXPIRE", "s", 100_000, "FIELDS", 1, "a")
-        word = b"expiry"
+        expected = [b"expiry", b"expiring_apart", 1, b"expiring_apart_names", [b"a"]]
     client.acl_setuser("careful", enabled=True, nopass=True, categories=["+@all"], commands=["-info"], keys=["*"])
     careful = redis.Redis.from_url(server.url, username="careful", password="x", protocol=2)
     try:
@@ -111,7 +293,7 @@ def test_without_info_field_expiries_are_compared_all_the_same(server: Instance)
     finally:
         careful.close()
         client.acl_deluser("careful")
-    assert answers == [word]
+    assert answers == [expected]
 
 
 def test_a_target_that_has_logically_expired_counts_as_absent(server: Instance) -> None:

@@ -61,7 +61,7 @@ def test_queues_are_copied_after_the_hashes_they_name(server: Instance) -> None:
     """Rules run in their order, each one to its end."""
     fill(server.client, jobs=20)
     with connect(server.url) as connection:
-        rules = [batch.rule for batch in migrate(connection, batch_size=3) if batch.counts]
+        rules = [batch.rule for batch in migrate(connection, batch_size=3) if batch.tally.counts]
     order = list(dict.fromkeys(str(rule.source) for rule in rules))
     assert order == ["job:*", "jobs:active", "jobs:completed", "jobs:failed", "jobs:pending"]
 

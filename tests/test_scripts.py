@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from luamigrate import scripts
 
-SCRIPTS = ("copy", "compare", "probe")
+SCRIPTS = ("copy", "compare", "fill", "remove", "extra", "probe")
 
 
 def test_includes_are_expanded_once_each(tmp_path: Path) -> None:
@@ -46,6 +47,10 @@ def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
 
 
 def test_every_file_in_the_folder_is_a_script_or_included() -> None:
-    """Nothing lies about."""
-    files = {path.name for path in scripts.folder().glob("*.lua")}
-    assert files == {f"{name}.lua" for name in SCRIPTS} | {"pairs.lua", "same.lua"}
+    """Nothing lies about, and the Makefile lints every script."""
+    files = {path.relative_to(scripts.folder()).as_posix() for path in scripts.folder().rglob("*.lua")}
+    texts = [(scripts.folder() / name).read_text() for name in files]
+    included = {name for text in texts for name in re.findall(r'^include "(.+)"$', text, re.MULTILINE)}
+    assert files == {f"{name}.lua" for name in SCRIPTS} | included
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    assert re.search(r"^LUA +:= (.+)$", makefile, re.MULTILINE)[1].split() == list(SCRIPTS)  # type: ignore[index]

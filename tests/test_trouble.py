@@ -35,9 +35,9 @@ def test_a_server_that_becomes_a_replica_fails_the_keys_that_are_left(server_nam
         reasons: set[str] = set()
         demoted = False
         for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=50):
-            for word, count in batch.counts.items():
+            for word, count in batch.tally.counts.items():
                 counts[word] = counts.get(word, 0) + count
-            reasons.update(batch.reasons)
+            reasons.update(batch.tally.reasons)
             if counts.get("copied", 0) >= 100 and not demoted:
                 demoted = True
                 server.client.replicaof("127.0.0.1", "1")
@@ -52,7 +52,7 @@ def test_a_script_cache_that_is_emptied_in_mid_run_costs_no_key(server: Instance
     copied = 0
     with connect(server.url) as connection:
         for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=20):
-            copied += batch.counts.total()
+            copied += batch.tally.counts.total()
             server.client.script_flush()
     assert copied == 500
     assert run(server, *HASHES, "--json").totals == {"found": 500, "same": 500, "ignored": 0}
@@ -66,7 +66,7 @@ def test_a_connection_that_is_lost_in_mid_run_ends_it_with_what_was_counted(any_
     with connect(any_server.url) as connection:
         with pytest.raises(Error, match=lost):  # noqa: PT012
             for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=20):
-                counted += batch.counts.total()
+                counted += batch.tally.counts.total()
                 if counted == 100:
                     any_server.client.client_kill_filter(_type="normal", skipme=True)
         with pytest.raises(Error, match=lost):

@@ -41,7 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_distributions_carry_all_of_the_program_and_nothing_else(built: Path) -> None:
     """Python, Lua, the marker for types; no tests, no caches."""
     python = {path.name for path in (ROOT / "luamigrate").iterdir() if path.suffix in (".py", ".typed")}
-    lua = {path.name for path in (ROOT / "lua").glob("*.lua")}
+    lua = {path.relative_to(ROOT / "lua").as_posix() for path in (ROOT / "lua").rglob("*.lua")}
     expected = {f"luamigrate/{name}" for name in python} | {f"luamigrate/lua/{name}" for name in lua}
     (wheel,) = built.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
