@@ -9,10 +9,16 @@ end
 -- whose decision raises an error answers 'failed <the server's text>': scripts do not roll back,
 -- so an error that got out would lose the answers of every pair before it.
 local function answer_each_pair(decide)
-  local answers = {}
-  for i = 1, #KEYS, 2 do
-    local ok, answer = pcall(decide, KEYS[i], KEYS[i + 1])
-    answers[#answers + 1] = ok and answer or 'failed ' .. error_text(answer)
+  local answers, last = {}, -1
+  local function go_on()
+    for i = last + 2, #KEYS, 2 do
+      last = i
+      answers[#answers + 1] = decide(KEYS[i], KEYS[i + 1])
+    end
   end
-  return answers
+  while true do
+    local ok, problem = pcall(go_on)
+    if ok then return answers end
+    answers[#answers + 1] = 'failed ' .. error_text(problem)
+  end
 end

@@ -3,23 +3,37 @@
 include "shared/expiries.lua"
 include "shared/values.lua"
 
--- Kinds of which equal payloads are worth a look. A set is compared inside the server anyway, and
--- the payload of a string costs more than the string.
-local function has_telling_payload(kind)
-  return kind ~= 'set' and kind ~= 'string'
-end
+local READINGS_UNASKED = 15
 
-local payloads_have_differed = {}
+local readings_left
 
--- Equal payloads prove equal values, the expiries of fields included, at half the price of reading
--- the fields. Different payloads prove nothing: on Redis, a hashtable is never dumped in the order
--- of its copy, so once payloads have differed, hashtables are read instead.
-local function payloads_equal(kind, source, target)
-  if payloads_have_differed[kind] and redis.call('OBJECT', 'ENCODING', source) == 'hashtable' then
+-- Whether the payload of a hash is worth a look: a hashtable of Redis is never dumped in the order of
+-- its copy. So once payloads have differed, hashtables are read instead; and since keys of one
+-- pattern are much alike, only now and then is the server asked whether a hash is one.
+local function payload_tells(key)
+  if not readings_left then return true end
+  if readings_left > 0 then
+    readings_left = readings_left - 1
     return false
   end
+  if redis.call('OBJECT', 'ENCODING', key) ~= 'hashtable' then
+    readings_left = nil
+    return true
+  end
+  readings_left = READINGS_UNASKED
+  return false
+end
+
+-- Whether two keys are found equal in value, the expiries of fields included, at the least cost; if
+-- not, that proves nothing. Equal payloads prove it at half the price of reading the fields. A set
+-- is compared inside the server anyway, and a payload costs more than the string in it.
+local function equal_at_a_glance(kind, source, target)
+  if kind == 'set' or kind == 'string' then return false end
+  if kind == 'hash' and not payload_tells(source) then
+    return not anything_expires('fields') and fields_equal(source, target)
+  end
   if redis.call('DUMP', source) == redis.call('DUMP', target) then return true end
-  payloads_have_differed[kind] = true
+  if kind == 'hash' then readings_left = readings_left or 0 end
   return false
 end
 
@@ -32,8 +46,7 @@ end
 -- included, the list of the names it lacks.
 local function compare(kind, source, target, ignore_expiry, show_values)
   if
-    has_telling_payload(kind)
-    and payloads_equal(kind, source, target)
+    equal_at_a_glance(kind, source, target)
     and (ignore_expiry or not keys_expire_apart(source, target))
   then
     return 'same'

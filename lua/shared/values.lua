@@ -43,6 +43,18 @@ local function note_values(notes, kind, source, target, ...)
   note(notes, 'values', values)
 end
 
+-- Whether a hash and a target that may be anything hold the same.
+local function fields_equal(source, target)
+  local wanted, found = redis.call('HGETALL', source), redis.pcall('HGETALL', target)
+  if #wanted ~= #found then return false end
+  local value_of = {}
+  for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
+  for i = 1, #found, 2 do
+    if value_of[found[i]] ~= found[i + 1] then return false end
+  end
+  return true
+end
+
 -- The names that only a source has, only its target has, and both have with other values.
 local function sort_out(wanted, found)
   local value_of = {}
