@@ -1,22 +1,33 @@
-"""Whole key spaces, drawn by Hypothesis, against a plain model of what a run must say and leave."""
+"""Whole key spaces, drawn by Hypothesis, against a plain model of what each command must say and leave."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luamigrate import Summary, connect, migrate, plan
-from tests.instances import Instance, Snapshot, assert_kept, assert_same_expiry, snapshot
+from luamigrate import Batch, Command, Summary, connect, migrate, plan, rollback, verify
+from tests.instances import Instance, assert_same_expiry, snapshot
 
-RULES = plan([("h:*", "H:*", "hash"), ("s:*:x", "S:*:y", "set"), ("z:*", "Z:*", "zset"), ("alone", "Alone", "hash")])
-SOURCES = ((b"h:", b""), (b"s:", b":x"), (b"z:", b""))
-TARGETS = {b"h:": b"H:", b"s:": b"S:", b"z:": b"Z:"}
-KINDS = {b"h:": "hash", b"s:": "set", b"z:": "zset"}
+RULES = plan(
+    [
+        ("h:*", "H:*", "hash"),
+        ("s:*:x", "S:*:y", "set"),
+        ("z:*", "Z:*", "zset"),
+        ("c:*", "C:*", "string"),
+        ("l:*", "L:*", "list"),
+        ("e:*", "E:*", "stream"),
+        ("a:*", "A:*", "any"),
+        ("alone", "Alone", "hash"),
+    ]
+)
+KINDS = {b"h:": "hash", b"s:": "set", b"z:": "zset", b"c:": "string", b"l:": "list", b"e:": "stream", b"a:": "any"}
 
 LONG = b"long" * 30  # turns a compact hash or set into a table
 words = st.sampled_from([b"", b"1", b"01", b"a", b"\x00\xff", LONG])
@@ -27,10 +38,12 @@ OF_KIND: dict[str, st.SearchStrategy[tuple[str, Any]]] = {
     "zset": st.tuples(st.just("zset"), st.dictionaries(words, scores, min_size=1)),
     "string": st.tuples(st.just("string"), words),
     "list": st.tuples(st.just("list"), st.lists(words, min_size=1, max_size=3)),
+    "stream": st.tuples(st.just("stream"), st.lists(words, min_size=1, max_size=3)),
 }
 values = st.one_of(*OF_KIND.values())
 expiries = st.sampled_from([None, None, 1_000_000, 1_000_300, 2_000_000])
 Key = tuple[tuple[str, Any], int | None]
+Keys = dict[bytes, Key]
 
 
 @st.composite
@@ -40,7 +53,7 @@ def related_targets(draw: st.DrawFn, source: Key) -> Key | None:
     how = draw(st.sampled_from(["none", "equal", "part", "more", "any"]))
     if how == "none":
         return None
-    if how == "any" or kind in ("string", "list"):
+    if how == "any" or (kind not in ("hash", "set", "zset") and how != "equal"):
         return draw(values), draw(expiries)
     if how == "part":
         kept = draw(st.sets(st.sampled_from(sorted(content)), min_size=1))
@@ -51,18 +64,18 @@ def related_targets(draw: st.DrawFn, source: Key) -> Key | None:
 
 
 @st.composite
-def key_spaces(draw: st.DrawFn) -> dict[bytes, Key]:
+def key_spaces(draw: st.DrawFn) -> Keys:
     """Draw sources, targets in every relation to them, and keys that no rule concerns."""
-    keys: dict[bytes, Key] = {}
-    for number, middle in enumerate(draw(st.lists(st.binary(max_size=4), max_size=12, unique=True))):
-        prefix, suffix = SOURCES[number % 3]
-        content = draw(st.one_of(OF_KIND[KINDS[prefix]], OF_KIND[KINDS[prefix]], values))
-        source = content, draw(expiries)
-        keys[prefix + middle + suffix] = source
-        target = draw(related_targets(source))
+    keys: Keys = {}
+    for middle in draw(st.lists(st.binary(max_size=4), max_size=12, unique=True)):
+        prefix = draw(st.sampled_from(sorted(KINDS)))
+        name = prefix + middle + (b":x" if prefix == b"s:" else b"")
+        right = OF_KIND.get(KINDS[prefix], values)
+        keys[name] = draw(st.one_of(right, right, values)), draw(expiries)
+        target = draw(related_targets(keys[name]))
         if target:
-            keys[target_of(prefix + middle + suffix)] = target
-    for name in draw(st.sets(st.sampled_from([b"h", b"s:x", b"H:other", b"alone", b"Alone", b"unrelated"]))):
+            keys[target_of(name)] = target
+    for name in draw(st.sets(st.sampled_from([b"h", b"s:x", b"H:other", b"A:other", b"alone", b"Alone", b"other"]))):
         keys[name] = draw(values), draw(expiries)
     return keys
 
@@ -71,35 +84,107 @@ def target_of(source: bytes) -> bytes:
     """Return the target name of a source, without asking the rules."""
     if source == b"alone":
         return b"Alone"
-    target = TARGETS[source[:2]] + source[2:]
+    target = source[:1].upper() + source[1:]
     return target[:-2] + b":y" if source.startswith(b"s:") else target
 
 
-def sources_in(keys: dict[bytes, Key]) -> dict[bytes, str]:
-    """Return the keys that a rule's pattern matches, with the type the rule wants."""
-    found = {name: "hash" for name in keys if name.startswith(b"h:") or name == b"alone"}
-    found |= {name: "zset" for name in keys if name.startswith(b"z:")}
-    return found | {name: "set" for name in keys if name.startswith(b"s:") and name.endswith(b":x") and len(name) >= 4}
+def source_of(target: bytes) -> bytes:
+    """Return the source name of a target."""
+    source = target[:1].lower() + target[1:]
+    return source[:-2] + b":x" if target.startswith(b"S:") else source
 
 
-def expected_word(wanted: str, source: Key, target: Key | None, ignore_expiry: bool) -> str:
-    """Say what one pair must be called."""
-    (kind, content), expiry = source
-    if kind != wanted:
-        return "ignored"
-    if target is None:
-        return "copied"
-    (target_kind, found), target_expiry = target
-    if target_kind != kind:
-        return "differs"
-    if found == content:
-        near = expiry == target_expiry or (expiry and target_expiry and abs(expiry - target_expiry) <= 1000)
-        return "same" if near or ignore_expiry else "expiry"
-    part = found < content if kind == "set" else set(found.items()) < set(content.items())
-    return "partial" if part else "differs"
+def wanted_type(source: bytes) -> str | None:
+    """Return the type that the rule for this source wants; None where there is no rule."""
+    if source == b"alone":
+        return "hash"
+    if source.startswith(b"s:") and not (source.endswith(b":x") and len(source) >= 4):
+        return None
+    return KINDS.get(source[:2])
 
 
-def write(client: redis.Redis, keys: dict[bytes, Key], now: int) -> None:
+class Model:
+    """What is there, and what the commands must say of it and make of it."""
+
+    def __init__(self, keys: Keys, *, ignore_expiry: bool) -> None:
+        self.keys = dict(keys)
+        self.ignore_expiry = ignore_expiry
+
+    def stand(self, source: bytes, *, ignore_expiry: bool) -> str:
+        """Compare a source with its target."""
+        (kind, content), expiry = self.keys[source]
+        if wanted_type(source) not in (kind, "any"):
+            return "ignored"
+        if target_of(source) not in self.keys:
+            return "missing"
+        (target_kind, found), target_expiry = self.keys[target_of(source)]
+        if target_kind != kind:
+            return "differs"
+        if found == content:
+            return "same" if ignore_expiry or near(expiry, target_expiry) else "expiry"
+        if kind not in ("hash", "set", "zset"):
+            return "differs"
+        part = found < content if kind == "set" else set(found.items()) < set(content.items())
+        return "partial" if part else "differs"
+
+    @property
+    def sources(self) -> list[bytes]:
+        """The keys that a rule's pattern matches."""
+        return [name for name in self.keys if wanted_type(name)]
+
+    def compared(self) -> Counter[str]:
+        """Return the words of a dry run, or of verify."""
+        return Counter(self.stand(name, ignore_expiry=self.ignore_expiry) for name in self.sources)
+
+    def extra(self) -> int:
+        """Count targets of a rule's type that have no source."""
+        names = [name for name in self.keys if wanted_type(source_of(name)) and source_of(name) != name]
+        fit = [name for name in names if wanted_type(source_of(name)) in (self.keys[name][0][0], "any")]
+        return sum(source_of(name) not in self.keys for name in fit)
+
+    def run(self, filling: str) -> Counter[str]:
+        """Copy and fill; return the words."""
+        counts: Counter[str] = Counter()
+        for name in self.sources:
+            word = self.stand(name, ignore_expiry=self.ignore_expiry)
+            if word == "missing":
+                self.keys[target_of(name)] = self.keys[name]
+                word = "copied"
+            elif word == "partial" and self.may_fill(name, filling):
+                self.keys[target_of(name)] = self.keys[name][0], self.keys[target_of(name)][1]
+                word = "filled"
+            counts[word] += 1
+        return counts
+
+    def may_fill(self, source: bytes, filling: str) -> bool:
+        """Tell whether a partial target is to be filled."""
+        (kind, _), expiry = self.keys[source]
+        fits = self.ignore_expiry or near(expiry, self.keys[target_of(source)][1])
+        return fits and (filling == "queues" or (filling == "sets" and kind != "zset"))
+
+    def rollback(self) -> Counter[str]:
+        """Remove what equals its source; return the words."""
+        counts: Counter[str] = Counter()
+        for name in self.sources:
+            word = self.stand(name, ignore_expiry=True)
+            if word == "same" and lasts(self.keys[name][1], self.keys[target_of(name)][1]):
+                del self.keys[target_of(name)]
+                word = "removed"
+            counts["kept" if word in ("same", "partial", "differs") else word] += 1
+        return counts
+
+
+def near(expiry: int | None, other: int | None) -> bool:
+    """Tell whether two expiries are the same, as promised."""
+    return expiry == other or bool(expiry and other and abs(expiry - other) <= 1000)
+
+
+def lasts(expiry: int | None, other: int | None) -> bool:
+    """Tell whether what expires at the one moment is there at least until the other."""
+    return expiry is None or (other is not None and expiry >= other)
+
+
+def write(client: redis.Redis, keys: Keys, now: int) -> None:
     """Write a key space by ordinary commands; expiries count from `now`, in milliseconds."""
     for name, ((kind, content), expiry) in keys.items():
         match kind:
@@ -113,57 +198,67 @@ def write(client: redis.Redis, keys: dict[bytes, Key], now: int) -> None:
                 client.set(name, content)
             case "list":
                 client.rpush(name, *content)
+            case "stream":
+                for number, value in enumerate(content, 1):
+                    client.xadd(name, {"field": value}, id=f"{number}-1")
         if expiry:
             client.pexpireat(name, now + expiry)
 
 
-def counted(server: Instance, **options: Any) -> Counter[str]:
-    """Run and return how often each word came up."""
-    summary = Summary(RULES)
+def counted(server: Instance, work: Callable[..., Iterator[Batch]], command: Command) -> Counter[str]:
+    """Do the work and return how often each word came up."""
+    summary = Summary(RULES, command)
     with connect(server.url) as connection:
-        for batch in migrate(connection, RULES, batch_size=3, settle=0, **options):
+        for batch in work(connection, RULES, batch_size=3, settle=0):
             summary.add(batch)
-    counts = Counter({word.value: count for word, count in summary.totals.counts.items()})
-    assert summary.totals.found == counts.total()
-    return counts + Counter(ignored=summary.totals.ignored.total())
+    totals = summary.totals
+    counts = Counter({word.value: count for word, count in totals.counts.items()})
+    assert totals.found == counts.total() - counts["extra"]
+    assert totals.waiting == 0
+    return counts + Counter(ignored=totals.ignored.total())
 
 
-def assert_state(server: Instance, before: Snapshot, copied: dict[bytes, bytes]) -> None:
-    """Everything is as it was, each copied target equals its source, and nothing else is there."""
-    after = snapshot(server.client)
-    assert_kept(before, after)
-    assert after.keys() - before.keys() == set(copied)
-    for target, source in copied.items():
-        assert after[target][0] == after[source][0]
-        assert_same_expiry(after[target][1], after[source][1], target)
+def assert_state(server: Instance, model: Model, now: int) -> None:
+    """Hold the server to what the model holds, and nothing else."""
+    found = snapshot(server.client)
+    assert found.keys() == model.keys.keys()
+    for name, ((kind, content), expiry) in model.keys.items():
+        (found_kind, value), found_expiry = found[name]
+        assert found_kind == kind
+        if kind == "stream":
+            entries: Any = server.client.xrange(name)
+            value = [fields[b"field"] for _, fields in entries]
+        elif kind == "zset":
+            value = {member: float(score) for member, score in value.items()}
+        assert value == content
+        assert_same_expiry(found_expiry, now + expiry if expiry else None, name)
 
 
 @settings(
-    max_examples=120,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(keys=key_spaces(), ignore_expiry=st.booleans())
-def test_words_and_state_are_those_of_the_model(server: Instance, keys: dict[bytes, Key], ignore_expiry: bool) -> None:
-    """A dry run, a run and another one, for whatever there is."""
+@given(keys=key_spaces(), ignore_expiry=st.booleans(), filling=st.sampled_from(["", "sets", "queues"]))
+def test_words_and_state_are_those_of_the_model(
+    server: Instance, keys: Keys, ignore_expiry: bool, filling: str
+) -> None:
+    """A dry run, verify, a run, the same again, verify and rollback, for whatever there is."""
     server.client.flushall()
-    write(server.client, keys, int(time.time() * 1000))
-    before = snapshot(server.client)
-    words_of = {
-        name: expected_word(wanted, keys[name], keys.get(target_of(name)), ignore_expiry)
-        for name, wanted in sources_in(keys).items()
-    }
-    copied = {target_of(name): name for name, word in words_of.items() if word == "copied"}
-    expected = Counter(words_of.values())
+    now = int(time.time() * 1000)
+    write(server.client, keys, now)
+    model = Model(keys, ignore_expiry=ignore_expiry)
+    options: Any = {"on_existing": "fill" if filling else "skip", "fill_queues": filling == "queues"}
+    run = partial(migrate, ignore_expiry=ignore_expiry, **options)
+    compare = partial(verify, ignore_expiry=ignore_expiry, extra=True)
 
-    dry = counted(server, dry_run=True, ignore_expiry=ignore_expiry)
-    assert dry == Counter({"missing" if word == "copied" else word: count for word, count in expected.items()})
-    assert_state(server, before, {})
-
-    assert counted(server, ignore_expiry=ignore_expiry) == expected
-    assert_state(server, before, copied)
-
-    again = expected + Counter(same=expected["copied"])
-    del again["copied"]
-    assert counted(server, ignore_expiry=ignore_expiry) == again
-    assert_state(server, before, copied)
+    assert counted(server, partial(run, dry_run=True), Command.RUN) == model.compared()
+    assert counted(server, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
+    assert_state(server, model, now)
+    for _ in range(2):
+        assert counted(server, run, Command.RUN) == model.run(filling)
+        assert_state(server, model, now)
+    assert counted(server, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
+    assert_state(server, model, now)
+    assert counted(server, rollback, Command.ROLLBACK) == model.rollback()
+    assert_state(server, model, now)
