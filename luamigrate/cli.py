@@ -325,6 +325,6 @@ def run_demo(
 ) -> int:
     """Show it on a throwaway server.
 
-    Starts one, fills it with sample jobs, and goes through dry run, run, and run again.
+    Starts one, fills it with sample jobs, and goes through run, verify and rollback.
     """
     return demo.show(keep=keep)

@@ -35,14 +35,20 @@ SETTINGS = (
 )
 
 STEPS = (
-    ("First look, without writing anything:", ("--dry-run",)),
-    ("Now copy. Sources stay as they are, and so does the half-written target:", ()),
-    ("Once more: what is done is compared again, and nothing is copied twice:", ()),
+    ("First look, without writing anything:", ("run", "--dry-run")),
+    ("Now copy. Sources stay as they are, and so does what is half-written, job:7's target:", ("run",)),
+    (
+        "Exit code 3 says: finished, but somebody should look at job:7, whose target the application had begun to\n"
+        "write. It only lacks a part of its source; once more, completing such targets:",
+        ("run", "--on-existing", "fill"),
+    ),
+    ("Is every copy identical?", ("verify",)),
+    ("And the way back: what could be deleted again without losing anything?", ("rollback", "--dry-run")),
 )
 
 
 def show(*, keep: bool) -> Exit:
-    """Walk through dry run, run and run again on a server of our own. Raises Error."""
+    """Walk through run, verify and rollback on a server of our own. Raises Error."""
     with Interruption(), throwaway_server(embedded_binary()) as url:
         with redis.Redis.from_url(url) as client:
             fill(client)
@@ -51,15 +57,11 @@ def show(*, keep: bool) -> Exit:
             "expires, one with binary data, a job: key that is no hash, and a half-written target."
         )
         for text, options in STEPS:
-            report.say(f"\n{text}\n\n$ luamigrate {shlex.join(('run', *options))}")
-            code = _luamigrate(url, "run", *options)
+            report.say(f"\n{text}\n\n$ luamigrate {shlex.join(options)}")
+            code = _luamigrate(url, *options)
             report.say(f"\n(exit code {code})")
             if code not in (Exit.OK, Exit.UNFINISHED):
                 return Exit(code)
-        report.say(
-            "\nExit code 3 says: finished, but somebody should look at job:7, whose target the application had begun"
-            "\nto write. Everything else has an equal copy."
-        )
         if keep:
             _keep(url)
     report.say("\nThe server is stopped, and nothing is left behind.")

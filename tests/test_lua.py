@@ -277,6 +277,25 @@ def test_many_field_expiries_are_compared(server: Instance) -> None:
     assert ask(server, "copy", ["s", "t"], "hash", "1", "1", "0") == [b"same"]
 
 
+def test_field_expiries_of_hashtables_are_compared(server: Instance) -> None:
+    """Also where hashtables are read instead of dumped, because payloads have differed before."""
+    if not server.has_field_expiries:
+        pytest.skip("fields of hashes cannot expire on this server")
+    keys = []
+    for number in range(20):
+        for name in (f"s{number}", f"t{number}"):
+            order = ("a", "b") if name.startswith("s") else ("b", "a")
+            server.client.hset(name, mapping=dict.fromkeys(order, "x" * 100))
+            server.client.hset(name, mapping={f"field-{each}": "1" for each in range(20)})
+            server.client.execute_command("HPEXPIREAT", name, 32503680000000, "FIELDS", 1, "a")
+            keys.append(name)
+    for number in (0, 1, 7, 19):
+        server.client.execute_command("HPEXPIREAT", f"t{number}", 32503680009000, "FIELDS", 1, "a")
+    answers = ask(server, "compare", keys, "hash", *COMPARED)
+    words = [answer if isinstance(answer, bytes) else answer[0] for answer in answers]
+    assert words == [b"expiry" if number in (0, 1, 7, 19) else b"same" for number in range(20)]
+
+
 def test_without_info_field_expiries_are_compared_all_the_same(server: Instance) -> None:
     """A careful user may not call INFO; then every hash is asked."""
     client = server.client

@@ -19,6 +19,8 @@ from tests.instances import Instance
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 URL = "redis://127.0.0.1:6379/0"
+LONG_ENOUGH = "0.4"
+"""Seconds to settle: second looks must come after the scan, as they do in the README."""
 
 
 def blocks(language: str) -> list[str]:
@@ -39,7 +41,7 @@ def perform(command: str, server: Instance) -> str:
     """Run one command; a few that are not ours by other means."""
     match shlex.split(command):
         case ["luamigrate", *arguments]:
-            result = luamigrate(*arguments, url=server.url)
+            result = luamigrate(*arguments, url=server.url, env={"SETTLE": LONG_ENOUGH})
             assert result.err == ""
             return result.out
         case ["cat", name]:
@@ -57,6 +59,7 @@ def normalised(text: str, url: str = URL) -> str:
     text = text.replace(url, URL)
     text = re.sub(r"Connected to \S+ \S+", "Connected to valkey 9.1.2", text)
     text = re.sub(r"^(  url +\S+) +", r"\1  ", text, flags=re.MULTILINE)
+    text = text.replace(f"{LONG_ENOUGH} ", "2.0 ").replace("(SETTLE)", "(default)")
     text = re.sub(r"^(  [a-z ]{14} \S+( rules)?) +\(", r"\1  (", text, flags=re.MULTILINE)
     return re.sub(r"Duration +[\d.]+ s", "Duration 0.05 s", text)
 
@@ -76,32 +79,51 @@ def test_the_session_is_what_really_happens(
         assert normalised(replay(session, any_server), any_server.url) == normalised(session)
 
 
-def test_the_options_of_the_readme_are_those_of_the_command() -> None:
+COMMANDS = ("run", "verify", "rollback")
+
+
+def test_the_options_of_the_readme_are_those_of_the_commands() -> None:
     """Each with its environment variable, and none besides."""
     rows = re.findall(r"^\| `(--[^`]+)` \| (?:`(\w+)`)? ?\| (.*?) \|", README, re.MULTILINE)
     documented = {tuple(re.findall(r"--[\w-]+", names)): variable or None for names, variable, _ in rows}
-    assert documented == {names: variable for names, variable, _ in options()}
-    help_text = luamigrate("run", "--help").out
-    for names, variable, text in options():
+    assert documented == {names: variable for command in COMMANDS for names, variable, _ in options(command)}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_every_option(command: str) -> None:
+    """With its variable and what it means."""
+    help_text = luamigrate(command, "--help").out
+    for names, variable, text in options(command):
         assert all(name in help_text for name in names)
         assert text
         assert variable is None or variable in help_text
 
 
-def options() -> list[tuple[tuple[str, ...], str | None, str]]:
-    """Return names, environment variable and help of each option of `run`."""
-    command: Any = typer.main.get_command(app)
+def options(command: str) -> list[tuple[tuple[str, ...], str | None, str]]:
+    """Return names, environment variable and help of each option of a command."""
+    group: Any = typer.main.get_command(app)
     return [
         ((*option.opts, *option.secondary_opts), option.envvar, option.help)
-        for option in command.commands["run"].params
+        for option in group.commands[command].params
     ]
 
 
 def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_forgets_them() -> None:
-    """What only shapes the output has none; rules on the command line have none either."""
-    without = {"--map", "--type", "--json", "--report", "--report-all", "--quiet", "--verbose"}
-    assert {names[0] for names, variable, _ in options() if variable is None} == without
-    assert {variable for _, variable, _ in options() if variable} == set(demo.SETTINGS)
+    """What only shapes the output has none; rules on the command line have none either, nor has consent."""
+    without = {
+        "--map",
+        "--type",
+        "--json",
+        "--report",
+        "--report-all",
+        "--show-values",
+        "--quiet",
+        "--verbose",
+        "--yes",
+    }
+    every = [option for command in COMMANDS for option in options(command)]
+    assert {names[0] for names, variable, _ in every if variable is None} == without
+    assert {variable for _, variable, _ in every if variable} == set(demo.SETTINGS)
 
 
 def test_words_and_exit_codes_are_all_explained() -> None:
