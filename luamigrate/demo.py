@@ -38,8 +38,7 @@ STEPS = (
     ("First look, without writing anything:", ("run", "--dry-run")),
     ("Now copy. Sources stay as they are, and so does what is half-written, job:7's target:", ("run",)),
     (
-        "Exit code 3 says: finished, but somebody should look at job:7, whose target the application had begun to\n"
-        "write. It only lacks a part of its source; once more, completing such targets:",
+        "Exit code 3: finished, but job:7's target only holds a part of it. Once more, completing such targets:",
         ("run", "--on-existing", "fill"),
     ),
     ("Is every copy identical?", ("verify",)),

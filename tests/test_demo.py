@@ -33,19 +33,22 @@ def assert_gone(url: str, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_it_shows_dry_run_run_and_run_again_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """With the real output of each, whatever is set outside."""
+def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With the real output of each command, whatever is set outside."""
     env = environment(TMPDIR=str(tmp_path), DRY_RUN="true", REDIS_URL="redis://nowhere.invalid", BATCH_SIZE="1")
     result = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    steps = re.split(r"^\$ luamigrate run", result.stdout, flags=re.MULTILINE)
-    assert len(steps) == 4
-    assert "Would be copied                4,003" in steps[1]
-    assert "Successfully migrated          4,003" in steps[2]
-    assert "3,999 same, 1 partial, ignored 1 of type string" in steps[3]
-    for step in steps[1:]:
+    look, run, fill, verify, rollback = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
+    assert "Would be copied                4,003" in look
+    assert "Successfully migrated          4,003" in run
+    for step in (look, run):
         assert "partial  job:7 -> step:7" in step
         assert "(exit code 3)" in step
+    assert "1 filled, 3,999 same, ignored 1 of type string" in fill
+    assert "Every source that was found has an equal target." in verify
+    assert "would delete 4,004 targets" in rollback
+    for step in (fill, verify, rollback):
+        assert "(exit code 0)" in step
     urls = re.findall(r"redis://127\.0\.0\.1:\d+/0", result.stdout)
     assert_gone(urls[0], tmp_path)
 

@@ -61,7 +61,10 @@ def normalised(text: str, url: str = URL) -> str:
     text = re.sub(r"^(  url +\S+) +", r"\1  ", text, flags=re.MULTILINE)
     text = text.replace(f"{LONG_ENOUGH} ", "2.0 ").replace("(SETTLE)", "(default)")
     text = re.sub(r"^(  [a-z ]{14} \S+( rules)?) +\(", r"\1  (", text, flags=re.MULTILINE)
-    return re.sub(r"Duration +[\d.]+ s", "Duration 0.05 s", text)
+    text = re.sub(r"Duration +[\d.]+ s", "Duration 0.05 s", text)
+    # Lines about keys come in the order of the server's table.
+    about_keys = re.compile(r"(?:^(?:  \w+ +\S+ -> |\{\"source\").*\n)+", re.MULTILINE)
+    return about_keys.sub(lambda lines: "".join(sorted(lines[0].splitlines(keepends=True))), text)
 
 
 def sessions() -> list[str]:
