@@ -277,6 +277,31 @@ def test_many_field_expiries_are_compared(server: Instance) -> None:
     assert ask(server, "copy", ["s", "t"], "hash", "1", "1", "0") == [b"same"]
 
 
+def test_hashtables_among_hashtables_are_compared_exactly(server: Instance) -> None:
+    """In one script, where the first that are read may decide how the next are."""
+    fields: Any = {"a": "1", "b": "2", "long": "x" * 100}
+    changes: list[tuple[str, Any]] = [
+        ("same", lambda _: None),
+        ("partial", lambda key: server.client.hdel(key, "a")),
+        ("differs", lambda key: server.client.hset(key, "a", "x")),
+        ("differs", lambda key: server.client.hset(key, "c", "x")),
+        ("differs", lambda key: server.client.rename("a list", key) and server.client.rpush("a list", "x")),
+        ("missing", server.client.delete),
+    ]
+    server.client.rpush("a list", "x")
+    expected, keys = [], []
+    for number in range(60):
+        word, change = changes[number * 7 % len(changes)]
+        source, target = f"s{number}", f"t{number}"
+        server.client.hset(source, mapping=fields)
+        server.client.hset(target, mapping=dict(reversed(fields.items())))
+        change(target)
+        keys += [source, target]
+        expected.append(word.encode())
+    answers = ask(server, "compare", keys, "hash", *COMPARED)
+    assert [answer if isinstance(answer, bytes) else answer[0] for answer in answers] == expected
+
+
 def test_field_expiries_of_hashtables_are_compared(server: Instance) -> None:
     """Also where hashtables are read instead of dumped, because payloads have differed before."""
     if not server.has_field_expiries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from luamigrate import Error, connect, migrate, plan
@@ -74,3 +76,20 @@ def test_a_connection_that_is_lost_in_mid_run_ends_it_with_what_was_counted(any_
     assert 100 <= counted < 500
     totals = run(any_server, *HASHES, "--json").totals
     assert totals["copied"] + totals["same"] == 500
+
+
+def test_what_waits_for_a_second_look_is_counted_when_the_server_is_lost(any_server: Instance) -> None:
+    """As its first look found it, with a line for the report."""
+    fill(any_server.client, jobs=20)
+    for number in range(20):
+        any_server.client.hset(f"step:{number}", "id", number)
+    words: Counter[str] = Counter()
+    names = set()
+    with connect(any_server.url) as connection, pytest.raises(Error, match="lost"):  # noqa: PT012
+        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), settle=0.3):
+            words.update(batch.tally.counts)
+            names.update(key.source for key in batch.keys)
+            if batch.tally.waiting > 0:
+                any_server.client.client_kill_filter(_type="normal", skipme=True)
+    assert words == {"partial": 20}
+    assert len(names) == 20
