@@ -73,6 +73,10 @@ class Revisits:
             taken.append(self._waiting.popleft())
         return taken
 
+    def put_back(self, looks: list[Look]) -> None:
+        """Put back, in front, what was taken and could not be looked at."""
+        self._waiting.extendleft(reversed(looks))
+
     def take_all(self) -> list[Look]:
         """Take all, due or not."""
         taken = list(self._waiting)

@@ -87,8 +87,14 @@ class Walk:
         outcomes = [look.outcome for look in due]
         names = [outcome.source for outcome in outcomes], [outcome.target for outcome in outcomes]
         pairs = Pairs(due[0].rule, *names, [outcome.digest for outcome in outcomes])
-        call = self.ask(self.server, pairs)
-        yield self._outcome(pairs, call, revisits, before=due, stage=Stage.AGAIN, scanned=scanned)
+        try:
+            batch = self._outcome(
+                pairs, self.ask(self.server, pairs), revisits, before=due, stage=Stage.AGAIN, scanned=scanned
+            )
+        except (Error, KeyboardInterrupt):
+            revisits.put_back(due)
+            raise
+        yield batch
 
     def _outcome(
         self,

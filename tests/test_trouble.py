@@ -17,7 +17,7 @@ def test_a_server_at_its_memory_limit_fails_the_keys_it_refuses(server_name: str
     with start(server_name, "--maxmemory-policy", "noeviction") as server:
         fill(server.client, jobs=30)
         server.client.copy("job:1", "step:1")
-        server.client.config_set("maxmemory", 1_000_000)
+        server.client.config_set("maxmemory", 100_000)
         result = run(server, *HASHES, "--json")
         assert (result.code, result.totals) == (1, {"found": 30, "same": 1, "failed": 29, "ignored": 0})
         assert result.document["rules"][0]["failed_reasons"] == {"oom": 29}
@@ -84,7 +84,7 @@ def test_what_waits_for_a_second_look_is_counted_when_the_server_is_lost(any_ser
     for number in range(20):
         any_server.client.hset(f"step:{number}", "id", number)
     words: Counter[str] = Counter()
-    names = set()
+    names: set[bytes] = set()
     with connect(any_server.url) as connection, pytest.raises(Error, match="lost"):  # noqa: PT012
         for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), settle=0.3):
             words.update(batch.tally.counts)

@@ -146,7 +146,7 @@ local function stream_state(key)
   for i, reply in ipairs(stream.groups) do
     local group, consumers = by_name(reply), {}
     for j, consumer in ipairs(group.consumers) do consumers[j] = by_name(consumer).name end
-    groups[i] = { group.name, group['last-delivered-id'], group.pel, consumers }
+    groups[i] = { group.name, group['last-delivered-id'], group.pending, consumers }
   end
   return {
     size = stream.length,
