@@ -12,11 +12,13 @@ import redis
 
 from bench.contenders import (
     RUN,
+    VERIFY,
     Measured,
     client_pipeline,
     endless_script,
     five_round_trips,
     luamigrate,
+    plain_luamigrate,
 )
 from luamigrate.demo import throwaway_server
 from tests import binaries
@@ -41,12 +43,13 @@ def main() -> None:
         print(f"{options.server}, {options.keys:,} hashes of ten fields, loopback, {options.rounds} rounds")
         compare_rates(client, url, options.keys, options.rounds)
         measure_memory(client, url, options.keys)
+        compare_comparisons(client, url, options.keys, options.rounds)
         client.close()
     measure_start()
 
 
-def fill(client: redis.Redis, keys: int) -> None:
-    """Write jobs as a job system does."""
+def fill(client: redis.Redis, keys: int, note: str = "") -> None:
+    """Write jobs as a job system does; a long note makes each hash a hashtable."""
     chance = random.Random(1)
     for first in range(0, keys, BATCH):
         pipeline = client.pipeline(transaction=False)
@@ -58,7 +61,7 @@ def fill(client: redis.Redis, keys: int) -> None:
                     *("type", "thumbnail", "queue", "default", "priority", chance.randint(1, 9)),
                     *("attempts", chance.randint(0, 3), "created_at", "2026-11-23T07:00:00Z"),
                     *("updated_at", "2026-11-23T07:00:30Z", "worker", f"worker-{chance.randint(1, 12)}"),
-                    *("payload", f'{{"customer": {chance.randint(1, 99_999)}, "locale": "en"}}'),
+                    *("payload", f'{{"customer": {chance.randint(1, 99_999)}, "locale": "en"}}{note}'),
                 ],
             )
         pipeline.execute()
@@ -87,9 +90,30 @@ def compare_rates(client: redis.Redis, url: str, keys: int, rounds: int) -> None
             clear(client, keys)
             rates.append(rate(measure()))
             clear(client, keys)
-        ratios = [one / other for one, other in zip(rates, limits, strict=True)]
-        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{name:36}{median(rates):>10,.0f}{median(limits):>10,.0f}{median(ratios):>8.2f}   {each}")
+        print_ratios(name, rates, limits)
+
+
+def compare_comparisons(client: redis.Redis, url: str, keys: int, rounds: int) -> None:
+    """Measure the shipped comparison right after a plain one, in the same program."""
+    print(f"{'':36}{'keys/s':>10}{'plain':>10}{'ratio':>8}   pairs")
+    with plain_luamigrate() as plain:
+        for encoding, note in (("compact hashes", ""), ("hashtables", "x" * 64)):
+            fill(client, keys, note)
+            clear(client, keys)
+            luamigrate(url)
+            for name, options in (("verify", VERIFY), ("run again", RUN)):
+                rates, plains = [], []
+                for _ in range(rounds):
+                    plains.append(rate(luamigrate(url, *options, program=plain)))
+                    rates.append(rate(luamigrate(url, *options)))
+                print_ratios(f"{name}, {encoding}", rates, plains)
+
+
+def print_ratios(name: str, rates: list[float], others: list[float]) -> None:
+    """Print medians, the median ratio, and the ratio of each pair."""
+    ratios = [one / other for one, other in zip(rates, others, strict=True)]
+    each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"{name:36}{median(rates):>10,.0f}{median(others):>10,.0f}{median(ratios):>8.2f}   {each}", flush=True)
 
 
 def rate(measured: Measured) -> float:

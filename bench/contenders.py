@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -16,11 +21,19 @@ import redis
 from luamigrate import scripts
 
 SOURCE, TARGET = b"job:", b"step:"
-RUN = ("run", "--quiet", "--map", "job:*=step:*", "--type", "hash")
+JOBS = ("--quiet", "--map", "job:*=step:*", "--type", "hash")
+RUN = ("run", *JOBS)
+VERIFY = ("verify", *JOBS)
 
 # The shipped decision about a pair, called by a loop that never leaves the server.
 _LOOP = """
-local function answer_each_scanned_pair(decide)
+local function answer_each_scanned_pair(decide_about)
+  local function decide(source, target)
+    local kind = redis.call('TYPE', source).ok
+    if kind ~= wanted_type then return 'ignored' end
+    if is_gone(kind, source) then return 'gone' end
+    return decide_about(kind, source, target)
+  end
   local cursor, copied = '0', 0
   repeat
     local reply = redis.call('SCAN', cursor, 'MATCH', 'job:*', 'COUNT', 1000)
@@ -33,7 +46,22 @@ local function answer_each_scanned_pair(decide)
   return copied
 end
 
-return answer_each_scanned_pair("""
+return answer_each_scanned_pair(function(kind, source, target)"""
+
+# Comparing field by field, and nothing else: what the shipped comparison is measured against.
+_PLAIN = """
+local function equal_at_a_glance(kind, source, target)
+  if redis.call('TYPE', target).ok ~= kind then return false end
+  local wanted, found = redis.call('HGETALL', source), redis.call('HGETALL', target)
+  if #wanted ~= #found then return false end
+  local value_of = {}
+  for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
+  for i = 1, #found, 2 do
+    if value_of[found[i]] ~= found[i + 1] then return false end
+  end
+  return true
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -49,20 +77,34 @@ class Measured:
 def endless_script(client: redis.Redis, *, validate: bool) -> Measured:
     """Copy everything in one script that blocks everybody: the limit of what any tool can reach."""
     text = scripts.source("copy")
-    shipped = "return answer_each_pair("
+    shipped = "return answer_each_source(wanted_type, function(kind, source, target)"
     assert text.count(shipped) == 1
     text = text.replace(shipped, _LOOP)
     began = time.perf_counter()
-    copied: Any = client.eval(text, 0, "hash", str(int(validate)), "0")
+    copied: Any = client.eval(text, 0, "hash", str(int(validate)), "0", "0")
     return Measured(time.perf_counter() - began, int(copied))
 
 
-def luamigrate(url: str, *options: str) -> Measured:
-    """Run the command line as a whole process."""
+@contextmanager
+def plain_luamigrate() -> Iterator[Path]:
+    """Yield a folder with the whole program, but for its comparison of hashes, which is plain."""
+    with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
+        folder = Path(directory)
+        for part in ("luamigrate", "lua"):
+            shutil.copytree(scripts.folder().parent / part, folder / part)
+        same = folder / "lua" / "shared" / "same.lua"
+        before, shipped, after = re.split(r"(?ms)^(local READINGS_UNASKED.*?)(?=^-- How a target)", same.read_text())
+        assert "equal_at_a_glance" in shipped
+        same.write_text(before + _PLAIN + after)
+        yield folder
+
+
+def luamigrate(url: str, *options: str, program: Path | None = None) -> Measured:
+    """Run the command line as a whole process, that of a folder where one is given."""
     environment = {**os.environ, "REDIS_URL": url}
     began = time.perf_counter()
     process = subprocess.Popen(
-        (sys.executable, "-m", "luamigrate", *(options or RUN)), env=environment, stdout=subprocess.PIPE
+        (sys.executable, "-m", "luamigrate", *(options or RUN)), env=environment, stdout=subprocess.PIPE, cwd=program
     )
     assert process.stdout
     out = process.stdout.read().decode()
