@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from luamigrate import __version__, checks, demo, options, report, rules, wording
+from luamigrate import __version__, checks, demo, documents, options, report, rules, wording
 from luamigrate.errors import Error, Exit, UsageError, printable
 from luamigrate.migrate import SETTLE_SECONDS, migrate, rollback, verify
 from luamigrate.options import OnExisting
@@ -230,7 +230,7 @@ def _carry_out(
     with Interruption() as interruption:
         server = _work(chosen["url"], summary, work, narrator, key_report, interruption)
         if chosen["json"]:
-            report.print_document(wording.document(summary, server))
+            report.print_document(documents.document(summary, server))
     return summary.exit_code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from luamigrate import checks, scripts
 from luamigrate.errors import UsageError
@@ -62,19 +62,19 @@ def migrate(
         name, ask = "fill", partial(scripts.fill, filling=filling)
     else:
         name, ask = "copy", partial(scripts.copy, validate=validate)
-    scripts.register(server, name)
-    yield from Walk(
-        server=server,
-        plan=plan,
-        ask=partial(ask, ignore_expiry=ignore_expiry, show_values=show_values),
-        unfinished=unfinished(Command.RUN),
+    yield from _walk(
+        server,
+        plan,
+        Command.RUN,
+        name,
+        partial(ask, ignore_expiry=ignore_expiry, show_values=show_values),
         batch_size=batch_size,
         settle=settle,
         every_key=every_key,
         stop=stop,
         fills=bool(filling) and not dry_run,
         would_fill=dry_run,
-    ).batches()
+    )
 
 
 def verify(
@@ -97,23 +97,19 @@ def verify(
     """
     _refuse_odd_options(batch_size, settle)
     checks.refuse_unless_ready(server, plan, Command.VERIFY)
-    scripts.register(server, "compare")
-    walk = partial(
-        Walk,
-        server=server,
-        plan=plan,
-        unfinished=unfinished(Command.VERIFY),
+    yield from _walk(
+        server,
+        plan,
+        Command.VERIFY,
+        "compare",
+        partial(scripts.compare, ignore_expiry=ignore_expiry, show_values=show_values),
+        extra=extra,
         batch_size=batch_size,
         settle=settle,
         every_key=every_key,
         stop=stop,
         sample=sample,
     )
-    ask = partial(scripts.compare, ignore_expiry=ignore_expiry, show_values=show_values)
-    yield from walk(ask=ask).batches()
-    if extra:
-        scripts.register(server, "extra")
-        yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
 
 
 def rollback(
@@ -136,18 +132,34 @@ def rollback(
     """
     _refuse_odd_options(batch_size, settle)
     checks.refuse_unless_ready(server, plan, Command.ROLLBACK, dry_run=dry_run)
-    scripts.register(server, "remove")
-    walk = partial(
-        Walk,
-        server=server,
-        plan=plan,
-        unfinished=unfinished(Command.ROLLBACK),
+    yield from _walk(
+        server,
+        plan,
+        Command.ROLLBACK,
+        "remove",
+        partial(scripts.remove, delete=not dry_run, show_values=show_values),
+        extra=extra,
         batch_size=batch_size,
         settle=settle,
         every_key=every_key,
         stop=stop,
     )
-    yield from walk(ask=partial(scripts.remove, delete=not dry_run, show_values=show_values)).batches()
+
+
+def _walk(
+    server: Server,
+    plan: Plan,
+    command: Command,
+    script: str,
+    ask: scripts.Question,
+    *,
+    extra: bool = False,
+    **options: Any,
+) -> Iterator[Batch]:
+    """Ask a script about every pair of the plan, and then about targets without a source."""
+    scripts.register(server, script)
+    walk = partial(Walk, server=server, plan=plan, unfinished=unfinished(command), **options)
+    yield from walk(ask=ask).batches()
     if extra:
         scripts.register(server, "extra")
         yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()

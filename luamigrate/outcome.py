@@ -185,6 +185,11 @@ class Tally:
         return self.counts.total() - self.counts[Word.EXTRA]
 
     @property
+    def words(self) -> list[tuple[Word, int]]:
+        """The words that came up, each with its count, in the order of Word."""
+        return [(word, self.counts[word]) for word in Word if self.counts[word]]
+
+    @property
     def skipped(self) -> int:
         """Keys whose target was there before and was left as it was."""
         return sum(self.counts[word] for word in SKIPPED)

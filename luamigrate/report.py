@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from luamigrate import wording
+from luamigrate import documents, wording
 from luamigrate.errors import Error, UsageError, printable
 from luamigrate.outcome import Batch, KeyOutcome, Stage, Summary
 from luamigrate.rules import Rule
@@ -151,7 +151,7 @@ class KeyReport:
         try:
             for key in keys:
                 if self._every_key or not key.clean:
-                    self._file.write(json.dumps(wording.key_document(key), ensure_ascii=False) + "\n")
+                    self._file.write(json.dumps(documents.key_document(key), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise Error(f"--report: cannot write {self._name}: {error.strerror}") from None

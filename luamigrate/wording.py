@@ -1,13 +1,10 @@
-"""What is said about keys and commands: lines for people, documents for programs. Says nothing itself."""
+"""What people are told about keys and commands, in words. Says nothing itself."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from luamigrate.errors import Exit, printable
 from luamigrate.outcome import Command, KeyOutcome, Note, Notes, Reason, Stage, Summary, Tally, Word
 from luamigrate.rules import Rule
-from luamigrate.servers import Server
 
 AFTER_CUT_OVER = (
     "This is for the time before cut-over: once consumers work on the targets, running it again would copy back what "
@@ -113,7 +110,7 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
         return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
     if not tally.found and not tally.ignored and not tally.waiting:
         return _nothing(rule)
-    counts = [f"{count:,} {_said(word, summary)}" for word, count in _by_word(tally)]
+    counts = [f"{count:,} {_said(word, summary)}" for word, count in tally.words]
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
     if tally.ignored:
         line += f"; ignored {_ignored(tally)}"
@@ -191,7 +188,7 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
 
 
 def _rule_summary(rule: Rule, tally: Tally) -> str:
-    words = [f"{count:,} {word}" for word, count in _by_word(tally) if word not in (Word.FAILED, Word.KEPT)]
+    words = [f"{count:,} {word}" for word, count in tally.words if word not in (Word.FAILED, Word.KEPT)]
     words += [f"{count:,} kept ({reason})" for reason, count in sorted(tally.kept.items())]
     words += [f"{count:,} failed ({reason})" for reason, count in sorted(tally.reasons.items())]
     words += [f"ignored {_ignored(tally)}"] if tally.ignored else []
@@ -278,70 +275,6 @@ def keys(count: int) -> str:
 
 def _targets(count: int) -> str:
     return f"{count:,} target" + ("" if count == 1 else "s")
-
-
-def document(summary: Summary, server: Server | None) -> dict[str, Any]:
-    """Return the JSON document of a command."""
-    totals = summary.totals
-    content: dict[str, Any] = {
-        "command": summary.command,
-        "dry_run": summary.dry_run,
-        "validated": summary.validated,
-        "interrupted": summary.interrupted,
-        "exit_code": int(summary.exit_code),
-        "server": _server_document(server),
-        "rules": [_rule_document(rule, tally) for rule, tally in summary.by_rule.items()],
-        "totals": {"found": totals.found, **dict(_by_word(totals)), "ignored": totals.ignored.total()},
-        "duration_seconds": round(summary.seconds, 3),
-        "slowest_script_ms": round(summary.slowest_script_seconds * 1000, 3),
-        "warnings": summary.warnings,
-        "error": str(summary.error) if summary.error else None,
-    }
-    if totals.fillable:
-        content["totals"]["fillable"] = totals.fillable
-    if summary.sample:
-        content["sample"] = summary.sample
-    return content
-
-
-def key_document(key: KeyOutcome) -> dict[str, Any]:
-    """Return the line of the report that tells about a key."""
-    content: dict[str, Any] = {"source": printable(key.source), "target": printable(key.target), "word": key.word}
-    if key.word is Word.FAILED:
-        content |= {"reason": key.reason, "text": key.text}
-    if key.word is Word.KEPT:
-        content |= {"reason": key.text}
-    if key.word is Word.IGNORED:
-        content |= {"type": key.text}
-    if key.sizes:
-        content |= {"source_size": key.sizes[0], "target_size": key.sizes[1]}
-    if key.fillable:
-        content |= {"fillable": True}
-    return content | dict(key.notes)
-
-
-def _server_document(server: Server | None) -> dict[str, Any] | None:
-    if server is None:
-        return None
-    who = server.identity
-    return {"url": server.url, "product": who.product, "version": who.version, "mode": who.mode, "nodes": 1}
-
-
-def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "source": str(rule.source),
-        "target": str(rule.target),
-        "type": rule.type,
-        "found": tally.found,
-        **dict(_by_word(tally)),
-        "ignored": dict(tally.ignored),
-        "failed_reasons": dict(tally.reasons),
-    }
-    return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})
-
-
-def _by_word(tally: Tally) -> list[tuple[Word, int]]:
-    return [(word, tally.counts[word]) for word in Word if tally.counts[word]]
 
 
 def _ignored(tally: Tally) -> str:

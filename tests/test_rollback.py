@@ -168,6 +168,17 @@ def test_a_dry_run_deletes_nothing_and_says_what_would_be(server: Instance) -> N
     assert rolled_back(server, "--json").totals == {"found": 9, "removed": 8, "kept": 1, "ignored": 0}
 
 
+def test_the_server_itself_holds_a_dry_run_to_reading(server: Instance) -> None:
+    """Where there is EVALSHA_RO, pairs are only ever looked at through it."""
+    if server.version < (7, 0):
+        pytest.skip("this server has no EVALSHA_RO")
+    fill(server.client, jobs=5)
+    server.client.config_resetstat()
+    luamigrate("rollback", "--dry-run", *HASHES, url=server.url)
+    calls: Any = server.client.info("commandstats")
+    assert calls["cmdstat_evalsha_ro"]["calls"] == 1
+
+
 def test_without_sources_nothing_is_deleted_and_it_is_said_loudly(server: Instance) -> None:
     """Exit 3: the sources are the proof."""
     server.client.hset("step:1", "id", "1")
