@@ -194,14 +194,22 @@ def run_rollback(
     work = partial(rollback, batch_size=batch_size, settle=settle)
     if not (yes or dry_run):
         first = Summary(plan, Command.ROLLBACK, dry_run=True, allow_empty=allow_empty)
-        code = _carry_out(ctx, first, partial(work, dry_run=True), None)
-        if code not in (Exit.OK, Exit.UNFINISHED) or not first.totals.counts[Word.SAME]:
-            return code
-        if not report.confirm(wording.question(first)):
-            report.fail("nothing was deleted")
-            return Exit.INTERRUPTED
+        with Interruption() as interruption:
+            server = _perform(ctx, first, partial(work, dry_run=True), None, interruption)
+        if not _agreed(first):
+            return _conclude(ctx, first, server)
     summary = Summary(plan, Command.ROLLBACK, dry_run=dry_run, allow_empty=allow_empty, extra_sought=extra)
     return _carry_out(ctx, summary, partial(work, dry_run=dry_run, extra=extra), key_report)
+
+
+def _agreed(first: Summary) -> bool:
+    """Ask whether to delete what a first look found; there must be something."""
+    if first.interrupted or first.error or not first.totals.counts[Word.SAME]:
+        return False
+    if not report.confirm(wording.question(first)):
+        report.fail("nothing was deleted")
+        first.interrupted = True
+    return not first.interrupted
 
 
 def _open_report(ctx: typer.Context) -> report.KeyReport | None:
@@ -216,22 +224,34 @@ def _open_report(ctx: typer.Context) -> report.KeyReport | None:
 
 
 def _carry_out(
+    ctx: typer.Context, summary: Summary, work: Callable[..., Iterator[Batch]], key_report: report.KeyReport | None
+) -> Exit:
+    """Do the work, tell about it as the options say, and return the exit code."""
+    with Interruption() as interruption:
+        server = _perform(ctx, summary, work, key_report, interruption)
+        return _conclude(ctx, summary, server)
+
+
+def _conclude(ctx: typer.Context, summary: Summary, server: Server | None) -> Exit:
+    if ctx.params["json"]:
+        report.print_document(documents.document(summary, server))
+    return summary.exit_code
+
+
+def _perform(
     ctx: typer.Context,
     summary: Summary,
     work: Callable[..., Iterator[Batch]],
     key_report: report.KeyReport | None,
-) -> Exit:
-    """Do the work, tell about it as the options say, and return the exit code."""
+    interruption: Interruption,
+) -> Server | None:
+    """Do the work into `summary` and tell about it; return the server, if it answered."""
     chosen = ctx.params
     narrator = report.Narrator(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
     narrator.begin(_configuration(ctx, summary.plan))
     every_key = chosen["verbose"] or chosen["report_all"]
     work = partial(work, show_values=chosen["show_values"], every_key=every_key)
-    with Interruption() as interruption:
-        server = _work(chosen["url"], summary, work, narrator, key_report, interruption)
-        if chosen["json"]:
-            report.print_document(documents.document(summary, server))
-    return summary.exit_code
+    return _work(chosen["url"], summary, work, narrator, key_report, interruption)
 
 
 def _work(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,25 +201,24 @@ def test_without_a_terminal_it_refuses(server: Instance) -> None:
     assert server.digest() == digest
 
 
-def answered(server: Instance, answer: bytes) -> tuple[int, str]:
+def answered(server: Instance, answer: bytes, *options: str, out: int | None = None) -> tuple[int, str]:
     """Roll back on a terminal and type an answer; return exit code and what was shown."""
     controller, terminal = pty.openpty()
-    command = (sys.executable, "-m", "luamigrate", "rollback")
+    command = (sys.executable, "-m", "luamigrate", "rollback", *options)
     shown: list[bytes] = []
+    asked = threading.Event()
 
     def watch() -> None:
-        asked = False
         while chunk := read(controller):
             shown.append(chunk)
-            if not asked and b"[y/N]" in b"".join(shown):
-                asked = True
-                os.write(controller, answer)
+            if b"[y/N]" in b"".join(shown):
+                asked.set()
 
     process = subprocess.Popen(
         command,
         env=environment(REDIS_URL=server.url, SETTLE=SHORT),
         stdin=terminal,
-        stdout=terminal,
+        stdout=out or terminal,
         stderr=terminal,
         start_new_session=True,
         preexec_fn=take_terminal,  # noqa: PLW1509  # no other thread holds a lock that it takes
@@ -226,7 +226,13 @@ def answered(server: Instance, answer: bytes) -> tuple[int, str]:
     os.close(terminal)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    code = process.wait(30)
+    assert asked.wait(20), shown
+    code = None
+    while code is None:
+        # A Ctrl-C right behind the prompt may come before anybody listens: people press it again.
+        os.write(controller, answer)
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(3)
     watcher.join(5)
     os.close(controller)
     return code, b"".join(shown).decode()
@@ -270,6 +276,21 @@ def test_yes_means_yes(any_server: Instance) -> None:
     assert code == 0
     assert "Targets deleted                    9" in shown
     assert any_server.digest() == digest
+
+
+@pytest.mark.parametrize(("answer", "totals"), [(b"y\n", "removed"), (b"n\n", "same")])
+def test_there_is_one_document_whatever_the_answer(
+    any_server: Instance, tmp_path: Path, answer: bytes, totals: str
+) -> None:
+    """On standard output; question and human lines are elsewhere."""
+    fill(any_server.client, jobs=5)
+    luamigrate("run", url=any_server.url)
+    with (tmp_path / "out").open("w+", encoding="utf-8") as out:
+        answered(any_server, answer, "--json", out=out.fileno())
+        out.seek(0)
+        document = json.load(out)
+    assert document["totals"] == {"found": 9, totals: 9, "ignored": 0}
+    assert (document["dry_run"], document["interrupted"]) == (totals == "same", totals == "same")
 
 
 def test_big_targets_are_unlinked(server: Instance) -> None:
