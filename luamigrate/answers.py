@@ -26,7 +26,8 @@ def read(
     tally = Tally()
     single = set()
     # A batch holds few different answers; those with notes are lists, each of its own.
-    for answer, times in Counter(answer for answer in answers if isinstance(answer, bytes)).items():
+    words = [answer for answer in answers if isinstance(answer, bytes)]
+    for answer, times in Counter(words).items():
         if answer == _PAIRED:
             continue
         word, text = _parse(answer)
@@ -37,6 +38,8 @@ def read(
             tally.measure(_sizes(text), times)
         if every_key or word in unclean:
             single.add(answer)
+    if not single and len(words) == len(answers):
+        return tally, []
     outcomes = [
         _outcome(source, target, answer, unclean)
         for source, target, answer in zip(pairs.sources, pairs.targets, answers, strict=True)
