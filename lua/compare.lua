@@ -42,7 +42,7 @@ end
 
 local function stand(kind, source, target)
   if validate then return compare(kind, source, target, ignore_expiry, show_values) end
-  return redis.call('EXISTS', target) == 1 and 'exists' or 'missing'
+  return redis.call('TYPE', target).ok == 'none' and 'missing' or 'exists'
 end
 
 return answer_each_source(wanted_type, function(kind, source, target)

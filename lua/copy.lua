@@ -5,11 +5,13 @@
 --       2  '1' to compare source and target, '0' to take COPY's word
 --       3  '1' to take equal values with another expiry for the same
 --       4  '1' to answer values too where they differ
+--       5..  for each pair what its last look found: 'missing', or ''; absent in a first look
 --
 -- Answers one string per pair, in the order of KEYS:
 --   copied          the target was absent; it now equals the source (ARGV 2 '0': not compared)
 --   same            the target was there and equals the source, expiry included
 --   exists          the target was there; not compared (only with ARGV 2 '0')
+--   missing         the target was there at the last look and is not now: not copied yet
 --   gone            there is no source
 --   ignored <type>  the source is of this type, which is not the rule's
 --   failed <text>   the server refused, in its own words; the other pairs are not affected
@@ -25,7 +27,8 @@ include "shared/fresh.lua"
 
 local wanted_type = ARGV[1]
 local validate, ignore_expiry, show_values = ARGV[2] == '1', ARGV[3] == '1', ARGV[4] == '1'
+local looked = last_looks(5)
 
 return answer_each_source(wanted_type, function(kind, source, target)
-  return answer(copy_where_absent(kind, source, target, validate, ignore_expiry, show_values))
+  return answer(copy_where_absent(kind, source, target, looked, validate, ignore_expiry, show_values))
 end)

@@ -1,4 +1,4 @@
--- extra.lua: finds targets that have no source. Reads only; runs under EVALSHA_RO.
+-- extra.lua: finds targets that have no source of the rule's type. Reads only; runs under EVALSHA_RO.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ...
 -- ARGV  1  the rule's type: hash, set, zset, list, string, stream or any
@@ -7,6 +7,7 @@
 --   extra          the target is there, of the rule's type, and its source is not
 --   paired         not so: the source is there, or the target is not
 --   failed <text>  the server refused, in its own words; the other pairs are not affected
+-- or a list of the word extra and what stands in the place of the source: source_type <type>
 
 include "shared/pairs.lua"
 include "shared/gone.lua"
@@ -15,6 +16,11 @@ local wanted_type = ARGV[1]
 
 return answer_each_pair(function(source, target)
   local kind = redis.call('TYPE', target).ok
-  if is_gone(kind, target) or (kind ~= wanted_type and wanted_type ~= 'any') then return 'paired' end
-  return is_gone(redis.call('TYPE', source).ok, source) and 'extra' or 'paired'
+  -- By type first: a user may not be permitted to read other types than the rule's.
+  if kind ~= wanted_type and wanted_type ~= 'any' or is_gone(kind, target) then return 'paired' end
+  local source_kind = redis.call('TYPE', source).ok
+  if source_kind ~= 'none' and source_kind ~= wanted_type and wanted_type ~= 'any' then
+    return { 'extra', 'source_type', source_kind }
+  end
+  return is_gone(source_kind, source) and 'extra' or 'paired'
 end)

@@ -9,7 +9,8 @@
 --       2  '1' to take equal values with another expiry for the same
 --       3  '1' to answer values too where they differ
 --       4  'sets' to fill hashes and sets, 'queues' to fill sorted sets too
---       5..  for each pair the digest of its last look, '' for none; absent in a first look
+--       5..  for each pair what its last look found: the digest, 'missing', or ''; absent in a
+--          first look
 --
 -- Answers as copy.lua does with validation, and for each pair further
 --   filled   the target was partial; what it lacked was added, nothing else was changed, and it now
@@ -25,8 +26,7 @@ include "shared/lacking.lua"
 
 local wanted_type, ignore_expiry, show_values, filling = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[4]
 
-local seen = {}
-for i = 5, #ARGV do seen[KEYS[2 * (i - 5) + 2]] = ARGV[i] end
+local looked = last_looks(5)
 
 local ADD = {
   hash = function(source, target, name)
@@ -44,10 +44,10 @@ local ADD = {
 
 return answer_each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking =
-    copy_where_absent(kind, source, target, true, ignore_expiry, show_values)
+    copy_where_absent(kind, source, target, looked, true, ignore_expiry, show_values)
   if not may_be_filled(kind, lacking, filling) then return answer(word, notes) end
   local found = digest(lacking)
-  if found ~= seen[target] then
+  if not looked or found ~= looked[target] then
     note(notes, 'digest', found)
     return answer(word, notes)
   end

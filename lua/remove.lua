@@ -24,8 +24,9 @@ include "shared/same.lua"
 
 local wanted_type, delete, show_values = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
 
--- Whether what expires at a is there at least until b; both below zero for never.
-local function lasts(a, b) return a < 0 or (b >= 0 and a >= b) end
+-- Whether what expires at a is there at least until b; both below zero for never, zero for a moment
+-- that has passed while the script ran.
+local function lasts(a, b) return a < 0 or (b >= 0 and a > 0 and a >= b) end
 
 -- The target first: a clock that goes on between the two readings makes the source look too
 -- short-lived, never too long-lived.
@@ -34,29 +35,39 @@ local function source_lasts(source, target)
   return lasts(redis.call('PTTL', source), until_b)
 end
 
-local function fields_last(source, target)
-  local last = true
-  each_field_expiry(source, target, function(_, a, b) last = last and lasts(a, b) end)
-  return last
+-- The fields that the source loses sooner than the target.
+local function fields_that_do_not_last(kind, source, target)
+  local fields = {}
+  if kind == 'hash' and anything_expires('fields') then
+    each_field_expiry(source, target, function(field, a, b)
+      if not lasts(a, b) then fields[#fields + 1] = field end
+    end)
+  end
+  return fields
 end
 
-local function outlives(kind, source, target)
+-- Notes on what expires sooner in the source than in a target of equal value; empty for nothing.
+local function notes_on_sooner(kind, source, target)
+  local notes = {}
   -- Twice, because the clock may have gone on just then.
-  if not (source_lasts(source, target) or source_lasts(source, target)) then return false end
-  return kind ~= 'hash' or not anything_expires('fields') or fields_last(source, target)
+  if not (source_lasts(source, target) or source_lasts(source, target)) then
+    note_ttls(notes, source, target)
+  end
+  local fields = fields_that_do_not_last(kind, source, target)
+  if #fields > 0 then note_names(notes, 'expiring_apart', fields) end
+  return notes
 end
 
 return answer_each_source(wanted_type, function(kind, source, target)
   local word, notes = compare(kind, source, target, false, show_values)
   if word == 'missing' then return word end
-  if (word == 'same' or word == 'expiry') and outlives(kind, source, target) then
-    if not delete then return 'same' end
-    redis.call('UNLINK', target)
-    return 'removed'
-  end
-  if word == 'same' then
-    word, notes = 'expiry', {}
-    note_ttls(notes, source, target)
+  if word == 'same' or word == 'expiry' then
+    word, notes = 'expiry', notes_on_sooner(kind, source, target)
+    if #notes == 0 then
+      if not delete then return 'same' end
+      redis.call('UNLINK', target)
+      return 'removed'
+    end
   end
   note(notes, 'reason', word)
   return answer('kept', notes)

@@ -31,11 +31,12 @@ def read(
         if answer == _PAIRED:
             continue
         word, text = _parse(answer)
+        sizes = _sizes(word, text)
         if word is Word.GONE and not pairs.rule.source.has_star:
             continue  # Nothing was found here: the name comes from the rule.
         if word not in unclean:
-            tally.count(word, "" if _sizes(text) else text, times)
-            tally.measure(_sizes(text), times)
+            tally.count(word, text, times)
+            tally.measure(sizes, times)
         if every_key or word in unclean:
             single.add(answer)
     if not single and len(words) == len(answers):
@@ -56,15 +57,17 @@ def _parse(answer: bytes) -> tuple[Word, str]:
         raise Error(f"the script answered '{printable(answer)}', which is not a status word") from None
 
 
-def _sizes(text: str) -> tuple[int, int] | None:
+def _sizes(word: Word, text: str) -> tuple[int, int] | None:
     source, _, target = text.partition(" ")
-    return (int(source), int(target)) if source.isdecimal() and target.isdecimal() else None
+    if word in (Word.FAILED, Word.IGNORED) or not (source.isdecimal() and target.isdecimal()):
+        return None
+    return int(source), int(target)
 
 
 def _outcome(source: bytes, target: bytes, answer: Answer, unclean: frozenset[Word]) -> KeyOutcome:
     if isinstance(answer, bytes):
         word, text = _parse(answer)
-        sizes = _sizes(text)
+        sizes = _sizes(word, text)
         return KeyOutcome(source, target, word, "" if sizes else text, sizes, clean=word not in unclean)
     word, notes = _parse_notes(answer)
     digest, reason = str(notes.pop("digest", "")), str(notes.pop("reason", ""))

@@ -31,7 +31,7 @@ OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT"))
 
 
 def refuse_unless_ready(
-    server: Server, plan: Plan, command: Command, *, dry_run: bool = False, fills: bool = False
+    server: Server, plan: Plan, command: Command, *, dry_run: bool = False, fills: bool = False, extra: bool = False
 ) -> None:
     """Raise Refused where this command could not work here with this plan. Writes nothing.
 
@@ -42,6 +42,8 @@ def refuse_unless_ready(
     scripts.register(server, "probe")
     commands = _commands(plan, command, dry_run=dry_run, fills=fills)
     _check_commands(server, plan, commands, reads_only=reads_only)
+    if dry_run or extra:
+        scripts.probe(server, (), _absent(b""), (), reads_only=True)
     _check_keys(server, plan, reads_only=reads_only)
 
 

@@ -116,7 +116,11 @@ def run(
         raise UsageError(f"--on-existing fill always compares: it excludes {named}")
     if fill_queues and not fills:
         raise UsageError("--fill-queues belongs to --on-existing fill")
-    summary = Summary(_plan(ctx), Command.RUN, dry_run=dry_run, validated=validate, allow_empty=allow_empty)
+    summary = Summary(
+        _plan(ctx), Command.RUN, dry_run=dry_run, validated=validate, allow_empty=allow_empty, fills=fills
+    )
+    if fills and not settle:
+        summary.warnings.append(wording.FILLS_AT_ONCE)
     work = partial(
         migrate,
         dry_run=dry_run,
@@ -191,24 +195,27 @@ def run_rollback(
             "rollback deletes keys and asks before it does: without a terminal it needs --yes (or --dry-run)"
         )
     plan, key_report = _plan(ctx), _open_report(ctx)
-    work = partial(rollback, batch_size=batch_size, settle=settle)
+    work = partial(rollback, batch_size=batch_size, settle=settle, extra=extra)
     if not (yes or dry_run):
-        first = Summary(plan, Command.ROLLBACK, dry_run=True, allow_empty=allow_empty)
+        first = Summary(plan, Command.ROLLBACK, dry_run=True, asks=True, allow_empty=allow_empty, extra_sought=extra)
         with Interruption() as interruption:
-            server = _perform(ctx, first, partial(work, dry_run=True), None, interruption)
-        if not _agreed(first):
-            return _conclude(ctx, first, server)
+            server = _perform(ctx, first, partial(work, dry_run=True), key_report, interruption)
+        if not _agreed(first, server):
+            return _conclude(ctx, first, server, key_report)
+        if key_report:
+            key_report.start_again()
     summary = Summary(plan, Command.ROLLBACK, dry_run=dry_run, allow_empty=allow_empty, extra_sought=extra)
-    return _carry_out(ctx, summary, partial(work, dry_run=dry_run, extra=extra), key_report)
+    return _carry_out(ctx, summary, partial(work, dry_run=dry_run), key_report)
 
 
-def _agreed(first: Summary) -> bool:
+def _agreed(first: Summary, server: Server | None) -> bool:
     """Ask whether to delete what a first look found; there must be something."""
     if first.interrupted or first.error or not first.totals.counts[Word.SAME]:
         return False
-    if not report.confirm(wording.question(first)):
+    with Interruption():  # at the prompt every signal means no
+        first.interrupted = not report.confirm(wording.question(first, server))
+    if first.interrupted:
         report.fail("nothing was deleted")
-        first.interrupted = True
     return not first.interrupted
 
 
@@ -229,10 +236,12 @@ def _carry_out(
     """Do the work, tell about it as the options say, and return the exit code."""
     with Interruption() as interruption:
         server = _perform(ctx, summary, work, key_report, interruption)
-        return _conclude(ctx, summary, server)
+        return _conclude(ctx, summary, server, key_report)
 
 
-def _conclude(ctx: typer.Context, summary: Summary, server: Server | None) -> Exit:
+def _conclude(ctx: typer.Context, summary: Summary, server: Server | None, key_report: report.KeyReport | None) -> Exit:
+    if key_report:
+        key_report.close()
     if ctx.params["json"]:
         report.print_document(documents.document(summary, server))
     return summary.exit_code
@@ -266,13 +275,17 @@ def _work(
     server: Server | None = None
     databases: dict[str, int] | None = None
     began = time.monotonic()
+
+    def stop() -> bool:
+        return interruption() or bool(key_report and key_report.problem)
+
     try:
         with connect(url) as server:
             narrator.connected(server)
             summary.warnings += checks.warnings(server, summary.command)
             narrator.warn(summary.warnings)
             interruption.patient = True
-            for batch in work(server, summary.plan, stop=interruption):
+            for batch in work(server, summary.plan, stop=stop):
                 summary.add(batch)
                 narrator.batch(batch)
                 if key_report:
@@ -288,11 +301,11 @@ def _work(
     summary.seconds = time.monotonic() - began
     narrator.close_section()
     if key_report:
-        key_report.close()
+        summary.error = summary.error or key_report.problem
     if summary.error:
         report.fail(summary.error)
     if summary.began or not summary.error:
-        narrator.end(databases)
+        narrator.end(databases, key_report.name if key_report else None)
     return server
 
 
@@ -300,10 +313,12 @@ def _plan(ctx: typer.Context) -> rules.Plan:
     maps, kind, plan_file = (ctx.params[name] for name in ("maps", "kind", "plan_file"))
     if maps and plan_file and _source(ctx, "plan_file") == "COMMANDLINE":
         raise UsageError("--map and --plan exclude each other")
+    if kind and len(kind) > 1:
+        raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
     if kind and not maps:
         raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
     if maps:
-        return rules.plan_from_maps(maps, kind or rules.ANY)
+        return rules.plan_from_maps(maps, kind[0] if kind else rules.ANY)
     return rules.plan_from_file(plan_file) if plan_file else rules.BUILT_IN
 
 

@@ -161,7 +161,7 @@ def _keep(url: str) -> None:
         fill(client)
         program = sys.argv[0] if sys.argv[0].endswith("luamigrate") else "python -m luamigrate"
         report.say(f"\nThe server stays up at {url}, the jobs are as they were at first. Ctrl-C ends it.")
-        report.say(f"Try, in another terminal: {program} run --url {url} --dry-run --verbose")
+        report.say(f"In another terminal: export REDIS_URL={url}, then {program} run --dry-run")
         while client.ping():
             time.sleep(1)
 

@@ -72,7 +72,8 @@ def migrate(
         settle=settle,
         every_key=every_key,
         stop=stop,
-        fills=bool(filling) and not dry_run,
+        dry_run=dry_run,
+        acts=not dry_run,
         would_fill=dry_run,
     )
 
@@ -114,7 +115,7 @@ def verify(
 
 def rollback(
     server: Server,
-    plan: Plan = BUILT_IN,
+    plan: Plan,
     *,
     dry_run: bool = False,
     batch_size: int = 100,
@@ -131,13 +132,14 @@ def rollback(
     else is as with `migrate`.
     """
     _refuse_odd_options(batch_size, settle)
-    checks.refuse_unless_ready(server, plan, Command.ROLLBACK, dry_run=dry_run)
+    checks.refuse_unless_ready(server, plan, Command.ROLLBACK, dry_run=dry_run, extra=extra)
     yield from _walk(
         server,
         plan,
         Command.ROLLBACK,
         "remove",
         partial(scripts.remove, delete=not dry_run, show_values=show_values),
+        dry_run=dry_run,
         extra=extra,
         batch_size=batch_size,
         settle=settle,
@@ -153,14 +155,18 @@ def _walk(
     script: str,
     ask: scripts.Question,
     *,
+    stop: Callable[[], bool],
+    dry_run: bool = False,
     extra: bool = False,
     **options: Any,
 ) -> Iterator[Batch]:
     """Ask a script about every pair of the plan, and then about targets without a source."""
     scripts.register(server, script)
-    walk = partial(Walk, server=server, plan=plan, unfinished=unfinished(command), **options)
+    walk = partial(
+        Walk, server=server, plan=plan, unfinished=unfinished(command, dry_run=dry_run), stop=stop, **options
+    )
     yield from walk(ask=ask).batches()
-    if extra:
+    if extra and not stop():
         scripts.register(server, "extra")
         yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
 

@@ -42,7 +42,7 @@ Maps = Annotated[
     list[str] | None, typer.Option("--map", metavar="SRC=DST", help="A rule, e.g. 'rq:job:*=q:job:*'. Repeatable.")
 ]
 Kind = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--type", metavar="TYPE", help=f"The type of the keys of --map: {', '.join(TYPES)}. [default: any]"),
 ]
 PlanFile = Annotated[

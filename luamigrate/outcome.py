@@ -59,9 +59,10 @@ SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
 _UNFINISHED = frozenset((Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.KEPT, Word.EXTRA))
 
 
-def unfinished(command: Command) -> frozenset[Word]:
+def unfinished(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
     """Return the words that somebody has to do something about once the command has ended."""
-    return _UNFINISHED | {Word.MISSING} if command is Command.VERIFY else _UNFINISHED
+    missing_is_fine = dry_run or command is Command.ROLLBACK
+    return _UNFINISHED if missing_is_fine else _UNFINISHED | {Word.MISSING}
 
 
 class Reason(StrEnum):
@@ -113,7 +114,7 @@ class KeyOutcome:
     notes: Notes = field(default_factory=dict)
     """What differs."""
     digest: bytes = b""
-    """Of the names that are missing, where the target could be filled."""
+    """What a next look may act on: of the names that are missing, where the target could be filled; or `missing`."""
     fillable: bool = False
     """Whether a run would fill it, as a dry run found."""
     clean: bool = True
@@ -190,6 +191,11 @@ class Tally:
         return [(word, self.counts[word]) for word in Word if self.counts[word]]
 
     @property
+    def seen(self) -> int:
+        """Keys that match the rule's pattern, of whatever type."""
+        return self.found + self.waiting + self.ignored.total()
+
+    @property
     def skipped(self) -> int:
         """Keys whose target was there before and was left as it was."""
         return sum(self.counts[word] for word in SKIPPED)
@@ -220,8 +226,12 @@ class Summary:
     validated: bool = True
     allow_empty: bool = False
     """Whether it is a success that no key matches any rule."""
+    fills: bool = False
+    """Whether half-written targets were to be filled."""
     sample: int | None = None
     """How many keys of each rule were looked at, at most."""
+    asks: bool = False
+    """Whether this is a first look, after which the user is asked."""
     extra_sought: bool = False
     """Whether targets without a source were looked for."""
     by_rule: dict[Rule, Tally] = field(init=False)
@@ -260,7 +270,7 @@ class Summary:
             return Exit.FAILED
         if self.error is not None:
             return self.error.exit_code
-        if sum(totals.counts[word] for word in unfinished(self.command)) > totals.fillable:
+        if sum(totals.counts[word] for word in unfinished(self.command, dry_run=self.dry_run)) > totals.fillable:
             return Exit.UNFINISHED
         if not totals.found and not self.allow_empty:
             return Exit.UNFINISHED

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from luamigrate import documents, wording
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.outcome import Batch, KeyOutcome, Stage, Summary
+from luamigrate.outcome import Batch, KeyOutcome, Stage, Summary, Tally
 from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
@@ -106,6 +106,7 @@ def confirm(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:
+        _console(sys.stderr).print()  # the question's line has not been ended
         return False
 
 
@@ -135,26 +136,36 @@ def flush() -> None:
 class KeyReport:
     """The report file: a JSON line per key that is not clean, or per key.
 
-    Raises UsageError where it cannot be opened, Error where it cannot be written.
+    Raises UsageError where it cannot be opened. What cannot be written later is the `problem`: what has been done by
+    then must be counted all the same.
     """
 
     def __init__(self, path: Path, *, every_key: bool) -> None:
+        self.problem: Error | None = None
         self._every_key = every_key
-        self._name = printable(os.fsencode(path))
+        self.name = printable(os.fsencode(path))
         try:
             self._file = path.open("w", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"--report: cannot write {self._name}: {error.strerror}") from None
+            raise UsageError(f"--report: cannot write {self.name}: {error.strerror}") from None
 
     def add(self, keys: Sequence[KeyOutcome]) -> None:
         """Write the lines of these keys."""
+        if self.problem:
+            return
         try:
             for key in keys:
                 if self._every_key or not key.clean:
                     self._file.write(json.dumps(documents.key_document(key), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise Error(f"--report: cannot write {self._name}: {error.strerror}") from None
+            self.problem = Error(f"--report: cannot write {self.name}: {error.strerror}")
+
+    def start_again(self) -> None:
+        """Forget the lines that have been written."""
+        with suppress(OSError):
+            self._file.seek(0)
+            self._file.truncate()
 
     def close(self) -> None:
         """Finish the file."""
@@ -169,6 +180,7 @@ class Narrator:
         self._console = _console(sys.stderr if to_stderr else sys.stdout)
         self._summary, self._quiet, self._verbose = summary, quiet, verbose
         self._section: _Section | None = None
+        self._found_again = Tally()
         self._unclean_seen = 0
 
     def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
@@ -195,14 +207,19 @@ class Narrator:
             return
         if batch.stage is not Stage.AGAIN:
             self._enter_section(batch.rule, batch.stage)
-        elif batch.scanned and self._section:
-            self.close_section()
-            self._print(
-                "", f"Looking again at {wording.keys(self._summary.totals.waiting)} that may be changing just now"
-            )
+        else:
+            self._look_again(batch)
         self._tell_keys(batch.keys)
         if self._section and batch.stage is not Stage.AGAIN:
             self._section.progress(batch.scanned)
+
+    def _look_again(self, batch: Batch) -> None:
+        """Say that there are second looks, once the scan is over, and remember what they find."""
+        if batch.scanned and self._section:
+            self.close_section()
+            self._print("", wording.second_look(self._summary.totals.waiting))
+        if not self._section:
+            self._found_again.add(batch.tally)
 
     def _enter_section(self, rule: Rule, stage: Stage) -> None:
         if self._section and self._section.rule is rule and self._section.stage is stage:
@@ -219,17 +236,21 @@ class Narrator:
                 self._print(f"  {wording.key_line(key)}")
 
     def close_section(self) -> None:
-        """Print the line that ends a rule's section, and take its progress bar away."""
+        """Print the line that ends a rule's section or the second looks, and take the progress bar away."""
         if self._section:
             self._section.close()
+        elif self._found_again.words:
+            self._print(f"  {wording.second_look_result(self._found_again)}")
+            self._found_again = Tally()
         self._section = None
 
-    def end(self, databases: dict[str, int] | None) -> None:
-        """Print the summary and the lines that say what it means."""
-        self._print("", *wording.summary_lines(self._summary), "", *wording.closing_lines(self._summary, databases))
+    def end(self, databases: dict[str, int] | None, report: str | None) -> None:
+        """Print the summary and the lines that say what it means, and where the report is."""
+        closing = wording.closing_lines(self._summary, databases, report)
+        self._print("", *wording.summary_lines(self._summary), "", *closing)
         hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
         if hidden > 0 and not self._verbose and not self._quiet:
-            self._print(f"{hidden:,} more such keys are not shown above; --report FILE names every one.")
+            self._print(f"{hidden:,} more such keys are not shown above.")
 
     def _print(self, *lines: str) -> None:
         for line in lines:

@@ -17,7 +17,7 @@ MOST_WAITING = 10_000
 """When so many wait, the scan waits too."""
 
 MOST_FIRST_LOOKS = 3
-"""For filling: a look that finds something else missing than the one before is a new first look."""
+"""Where the second look acts: one that finds something else missing than the one before is a new first look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Look:
 class Revisits:
     """The queue of pairs that wait for another look, `settle` seconds after the last one."""
 
-    def __init__(self, settle: float, *, fills: bool) -> None:
-        self._settle, self._fills = settle, fills
+    def __init__(self, settle: float, *, acts: bool) -> None:
+        self._settle, self._acts = settle, acts
         self._waiting: deque[Look] = deque()
 
     def __len__(self) -> int:
@@ -55,8 +55,8 @@ class Revisits:
         """Have a pair that is not clean looked at again; False where this look was the last one."""
         number = before.number + 1 if before else 1
         # What a first look found missing is added by the second, also where that comes at once.
-        fills = self._fills and bool(outcome.digest)
-        looks = MOST_FIRST_LOOKS + 1 if fills else 2 if self._settle else 1
+        acts = self._acts and bool(outcome.digest)
+        looks = MOST_FIRST_LOOKS + 1 if acts else 2 if self._settle else 1
         if number >= looks:
             return False
         self._waiting.append(Look(rule, outcome, number, time.monotonic() + self._settle))

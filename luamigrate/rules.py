@@ -126,7 +126,7 @@ class Pairs:
     sources: list[bytes]
     targets: list[bytes]
     digests: list[bytes] = field(default_factory=list)
-    """What the last look at each found missing, where it is to be filled; none in a first look."""
+    """What the last look at each found that a next one may act on; none in a first look."""
 
 
 Plan = tuple[Rule, ...]

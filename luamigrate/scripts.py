@@ -100,7 +100,7 @@ def _digest(name: str) -> str:
 
 def copy(server: Server, pairs: Pairs, *, validate: bool, ignore_expiry: bool, show_values: bool) -> ScriptCall:
     """Call copy.lua: copy where the target is absent, and compare."""
-    return _writing("copy", server, pairs, int(validate), int(ignore_expiry), int(show_values))
+    return _writing("copy", server, pairs, int(validate), int(ignore_expiry), int(show_values), *pairs.digests)
 
 
 def fill(server: Server, pairs: Pairs, *, ignore_expiry: bool, show_values: bool, filling: str) -> ScriptCall:

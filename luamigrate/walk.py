@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from luamigrate import answers, scan
-from luamigrate.errors import Error
+from luamigrate.errors import Error, Refused
 from luamigrate.outcome import Batch, KeyOutcome, Stage, Tally, Word
 from luamigrate.revisit import Look, Revisits
 from luamigrate.rules import Pairs, Plan, Rule
 from luamigrate.scripts import Question, ScriptCall
 from luamigrate.servers import Server
 
-SECONDS_TO_SLEEP = 0.05
+SECONDS_TO_SLEEP = 0.1
 """At once, so that a wish to stop is heard."""
 
 
@@ -38,14 +38,14 @@ class Walk:
     """SCAN goes from sources to their targets, EXTRA from targets to their sources."""
     sample: int | None = None
     """How many keys of a rule are looked at, at most."""
-    fills: bool = False
-    """Whether a target that its first look could fill is filled by the second."""
+    acts: bool = False
+    """Whether the script acts at a second look on what the first one found missing: copies it, or fills it in."""
     would_fill: bool = False
-    """Whether it is only counted as one that would be."""
+    """Whether what could be filled is counted as what a run would fill."""
 
     def batches(self) -> Iterator[Batch]:
         """Yield what came of each batch, first looks and second looks."""
-        revisits = Revisits(self.settle, fills=self.fills)
+        revisits = Revisits(self.settle, acts=self.acts)
         try:
             for rule in self.plan:
                 if self.stop():
@@ -54,8 +54,11 @@ class Walk:
                 yield from self._scan(rule, revisits)
             while revisits and not self.stop():
                 yield from self._look_again(revisits, scanned=1.0)
-        except (Error, KeyboardInterrupt):
+        except (Error, KeyboardInterrupt) as problem:
             yield from self._as_they_stand(revisits)
+            if isinstance(problem, Refused):
+                # That is what checks do, before anything is written.
+                raise Error(str(problem)) from None
             raise
         yield from self._as_they_stand(revisits)
 
@@ -83,6 +86,8 @@ class Walk:
         if not due:
             yield Batch(self.plan[-1], Stage.AGAIN, scanned=scanned)
             time.sleep(min(SECONDS_TO_SLEEP, revisits.seconds_left))
+            # A server may close a connection on which nothing is heard.
+            self.ask(self.server, Pairs(self.plan[-1], [], [])).answer()
             return
         outcomes = [look.outcome for look in due]
         names = [outcome.source for outcome in outcomes], [outcome.target for outcome in outcomes]

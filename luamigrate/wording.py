@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from luamigrate.errors import Exit, printable
-from luamigrate.outcome import Command, KeyOutcome, Note, Notes, Reason, Stage, Summary, Tally, Word
+from luamigrate.outcome import Command, KeyOutcome, Note, Notes, Reason, Stage, Summary, Tally, Word, unfinished
 from luamigrate.rules import Rule
+from luamigrate.servers import Server
 
 AFTER_CUT_OVER = (
-    "This is for the time before cut-over: once consumers work on the targets, running it again would copy back what "
-    "they have emptied."
+    "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
+)
+
+FILLS_AT_ONCE = (
+    "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "
+    "first, would be brought back."
 )
 
 _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items", "stream": "entries", "string": "bytes"}
@@ -20,41 +25,46 @@ _FAILED_ADVICE = {
     Reason.OTHER: "other: --report FILE gives the server's words for each key.",
 }
 
-_NAMED = "--report FILE names them and what differs."
-_TO_COPY_ANEW = "Where the source is right, delete that target (DEL) and run again."
+_TO_COPY_ANEW = "Where the source is right, delete that target (DEL) and run again; where the target is, leave it."
+_FILL_ADDS = "fill adds it (to sorted sets with --fill-queues; where the expiry is another, with --ignore-expiry)."
 
-_ADVICE = {
+_ADVICE: dict[Command, dict[Word, str]] = {
     Command.RUN: {
-        Word.PARTIAL: f"targets that lack a part of their source, left as they were. {_NAMED} "
-        "--on-existing fill adds what is missing (--fill-queues: to sorted sets too; --ignore-expiry: where the "
-        "expiry is another).",
-        Word.DIFFERS: f"targets that contradict their source, left as they were. {_NAMED} {_TO_COPY_ANEW}",
+        Word.MISSING: "targets that vanished between two looks. Run again to copy them.",
+        Word.PARTIAL: f"targets that lack a part of their source, left as they were. --on-existing {_FILL_ADDS}",
+        Word.DIFFERS: "targets with other values than their source, more than it has, or of another type, left as they "
+        f"were. {_TO_COPY_ANEW}",
         Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
     },
     Command.VERIFY: {
         Word.MISSING: "sources that have no target. luamigrate run copies them.",
-        Word.PARTIAL: f"targets that lack a part of their source. {_NAMED} luamigrate run --on-existing fill adds it.",
-        Word.DIFFERS: f"targets that contradict their source. {_NAMED} {_TO_COPY_ANEW}",
+        Word.PARTIAL: f"targets that lack a part of their source. luamigrate run --on-existing {_FILL_ADDS}",
+        Word.DIFFERS: "targets with other values than their source, more than it has, or of another type. "
+        f"{_TO_COPY_ANEW}",
         Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
-        Word.EXTRA: f"targets that have no source. {_NAMED} The application made them, or their source was deleted.",
+        Word.EXTRA: "targets that have no source: the application made them, or their source was deleted. Nothing "
+        "deletes them for you.",
     },
     Command.ROLLBACK: {
-        Word.KEPT: f"targets that were left, because something would be lost with them. {_NAMED} "
-        "Those that you can do without, delete yourself (DEL).",
-        Word.EXTRA: f"targets that have no source, left as they are. {_NAMED}",
+        Word.KEPT: "targets that are left, because something would be lost with them. Those that you can do without, "
+        "delete yourself (DEL).",
+        Word.EXTRA: "targets that have no source, left as they are.",
     },
 }
 
 
 def key_line(key: KeyOutcome) -> str:
     """Tell what came of a key."""
+    if key.word is Word.EXTRA:
+        there = f"is a {key.notes['source_type']}" if key.notes else "is not there"
+        return f"{key.word:<8} {printable(key.target)}  {printable(key.source)} {there}"
     line = f"{key.word:<8} {printable(key.source)} -> {printable(key.target)}"
     if key.word is Word.FAILED:
         return f"{line}  {key.reason}: {key.text}"
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
     details = [key.text] if key.word is Word.KEPT else []
-    if key.sizes:
+    if key.sizes and "source_type" not in key.notes:
         source, target = key.sizes
         details.append(f"size {source:,}" + ("" if key.word is Word.MISSING else f", target {target:,}"))
     details += _details(key.notes)
@@ -74,7 +84,7 @@ def _details(notes: Notes) -> list[str]:
         )
         if notes.get(name)
     ]
-    if "source_type" in notes:
+    if "target_type" in notes:
         details.append(f"is a {notes['target_type']}, not a {notes['source_type']}")
     if "first_difference" in notes:
         details.append(f"differs from index {notes['first_difference']}")
@@ -129,7 +139,7 @@ def _said(word: Word, summary: Summary) -> str:
 
 
 def _waiting(tally: Tally) -> str:
-    return f"; {tally.waiting:,} to be looked at again" if tally.waiting else ""
+    return f"; {tally.waiting:,} to look at again" if tally.waiting else ""
 
 
 def _nothing(rule: Rule) -> str:
@@ -142,12 +152,24 @@ def progress_line(scanned: float, found: int, seconds: float) -> str:
     return f"{scanned:.0%} scanned, {found:,} keys, {found / seconds:,.0f} keys/s{left}"
 
 
-def question(summary: Summary) -> str:
+def second_look(waiting: int) -> str:
+    """Say why there is a pause."""
+    return f"{keys(waiting)} not clean at the first look; looking again, for a writer may have been between two writes"
+
+
+def second_look_result(tally: Tally) -> str:
+    """Say what the second looks found."""
+    return "found now: " + ", ".join(f"{count:,} {word}" for word, count in tally.words)
+
+
+def question(summary: Summary, server: Server | None) -> str:
     """Ask whether to delete what a first look found to be deletable."""
     totals = summary.totals
+    where = f" at {server.url}" if server else ""
     return (
-        f"Delete {_targets(totals.counts[Word.SAME])} that equal their source, whoever made them? "
-        f"{totals.counts[Word.KEPT]:,} would be kept. Each is compared once more in the moment in which it is deleted."
+        f"Delete {_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
+        f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "
+        "Each is compared once more in the moment in which it is deleted."
     )
 
 
@@ -175,9 +197,11 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
         case Command.VERIFY:
             return {"Equal": counts[Word.SAME], "Not equal": totals.skipped - counts[Word.SAME] + counts[Word.MISSING]}
         case Command.ROLLBACK if summary.dry_run:
-            return {"Would be deleted": counts[Word.SAME], "Would be kept": counts[Word.KEPT]}
+            done = {"Would be deleted": counts[Word.SAME], "Would be kept": counts[Word.KEPT]}
+            return done | {"No target": counts[Word.MISSING]}
         case Command.ROLLBACK:
-            return {"Targets deleted": counts[Word.REMOVED], "Targets kept": counts[Word.KEPT]}
+            done = {"Targets deleted": counts[Word.REMOVED], "Targets kept": counts[Word.KEPT]}
+            return done | {"No target": counts[Word.MISSING]}
         case _ if summary.dry_run:
             rows = {"Would be copied": counts[Word.MISSING]}
             rows |= {"Would be filled": totals.fillable} if totals.fillable else {}
@@ -195,20 +219,18 @@ def _rule_summary(rule: Rule, tally: Tally) -> str:
     return ", ".join(words) or _nothing(rule)
 
 
-def closing_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
+def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
     """Say in words what the result means and what to type next."""
     totals = summary.totals
     lines = _ending_lines(summary, databases)
+    lines += _unmatched_lines(summary)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
-    if totals.fillable:
-        lines.append(f"The same command without --dry-run would fill {_targets(totals.fillable)}.")
-    for word, advice in _ADVICE[summary.command].items():
-        count = totals.counts[word] - (totals.fillable if word is Word.PARTIAL else 0)
-        if count:
-            lines.append(f"{count:,} {word}: {advice}")
-    if summary.exit_code is Exit.OK and totals.found:
+    lines += _advice_lines(summary, report)
+    if summary.dry_run and totals.found:
+        lines += [] if summary.asks and totals.counts[Word.SAME] else [_prospect(summary)]
+    elif summary.exit_code is Exit.OK and totals.found:
         lines.append(_success(summary))
     if summary.sample:
         lines.append(f"A SAMPLE: at most the first {keys(summary.sample)} of each rule were looked at.")
@@ -219,23 +241,63 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
     return lines
 
 
+def _unmatched_lines(summary: Summary) -> list[str]:
+    empty = [str(rule.source) for rule, tally in summary.by_rule.items() if rule.source.has_star and not tally.seen]
+    if not summary.totals.found or not empty or summary.interrupted or summary.error:
+        return []
+    return [f"NO KEY MATCHES {', '.join(empty)}. Is that right?"]
+
+
+def _advice_lines(summary: Summary, report: str | None) -> list[str]:
+    totals = summary.totals
+    lines = []
+    for word, advice in _ADVICE[summary.command].items():
+        count = totals.counts[word] - (totals.fillable if word is Word.PARTIAL else 0)
+        if count and word in unfinished(summary.command, dry_run=summary.dry_run):
+            filled = summary.fills and word is Word.PARTIAL
+            lines.append(f"{count:,} {word}: {_NOT_FILLED if filled else advice}")
+    if lines:
+        lines.append(f"Which keys, and what differs: {report or 'add --report FILE'}.")
+    return lines
+
+
+_NOT_FILLED = (
+    "targets that lack a part of their source and were not filled: sorted sets (--fill-queues), those that expire at "
+    "another time (--ignore-expiry), or those that went on changing."
+)
+
+
+def _prospect(summary: Summary) -> str:
+    """Say what the real command would do."""
+    counts = summary.totals.counts
+    if summary.command is Command.ROLLBACK:
+        would = [f"delete {_targets(counts[Word.SAME])}"] if counts[Word.SAME] else []
+    else:
+        would = [f"copy {keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
+        would += [f"fill {_targets(summary.totals.fillable)}"] if summary.totals.fillable else []
+    if not would:
+        return "There is nothing to do."
+    return f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."
+
+
 def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
     totals = summary.totals
     if summary.interrupted:
-        return ["INTERRUPTED: nothing is lost. Running the same command again continues."]
+        return ["INTERRUPTED: what is counted above is done, and nothing is lost. The same command again continues."]
     if summary.error:
         return ["STOPPED before the end: what is counted above is done. Running the same command again continues."]
     if not totals.found:
         return [_nothing_found(summary, databases)]
     if totals.ignored:
-        return [f"IGNORED, because of another type than their rule's: {_ignored(totals)}. {_NOT_DONE[summary.command]}"]
+        ignored = f"IGNORED, because of another type than their rule's: {_ignored(totals)}."
+        return [f"{ignored} {_NOT_DONE[summary.command]} --verbose names them; a rule of type any takes them too."]
     return []
 
 
 _NOT_DONE = {
-    Command.RUN: "These were not copied.",
-    Command.VERIFY: "These were not compared.",
-    Command.ROLLBACK: "Their targets were not touched.",
+    Command.RUN: "They are not copied.",
+    Command.VERIFY: "They are not compared.",
+    Command.ROLLBACK: "Their targets are not touched.",
 }
 
 
@@ -251,21 +313,13 @@ def _nothing_found(summary: Summary, databases: dict[str, int] | None) -> str:
 
 
 def _success(summary: Summary) -> str:
-    counts = summary.totals.counts
     if summary.command is Command.ROLLBACK:
-        if summary.dry_run:
-            return f"The same command without --dry-run would delete {_targets(counts[Word.SAME])}."
         return "Every target that had a source is gone, and every source is as it was."
-    if summary.dry_run and counts[Word.MISSING]:
-        missing = keys(counts[Word.MISSING])
-        return f"The same command without --dry-run would copy {missing} and leave the others as they are."
-    if summary.dry_run and summary.totals.fillable:
-        return "Nothing else remains to be done."
+    looked_at = "was looked at" if summary.sample else "was found"
+    of_type = " of its rule's type" if summary.totals.ignored else ""
     if not summary.validated:
-        return "Every source that was found has a target. They were not compared: run with --validate to do so."
-    if summary.sample:
-        return "Every source that was looked at has an equal target."
-    return "Every source that was found has an equal target."
+        return f"Every source{of_type} that {looked_at} has a target. They were not compared: --validate does."
+    return f"Every source{of_type} that {looked_at} has an equal target."
 
 
 def keys(count: int) -> str:

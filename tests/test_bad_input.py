@@ -75,6 +75,8 @@ def untouched(any_server: Instance) -> Iterator[Instance]:
         (["--map", "lua*=x:*", "--type", "set"], ["reserved"]),
         (["--map", "a=b", "--type", "\udcff"], [r"\xff"]),
         (["--type", "set"], ["--type", "--map"]),
+        (["--map", "a=b", "--type", ""], ["type ''"]),
+        (["--map", "a=b", "--type", "set", "--map", "c=d", "--type", "hash"], ["--type is given twice", "--plan"]),
         (["--on-existing", "fill", "--no-validate"], ["--on-existing fill", "--no-validate"]),
         (["--on-existing", "overwrite"], ["--on-existing", "overwrite"]),
         (["--fill-queues"], ["--fill-queues", "--on-existing fill"]),

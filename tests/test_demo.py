@@ -45,8 +45,8 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
         assert "partial  job:7 -> step:7" in step
         assert "(exit code 3)" in step
     assert "1 filled, 3,999 same, ignored 1 of type string" in fill
-    assert "Every source that was found has an equal target." in verify
-    assert "would delete 4,004 targets" in rollback
+    assert "Every source of its rule's type that was found has an equal target." in verify
+    assert "would delete 4,004 targets, and leave the others as they are" in rollback
     for step in (fill, verify, rollback):
         assert "(exit code 0)" in step
     urls = re.findall(r"redis://127\.0\.0\.1:\d+/0", result.stdout)

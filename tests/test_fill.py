@@ -82,7 +82,7 @@ def test_the_words_of_a_fill_are_told(server: Instance) -> None:
     assert "Successfully migrated             31" in out
     assert "job:* -> step:*: 18 copied, 10 filled, 2 differs" in out
     assert "jobs:pending -> steps:pending: 1 partial" in out
-    assert "This is for the time before cut-over" in out
+    assert "Do not run this again after cut-over" in out
 
 
 def test_a_fill_that_leaves_nothing_exits_0(server: Instance) -> None:
@@ -103,7 +103,7 @@ def test_a_dry_run_says_how_many_would_be_filled(server: Instance) -> None:
     assert dry.totals == {"found": 34, "missing": 20, "partial": 12, "differs": 2, "fillable": 11, "ignored": 0}
     out = luamigrate(*FILL, "--dry-run", url=server.url).out
     assert "Would be filled                   11" in out
-    assert "would fill 11 targets" in out
+    assert "would copy 20 keys and fill 11 targets" in out
     assert "lacks 2 (id, payload); would be filled" in out
     assert filled(server, "--json").code == dry.code == 3
 
@@ -186,6 +186,33 @@ def test_what_is_found_missing_at_one_look_only_is_looked_at_once_more(server: I
     assert server.client.hgetall("step:1") == server.client.hgetall("job:1")
 
 
+@pytest.mark.parametrize("mode", ["fill", "skip"])
+def test_a_target_that_both_sides_delete_between_the_looks_stays_deleted(server: Instance, mode: str) -> None:
+    """DEL on the target; second look; DEL on the source: what was there is not copied at the first sight of a gap."""
+    server.client.hset("job:1", mapping={"a": "1", "b": "2"})
+    server.client.hset("step:1", mapping={"a": "1"})
+
+    def between(look: int) -> None:
+        server.client.delete("step:1" if look == 1 else "job:1")
+
+    assert words_of(server, between, on_existing=mode) == {"gone": 1}
+    assert not server.client.exists("step:1")
+
+
+@pytest.mark.parametrize("mode", ["fill", "skip"])
+def test_a_target_that_stays_away_is_copied(server: Instance, mode: str) -> None:
+    """When the next look finds it missing again."""
+    server.client.hset("job:1", mapping={"a": "1", "b": "2"})
+    server.client.hset("step:1", mapping={"a": "1"})
+
+    def between(look: int) -> None:
+        if look == 1:
+            server.client.delete("step:1")
+
+    assert words_of(server, between, on_existing=mode) == {"copied": 1}
+    assert_equal(server, "job:1", "step:1")
+
+
 def test_a_target_that_goes_on_changing_stays_partial(server: Instance) -> None:
     """After three first looks."""
     fields: Any = {f"f{number}": "1" for number in range(10)}
@@ -207,7 +234,9 @@ def test_without_settling_it_is_added_at_once(server: Instance) -> None:
     """Nobody is waited for."""
     prepare(server)
     began = time.monotonic()
-    assert filled(server, "--settle", "0", "--json").totals["filled"] == 11
+    result = filled(server, "--settle", "0", "--json")
+    assert result.totals["filled"] == 11
+    assert "would be brought back" in result.document["warnings"][0]
     assert time.monotonic() - began < 5
 
 

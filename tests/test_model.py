@@ -137,10 +137,14 @@ class Model:
         return Counter(self.stand(name, ignore_expiry=self.ignore_expiry) for name in self.sources)
 
     def extra(self) -> int:
-        """Count targets of a rule's type that have no source."""
+        """Count targets of a rule's type that have no source of that type."""
         names = [name for name in self.keys if wanted_type(source_of(name)) and source_of(name) != name]
         fit = [name for name in names if wanted_type(source_of(name)) in (self.keys[name][0][0], "any")]
-        return sum(source_of(name) not in self.keys for name in fit)
+        return sum(not self.is_source(source_of(name)) for name in fit)
+
+    def is_source(self, name: bytes) -> bool:
+        """Tell whether a key is there and of its rule's type."""
+        return name in self.keys and wanted_type(name) in (self.keys[name][0][0], "any")
 
     def run(self, filling: str) -> Counter[str]:
         """Copy and fill; return the words."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from luamigrate import (
     BUILT_IN,
     Batch,
+    Command,
     Error,
     Exit,
     Reason,
@@ -27,11 +29,9 @@ from luamigrate import (
 from luamigrate.outcome import reason_for
 
 
-def summary_of(
-    *words: Word, error: Error | None = None, interrupted: bool = False, allow_empty: bool = False
-) -> Summary:
+def summary_of(*words: Word, error: Error | None = None, interrupted: bool = False, **options: Any) -> Summary:
     """Return a summary in which each word came up once."""
-    summary = Summary(BUILT_IN, allow_empty=allow_empty, error=error, interrupted=interrupted)
+    summary = Summary(BUILT_IN, error=error, interrupted=interrupted, **options)
     summary.add(Batch(BUILT_IN[0], tally=Tally(Counter(words))))
     return summary
 
@@ -39,7 +39,13 @@ def summary_of(
 @pytest.mark.parametrize(
     ("summary", "code"),
     [
-        (summary_of(Word.COPIED, Word.SAME, Word.EXISTS, Word.GONE, Word.MISSING), Exit.OK),
+        (summary_of(Word.COPIED, Word.SAME, Word.EXISTS, Word.GONE, Word.FILLED), Exit.OK),
+        (summary_of(Word.SAME, Word.MISSING, dry_run=True), Exit.OK),
+        (summary_of(Word.SAME, Word.MISSING), Exit.UNFINISHED),
+        (summary_of(Word.SAME, Word.MISSING, command=Command.VERIFY), Exit.UNFINISHED),
+        (summary_of(Word.REMOVED, Word.MISSING, command=Command.ROLLBACK), Exit.OK),
+        (summary_of(Word.REMOVED, Word.KEPT, command=Command.ROLLBACK), Exit.UNFINISHED),
+        (summary_of(Word.SAME, Word.EXTRA, command=Command.VERIFY), Exit.UNFINISHED),
         (summary_of(Word.COPIED, Word.PARTIAL), Exit.UNFINISHED),
         (summary_of(Word.COPIED, Word.DIFFERS), Exit.UNFINISHED),
         (summary_of(Word.COPIED, Word.EXPIRY), Exit.UNFINISHED),

@@ -153,7 +153,7 @@ def test_only_ten_unclean_keys_are_shown(any_server: Instance) -> None:
         any_server.client.hset(f"step:{number}", "other", "1")
     out = run(any_server).out
     assert out.count("  differs  job:") == 10
-    assert "15 more such keys are not shown above; --report FILE names every one." in out
+    assert "15 more such keys are not shown above." in out
 
 
 def test_quiet_prints_the_summary_alone(any_server: Instance) -> None:
@@ -178,7 +178,7 @@ def test_the_configuration_names_where_each_value_comes_from(any_server: Instanc
 def test_a_warning_about_running_after_cut_over_closes_a_run_that_copied(any_server: Instance) -> None:
     """An emptied queue would be copied back: the last line says so."""
     fill(any_server.client, jobs=3)
-    assert "once consumers work on the targets, running it again would copy back" in run(any_server).out
+    assert "once consumers work on the targets, it would copy back" in run(any_server).out
     assert "Every source that was found has an equal target" in run(any_server).out
 
 

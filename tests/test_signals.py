@@ -54,7 +54,7 @@ def test_a_signal_ends_the_run_in_good_order(any_server: Instance, number: signa
     copied = len(list(any_server.client.scan_iter("step:*", count=1000)))
     assert document["totals"]["copied"] == copied < JOBS
     assert "the batches under way are being finished" in err
-    assert "INTERRUPTED: nothing is lost. Running the same command again continues." in err
+    assert "INTERRUPTED: what is counted above is done, and nothing is lost. The same command again continues." in err
     again = luamigrate("run", *HASHES, "--json", url=any_server.url)
     assert again.totals == {"found": JOBS, "copied": JOBS - copied, "same": copied, "ignored": 0}
 

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
-from luamigrate import Error, connect, migrate, plan
-from tests.conftest import run
+from luamigrate import Error, Refused, connect, migrate, plan
+from tests.conftest import luamigrate, run
 from tests.instances import Instance, start
+from tests.test_checks import user
 from tests.test_run import HASHES, fill
 
 
@@ -76,6 +77,47 @@ def test_a_connection_that_is_lost_in_mid_run_ends_it_with_what_was_counted(any_
     assert 100 <= counted < 500
     totals = run(any_server, *HASHES, "--json").totals
     assert totals["copied"] + totals["same"] == 500
+
+
+@pytest.mark.parametrize("command", [("run",), ("rollback", "--yes")])
+def test_a_report_that_cannot_be_written_stops_the_work_and_all_that_was_done_is_counted(
+    any_server: Instance, command: tuple[str, ...]
+) -> None:
+    """A full disk: exit 1, what was under way and what waited are in the sum."""
+    fill(any_server.client, jobs=2000)
+    if command[0] == "rollback":
+        run(any_server, *HASHES)
+    any_server.client.hset("step:7", "id", "another")
+    before = any_server.client.dbsize()
+    options = ("--report", "/dev/full", "--report-all", "--batch-size", "50", "--json")
+    result = luamigrate(*command, *HASHES, *options, url=any_server.url)
+    assert result.code == 1
+    assert result.err.rstrip().splitlines()[-1] != ""
+    assert "--report: cannot write /dev/full" in result.document["error"]
+    done = result.totals.get("copied", 0) + result.totals.get("removed", 0)
+    assert 0 < done < 1000
+    assert abs(any_server.client.dbsize() - before) == done
+
+
+def test_a_permission_that_goes_in_mid_run_is_an_error_and_no_refusal(server: Instance) -> None:
+    """Exit 1: something has been written by then."""
+    fill(server.client, jobs=300)
+    with user(server, ["@all"], ["*"]) as url, connect(url) as connection:
+        server.client.execute_command("ACL", "SETUSER", "careful", "+@all")
+        with pytest.raises(Error, match="permissions") as caught:  # noqa: PT012
+            for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=10):
+                if batch.tally.counts:
+                    server.client.execute_command("ACL", "SETUSER", "careful", "-evalsha")
+    assert not isinstance(caught.value, Refused)
+    assert caught.value.exit_code == 1
+
+
+def test_a_server_that_closes_idle_connections_does_not_end_the_wait_for_the_second_look(server_name: str) -> None:
+    """It hears from us meanwhile."""
+    with start(server_name, "--timeout", "1") as server:
+        fill(server.client, jobs=3)
+        result = luamigrate("verify", "--settle", "3", "--json", url=server.url)
+    assert (result.code, result.totals) == (3, {"found": 7, "missing": 7, "ignored": 0})
 
 
 def test_what_waits_for_a_second_look_is_counted_when_the_server_is_lost(any_server: Instance) -> None:

@@ -25,9 +25,10 @@ local function each_field_expiry(source, target, visit)
   end
 end
 
--- Both in milliseconds, below zero for none.
+-- Both in milliseconds, below zero for none. Zero is a moment that has passed while the script ran:
+-- which one cannot be told any more.
 local function apart(a, b)
-  return (a < 0) ~= (b < 0) or math.abs(a - b) > EXPIRY_TOLERANCE_MS
+  return a == 0 or b == 0 or (a < 0) ~= (b < 0) or math.abs(a - b) > EXPIRY_TOLERANCE_MS
 end
 
 local function keys_expire_apart(source, target)
