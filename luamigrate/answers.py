@@ -14,12 +14,12 @@ _PAIRED = b"paired"
 
 
 def read(
-    pairs: Pairs, answers: list[Answer], unclean: frozenset[Word], *, every_key: bool
+    pairs: Pairs, answers: list[Answer], unclean: frozenset[Word], *, every_key: bool, first: bool
 ) -> tuple[Tally, list[KeyOutcome]]:
     """Return the counts of the clean pairs, and an outcome, not counted yet, for each of the others.
 
-    With `every_key` there is an outcome for each of the clean ones too. Raises Error where the
-    answers are none.
+    With `every_key` there is an outcome for each of the clean ones too. Only the `first` look at a
+    pair is measured. Raises Error where the answers are none.
     """
     if len(answers) != len(pairs.sources):
         raise Error(f"the script answered for {len(answers)} of {len(pairs.sources)} keys")
@@ -32,11 +32,12 @@ def read(
             continue
         word, text = _parse(answer)
         sizes = _sizes(word, text)
-        if word is Word.GONE and not pairs.rule.source.has_star:
+        if word is Word.GONE and first and not pairs.rule.source.has_star:
             continue  # Nothing was found here: the name comes from the rule.
         if word not in unclean:
             tally.count(word, text, times)
-            tally.measure(sizes, times)
+            if first:
+                tally.measure(sizes, times)
         if every_key or word in unclean:
             single.add(answer)
     if not single and len(words) == len(answers):

@@ -199,13 +199,14 @@ def run_rollback(
     if not (yes or dry_run):
         first = Summary(plan, Command.ROLLBACK, dry_run=True, asks=True, allow_empty=allow_empty, extra_sought=extra)
         with Interruption() as interruption:
-            server = _perform(ctx, first, partial(work, dry_run=True), key_report, interruption)
+            rewritable = key_report if key_report and key_report.can_start_again else None
+            server = _perform(ctx, first, partial(work, dry_run=True), rewritable, interruption)
         if not _agreed(first, server):
             return _conclude(ctx, first, server, key_report)
         if key_report:
             key_report.start_again()
     summary = Summary(plan, Command.ROLLBACK, dry_run=dry_run, allow_empty=allow_empty, extra_sought=extra)
-    return _carry_out(ctx, summary, partial(work, dry_run=dry_run), key_report)
+    return _carry_out(ctx, summary, partial(work, dry_run=dry_run), key_report, introduce=yes or dry_run)
 
 
 def _agreed(first: Summary, server: Server | None) -> bool:
@@ -231,11 +232,16 @@ def _open_report(ctx: typer.Context) -> report.KeyReport | None:
 
 
 def _carry_out(
-    ctx: typer.Context, summary: Summary, work: Callable[..., Iterator[Batch]], key_report: report.KeyReport | None
+    ctx: typer.Context,
+    summary: Summary,
+    work: Callable[..., Iterator[Batch]],
+    key_report: report.KeyReport | None,
+    *,
+    introduce: bool = True,
 ) -> Exit:
     """Do the work, tell about it as the options say, and return the exit code."""
     with Interruption() as interruption:
-        server = _perform(ctx, summary, work, key_report, interruption)
+        server = _perform(ctx, summary, work, key_report, interruption, introduce=introduce)
         return _conclude(ctx, summary, server, key_report)
 
 
@@ -253,11 +259,14 @@ def _perform(
     work: Callable[..., Iterator[Batch]],
     key_report: report.KeyReport | None,
     interruption: Interruption,
+    *,
+    introduce: bool = True,
 ) -> Server | None:
     """Do the work into `summary` and tell about it; return the server, if it answered."""
     chosen = ctx.params
     narrator = report.Narrator(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
-    narrator.begin(_configuration(ctx, summary.plan))
+    if introduce:
+        narrator.begin(_configuration(ctx, summary.plan))
     every_key = chosen["verbose"] or chosen["report_all"]
     work = partial(work, show_values=chosen["show_values"], every_key=every_key)
     return _work(chosen["url"], summary, work, narrator, key_report, interruption)
@@ -305,7 +314,7 @@ def _work(
     if summary.error:
         report.fail(summary.error)
     if summary.began or not summary.error:
-        narrator.end(databases, key_report.name if key_report else None)
+        narrator.end(databases, key_report.name if key_report and not key_report.problem else None)
     return server
 
 

@@ -161,13 +161,13 @@ def _walk(
     **options: Any,
 ) -> Iterator[Batch]:
     """Ask a script about every pair of the plan, and then about targets without a source."""
-    scripts.register(server, script)
+    for name in (script, "extra") if extra else (script,):
+        scripts.register(server, name)
     walk = partial(
         Walk, server=server, plan=plan, unfinished=unfinished(command, dry_run=dry_run), stop=stop, **options
     )
     yield from walk(ask=ask).batches()
     if extra and not stop():
-        scripts.register(server, "extra")
         yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
 
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -103,11 +102,15 @@ def fail(error: Error | str) -> None:
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; anything but yes is no, Ctrl-C included."""
+    console = _console(sys.stderr)
+    console.print(f"\n{question} [y/N] ", end="")
     try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:
-        _console(sys.stderr).print()  # the question's line has not been ended
-        return False
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if not answer.endswith("\n"):
+        console.print()  # nobody has ended the question's line
+    return answer.strip().lower() in ("y", "yes")
 
 
 def can_ask() -> bool:
@@ -161,9 +164,14 @@ class KeyReport:
         except OSError as error:
             self.problem = Error(f"--report: cannot write {self.name}: {error.strerror}")
 
+    @property
+    def can_start_again(self) -> bool:
+        """Whether what has been written can be taken back: not where it goes into a pipe."""
+        return self._file.seekable()
+
     def start_again(self) -> None:
         """Forget the lines that have been written."""
-        with suppress(OSError):
+        if self.can_start_again:
             self._file.seek(0)
             self._file.truncate()
 
@@ -189,6 +197,8 @@ class Narrator:
             return
         width = max(len(value) for _, value, _ in settings)
         lines = [f"  {name:<14} {value:<{width}}  ({origin})" for name, value, origin in settings]
+        if self._summary.asks:
+            lines += ["", "First a look: nothing is deleted before you agree."]
         self._print(f"luamigrate {self._summary.command}", "", *lines, "")
 
     def connected(self, server: Server) -> None:

@@ -113,7 +113,7 @@ class Walk:
     ) -> Batch:
         """Wait for a script's answers, count them, and put aside what is to be looked at again."""
         unclean = self.unfinished | {Word.FAILED}
-        tally, outcomes = answers.read(pairs, call.answer(), unclean, every_key=self.every_key)
+        tally, outcomes = answers.read(pairs, call.answer(), unclean, every_key=self.every_key, first=not before)
         looks = {look.outcome.source: look for look in before}
         tally.waiting -= len(before)
         keys = []

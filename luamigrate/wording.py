@@ -42,13 +42,13 @@ _ADVICE: dict[Command, dict[Word, str]] = {
         Word.DIFFERS: "targets with other values than their source, more than it has, or of another type. "
         f"{_TO_COPY_ANEW}",
         Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
-        Word.EXTRA: "targets that have no source: the application made them, or their source was deleted. Nothing "
-        "deletes them for you.",
+        Word.EXTRA: "targets that have no source of their rule's type: the application made them, or their source was "
+        "deleted or is of another type. Nothing deletes them for you.",
     },
     Command.ROLLBACK: {
         Word.KEPT: "targets that are left, because something would be lost with them. Those that you can do without, "
         "delete yourself (DEL).",
-        Word.EXTRA: "targets that have no source, left as they are.",
+        Word.EXTRA: "targets that have no source of their rule's type, left as they are.",
     },
 }
 
@@ -207,8 +207,10 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
             rows |= {"Would be filled": totals.fillable} if totals.fillable else {}
             return {**rows, "Skipped (already exist)": totals.skipped - totals.fillable}
         case _:
+            vanished = {"Vanished meanwhile": counts[Word.MISSING]} if counts[Word.MISSING] else {}
             name = "Successfully migrated" if summary.validated else "Copied, not compared"
-            return {name: counts[Word.COPIED] + counts[Word.FILLED], "Skipped (already exist)": totals.skipped}
+            rows = {name: counts[Word.COPIED] + counts[Word.FILLED], "Skipped (already exist)": totals.skipped}
+            return rows | vanished
 
 
 def _rule_summary(rule: Rule, tally: Tally) -> str:
@@ -229,7 +231,7 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
         lines.append(f"FAILED: {keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
     lines += _advice_lines(summary, report)
     if summary.dry_run and totals.found:
-        lines += [] if summary.asks and totals.counts[Word.SAME] else [_prospect(summary)]
+        lines += _prospect_lines(summary)
     elif summary.exit_code is Exit.OK and totals.found:
         lines.append(_success(summary))
     if summary.sample:
@@ -254,7 +256,8 @@ def _advice_lines(summary: Summary, report: str | None) -> list[str]:
     for word, advice in _ADVICE[summary.command].items():
         count = totals.counts[word] - (totals.fillable if word is Word.PARTIAL else 0)
         if count and word in unfinished(summary.command, dry_run=summary.dry_run):
-            filled = summary.fills and word is Word.PARTIAL
+            # What was stopped has not tried.
+            filled = summary.fills and word is Word.PARTIAL and not (summary.interrupted or summary.error)
             lines.append(f"{count:,} {word}: {_NOT_FILLED if filled else advice}")
     if lines:
         lines.append(f"Which keys, and what differs: {report or 'add --report FILE'}.")
@@ -267,25 +270,29 @@ _NOT_FILLED = (
 )
 
 
-def _prospect(summary: Summary) -> str:
-    """Say what the real command would do."""
+def _prospect_lines(summary: Summary) -> list[str]:
+    """Say what the real command would do, where the whole of it has been seen and nobody is asked about it."""
+    if summary.interrupted or summary.error or (summary.asks and summary.totals.counts[Word.SAME]):
+        return []
     counts = summary.totals.counts
     if summary.command is Command.ROLLBACK:
         would = [f"delete {_targets(counts[Word.SAME])}"] if counts[Word.SAME] else []
     else:
         would = [f"copy {keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
         would += [f"fill {_targets(summary.totals.fillable)}"] if summary.totals.fillable else []
-    if not would:
-        return "There is nothing to do."
-    return f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."
+    if would:
+        return [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
+    return ["There is nothing to do."] if summary.exit_code is Exit.OK else []
 
 
 def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
     totals = summary.totals
-    if summary.interrupted:
-        return ["INTERRUPTED: what is counted above is done, and nothing is lost. The same command again continues."]
-    if summary.error:
-        return ["STOPPED before the end: what is counted above is done. Running the same command again continues."]
+    looks_only = summary.dry_run or summary.command is Command.VERIFY
+    if summary.interrupted or summary.error:
+        how = "INTERRUPTED" if summary.interrupted else "STOPPED before the end"
+        if looks_only:
+            return [f"{how}: what is counted above has been looked at, and nothing was written."]
+        return [f"{how}: what is counted above is done, and nothing is lost. The same command again continues."]
     if not totals.found:
         return [_nothing_found(summary, databases)]
     if totals.ignored:
@@ -313,10 +320,10 @@ def _nothing_found(summary: Summary, databases: dict[str, int] | None) -> str:
 
 
 def _success(summary: Summary) -> str:
-    if summary.command is Command.ROLLBACK:
-        return "Every target that had a source is gone, and every source is as it was."
     looked_at = "was looked at" if summary.sample else "was found"
     of_type = " of its rule's type" if summary.totals.ignored else ""
+    if summary.command is Command.ROLLBACK:
+        return f"No source{of_type} has a target any more, and every source is as it was."
     if not summary.validated:
         return f"Every source{of_type} that {looked_at} has a target. They were not compared: --validate does."
     return f"Every source{of_type} that {looked_at} has an equal target."

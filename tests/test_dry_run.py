@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from luamigrate import connect, migrate, plan
 from tests.conftest import run
 from tests.instances import Instance
 from tests.test_run import HASHES, fill
@@ -71,6 +74,30 @@ def test_sizes_of_collections_are_told(server: Instance) -> None:
     out = run(server, "--dry-run").out
     assert "20 members, 2 in the target" in out
     assert "40 members" in out
+
+
+def test_what_the_run_would_do_is_said_only_if_there_is_something(server: Instance) -> None:
+    """Nothing to do is not said where something is left to be looked at."""
+    server.client.hset("job:1", "a", "1")
+    server.client.copy("job:1", "step:1")
+    assert "There is nothing to do." in run(server, "--dry-run", *HASHES).out
+    server.client.hset("step:1", "a", "2")
+    out = run(server, "--dry-run", *HASHES).out
+    assert "There is nothing to do." not in out
+    assert "without --dry-run" not in out
+
+
+def test_what_becomes_equal_between_the_looks_is_measured_once(server: Instance) -> None:
+    """Fields are counted at the first look."""
+    server.client.hset("job:1", mapping={"a": "1", "b": "2"})
+    server.client.hset("step:1", mapping={"a": "1", "b": "3"})
+    elements: Counter[str] = Counter()
+    with connect(server.url) as connection:
+        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), dry_run=True, settle=0.05):
+            if batch.tally.waiting > 0:
+                server.client.hset("step:1", "b", "2")
+            elements.update(batch.tally.elements)
+    assert elements == {"source": 2, "target": 2}
 
 
 def test_verbose_tells_about_each_key(server: Instance) -> None:

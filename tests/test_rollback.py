@@ -96,6 +96,15 @@ def test_a_rollback_again_finds_nothing_to_remove(server: Instance) -> None:
     assert (result.code, result.totals) == (0, {"found": 9, "missing": 9, "ignored": 0})
 
 
+def test_what_is_said_at_the_end_is_true_of_other_types_too(server: Instance) -> None:
+    """A target of a type that the rule does not concern is still there."""
+    for number, write in (("1", server.client.incr), ("2", lambda key: server.client.sadd(key, "x"))):
+        write(f"job:{number}")
+        server.client.copy(f"job:{number}", f"step:{number}")
+    out = rolled_back(server, "--map", "job:*=step:*", "--type", "string").out
+    assert "No source of its rule's type has a target any more" in out
+
+
 def test_what_lives_longer_than_its_source_is_kept(server: Instance) -> None:
     """However little; what is gone sooner, or with it, is not lost."""
     client = server.client

@@ -226,6 +226,30 @@ def test_a_write_under_way_is_not_reported(server: Instance) -> None:
     assert words == ["same"]
 
 
+def test_a_single_key_that_vanishes_between_the_looks_is_gone(server: Instance) -> None:
+    """As one of many would be: it was found."""
+    server.client.hset("job", "a", "1")
+    words: list[str] = []
+    with connect(server.url) as connection:
+        for batch in verify(connection, plan([("job", "step", "hash")]), settle=0.05):
+            if batch.tally.waiting > 0:
+                server.client.delete("job")
+            words += batch.tally.counts.elements()
+    assert words == ["gone"]
+
+
+def test_a_permission_that_goes_before_the_search_for_extra_targets_is_no_refusal(server: Instance) -> None:
+    """Both scripts are registered before the first key."""
+    fill(server.client, jobs=5)
+    with user(server, ["@all"], ["*"]) as url, connect(url) as connection:
+        server.client.execute_command("ACL", "SETUSER", "careful", "+@all")
+        words: list[str] = []
+        for batch in verify(connection, plan([("job:*", "step:*", "hash")]), settle=0.05, extra=True):
+            server.client.execute_command("ACL", "SETUSER", "careful", "-script")
+            words += batch.tally.counts.elements()
+    assert words == ["missing"] * 5
+
+
 def test_without_settling_there_is_one_look(server: Instance) -> None:
     """And nothing is waited for."""
     fill(server.client, jobs=5)
