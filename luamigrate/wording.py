@@ -184,7 +184,11 @@ def summary_lines(summary: Summary) -> list[str]:
     """Return the classic block, then by rule every word that is not zero."""
     totals = summary.totals
     rows = {"Total keys found": totals.found, **_classic_rows(summary), "Errors": totals.counts[Word.FAILED]}
-    lines = [_TITLE[summary.command][summary.dry_run]]
+    lines = [
+        "Summary of the first look: nothing is deleted yet"
+        if summary.asks
+        else _TITLE[summary.command][summary.dry_run]
+    ]
     lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
     lines += [f"  {rule}: {_rule_summary(rule, tally)}" for rule, tally in summary.by_rule.items()]
