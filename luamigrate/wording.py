@@ -154,7 +154,7 @@ def progress_line(scanned: float, found: int, seconds: float) -> str:
 
 def second_look(waiting: int) -> str:
     """Say why there is a pause."""
-    return f"{keys(waiting)} not clean at the first look; looking again, for a writer may have been between two writes"
+    return f"{_keys(waiting)} not clean at the first look; looking again, for a writer may have been between two writes"
 
 
 def second_look_result(tally: Tally) -> str:
@@ -232,14 +232,14 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     lines += _unmatched_lines(summary)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
-        lines.append(f"FAILED: {keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
+        lines.append(f"FAILED: {_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
     lines += _advice_lines(summary, report)
     if summary.dry_run and totals.found:
         lines += _prospect_lines(summary)
     elif summary.exit_code is Exit.OK and totals.found:
         lines.append(_success(summary))
     if summary.sample:
-        lines.append(f"A SAMPLE: at most the first {keys(summary.sample)} of each rule were looked at.")
+        lines.append(f"A SAMPLE: at most the first {_keys(summary.sample)} of each rule were looked at.")
     if totals.counts[Word.COPIED] + totals.counts[Word.FILLED]:
         lines.append(AFTER_CUT_OVER)
     if summary.command is Command.ROLLBACK and not summary.extra_sought:
@@ -282,7 +282,7 @@ def _prospect_lines(summary: Summary) -> list[str]:
     if summary.command is Command.ROLLBACK:
         would = [f"delete {_targets(counts[Word.SAME])}"] if counts[Word.SAME] else []
     else:
-        would = [f"copy {keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
+        would = [f"copy {_keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
         would += [f"fill {_targets(summary.totals.fillable)}"] if summary.totals.fillable else []
     if would:
         return [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
@@ -333,7 +333,7 @@ def _success(summary: Summary) -> str:
     return f"Every source{of_type} that {looked_at} has an equal target."
 
 
-def keys(count: int) -> str:
+def _keys(count: int) -> str:
     """Count keys."""
     return f"{count:,} key" + ("" if count == 1 else "s")
 
