@@ -50,7 +50,10 @@ end
 local function notes_on_sooner(kind, source, target)
   local notes = {}
   -- Twice, because the clock may have gone on just then.
-  if not (source_lasts(source, target) or source_lasts(source, target)) then
+  if
+    anything_expires('keys')
+    and not (source_lasts(source, target) or source_lasts(source, target))
+  then
     note_ttls(notes, source, target)
   end
   local fields = fields_that_do_not_last(kind, source, target)

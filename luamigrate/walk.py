@@ -128,7 +128,7 @@ class Walk:
                 tally.count(outcome.word, outcome.text)
             fillable = self._would_be_filled(outcome, look)
             tally.fillable += fillable
-            keys.append(replace(outcome, fillable=fillable))
+            keys.append(replace(outcome, fillable=True) if fillable else outcome)
         return Batch(pairs.rule, stage, tally, keys, scanned, call.seconds)
 
     def _would_be_filled(self, outcome: KeyOutcome, before: Look | None) -> bool:

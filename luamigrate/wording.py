@@ -118,7 +118,7 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
     tally = summary.by_rule[rule]
     if stage is Stage.EXTRA:
         return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
-    if not tally.found and not tally.ignored and not tally.waiting:
+    if not tally.seen:
         return _nothing(rule)
     counts = [f"{count:,} {_said(word, summary)}" for word, count in tally.words]
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
@@ -200,12 +200,10 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
     match summary.command:
         case Command.VERIFY:
             return {"Equal": counts[Word.SAME], "Not equal": totals.skipped - counts[Word.SAME] + counts[Word.MISSING]}
-        case Command.ROLLBACK if summary.dry_run:
-            done = {"Would be deleted": counts[Word.SAME], "Would be kept": counts[Word.KEPT]}
-            return done | {"No target": counts[Word.MISSING]}
         case Command.ROLLBACK:
-            done = {"Targets deleted": counts[Word.REMOVED], "Targets kept": counts[Word.KEPT]}
-            return done | {"No target": counts[Word.MISSING]}
+            how = "Would be" if summary.dry_run else "Targets"
+            deleted = counts[Word.SAME if summary.dry_run else Word.REMOVED]
+            return {f"{how} deleted": deleted, f"{how} kept": counts[Word.KEPT], "No target": counts[Word.MISSING]}
         case _ if summary.dry_run:
             rows = {"Would be copied": counts[Word.MISSING]}
             rows |= {"Would be filled": totals.fillable} if totals.fillable else {}

@@ -32,7 +32,10 @@ local function equal_at_a_glance(kind, source, target)
   if kind == 'hash' and not payload_tells(source) then
     return not anything_expires('fields') and fields_equal(source, target)
   end
-  if redis.call('DUMP', source) == redis.call('DUMP', target) then return true end
+  -- The target first: where there is none, the source need not be dumped.
+  local payload = redis.call('DUMP', target)
+  if not payload then return false end
+  if payload == redis.call('DUMP', source) then return true end
   if kind == 'hash' then readings_left = readings_left or 0 end
   return false
 end
@@ -45,18 +48,17 @@ end
 -- values in turn, see values.lua; and for a target that is partial and otherwise the same, expiries
 -- included, the list of the names it lacks.
 local function compare(kind, source, target, ignore_expiry, show_values)
-  if
-    equal_at_a_glance(kind, source, target)
-    and (ignore_expiry or not keys_expire_apart(source, target))
-  then
-    return 'same'
+  local equal = equal_at_a_glance(kind, source, target)
+  if equal and (ignore_expiry or not keys_expire_apart(source, target)) then return 'same' end
+  local word, notes, lacking = 'same', {}, nil
+  if not equal then
+    local target_kind = redis.call('TYPE', target).ok
+    if target_kind == 'none' then return 'missing' end
+    if target_kind ~= kind then
+      return 'differs', { 'source_type', kind, 'target_type', target_kind }
+    end
+    word, notes, lacking = compare_values(kind, source, target, show_values)
   end
-  local target_kind = redis.call('TYPE', target).ok
-  if target_kind == 'none' then return 'missing' end
-  if target_kind ~= kind then
-    return 'differs', { 'source_type', kind, 'target_type', target_kind }
-  end
-  local word, notes, lacking = compare_values(kind, source, target, show_values)
   local expire_apart = not ignore_expiry and note_expiries(notes, kind, source, target)
   if expire_apart and word == 'same' then word = 'expiry' end
   if word == 'same' then return word end

@@ -45,7 +45,9 @@ end
 
 -- Whether a hash and a target that may be anything hold the same.
 local function fields_equal(source, target)
-  local wanted, found = redis.call('HGETALL', source), redis.pcall('HGETALL', target)
+  local found = redis.pcall('HGETALL', target)
+  if #found == 0 then return false end
+  local wanted = redis.call('HGETALL', source)
   if #wanted ~= #found then return false end
   local value_of = {}
   for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
