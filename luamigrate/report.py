@@ -103,8 +103,8 @@ def fail(error: Error | str) -> None:
 def confirm(question: str) -> bool:
     """Ask on the terminal; anything but yes is no, Ctrl-C included."""
     console = _console(sys.stderr)
-    console.print(f"\n{question} [y/N] ", end="")
     try:
+        console.print(f"\n{question} [y/N] ", end="")
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         answer = ""
