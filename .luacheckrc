@@ -3,9 +3,10 @@ std = {
   read_globals = {
     'KEYS', 'ARGV',
     redis = { fields = { 'call', 'pcall', 'sha1hex' } },
-    math = { fields = { 'abs', 'min' } },
+    math = { fields = { 'abs', 'floor', 'max', 'min' } },
     table = { fields = { 'concat', 'sort' } },
-    'ipairs', 'pcall', 'error', 'tostring', 'type', 'unpack',
+    os = { fields = { 'clock' } },
+    '_G', 'ipairs', 'pcall', 'error', 'rawget', 'select', 'tonumber', 'tostring', 'type', 'unpack',
   },
 }
 max_line_length = 120

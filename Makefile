@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-LUA    := copy compare fill remove extra probe
+LUA    := copy compare fill remove extra probe stage contrast publish supply
 
 .PHONY: demo test check bench clean
 

@@ -1,21 +1,24 @@
 -- compare.lua: says how each target stands to its source. Reads only; runs under EVALSHA_RO.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ...
--- ARGV  1  the rule's type: hash, set, zset, list, string, stream or any
---       2  '1' to compare source and target, '0' to look only whether the target is there
---       3  '1' to take equal values with another expiry for the same
---       4  '1' to answer values too where they differ
---       5  what is to be filled: '' for nothing, 'sets' for hashes and sets, 'queues' for sorted
+-- ARGV  1  the time it may take, 2  the weight it may go through: see shared/pause.lua
+--       3  the rule's type: hash, set, zset, list, string, stream or any
+--       4  '1' to compare source and target, '0' to look only whether the target is there
+--       5  '1' to take equal values with another expiry for the same
+--       6  '1' to answer values too where they differ
+--       7  what is to be filled: '' for nothing, 'sets' for hashes and sets, 'queues' for sorted
 --          sets too
---       6  '1' to answer sizes too: in fields, members, items, entries, or bytes of a string
+--       8  '1' to answer sizes too: in fields, members, items, entries, or bytes of a string
 --
--- Answers one string per pair, in the order of KEYS (with ARGV 6 '1', the first three are
+-- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- microseconds taken; fewer answers where the time was spent), a string (with ARGV 8 '1', the first three are
 -- followed by the sizes of source and target):
 --   missing         there is no target
 --   same            the target equals the source, expiry included
---   exists          the target is there; not compared (only with ARGV 2 '0')
+--   exists          the target is there; not compared (only with ARGV 4 '0')
 --   gone            there is no source
 --   ignored <type>  the source is of this type, which is not the rule's
+--   big <type> <bytes>  source or target, which is this big, would take too long: not touched
 --   failed <text>   the server refused, in its own words; the other pairs are not affected
 -- or a list, of one of these words and what differs, name by name (see values.lua; where fill.lua
 -- could fill the target, also its digest):
@@ -27,9 +30,9 @@ include "shared/sources.lua"
 include "shared/same.lua"
 include "shared/lacking.lua"
 
-local wanted_type = ARGV[1]
-local validate, ignore_expiry, show_values = ARGV[2] == '1', ARGV[3] == '1', ARGV[4] == '1'
-local filling, sizes_wanted = ARGV[5], ARGV[6] == '1'
+local wanted_type = ARGV[3]
+local validate, ignore_expiry, show_values = ARGV[4] == '1', ARGV[5] == '1', ARGV[6] == '1'
+local filling, sizes_wanted = ARGV[7], ARGV[8] == '1'
 
 local SIZE = {
   hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', list = 'LLEN', string = 'STRLEN', stream = 'XLEN',

@@ -1,9 +1,11 @@
 -- extra.lua: finds targets that have no source of the rule's type. Reads only; runs under EVALSHA_RO.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ...
--- ARGV  1  the rule's type: hash, set, zset, list, string, stream or any
+-- ARGV  1  the time it may take, 2  the weight it may go through: see shared/pause.lua
+--       3  the rule's type: hash, set, zset, list, string, stream or any
 --
--- Answers one string per pair, in the order of KEYS:
+-- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- microseconds taken; fewer answers where the time was spent), a string:
 --   extra          the target is there, of the rule's type, and its source is not
 --   paired         not so: the source is there, or the target is not
 --   failed <text>  the server refused, in its own words; the other pairs are not affected
@@ -12,7 +14,7 @@
 include "shared/pairs.lua"
 include "shared/gone.lua"
 
-local wanted_type = ARGV[1]
+local wanted_type = ARGV[3]
 
 return answer_each_pair(function(source, target)
   local kind = redis.call('TYPE', target).ok

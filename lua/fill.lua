@@ -5,42 +5,30 @@
 -- and adds them if they are still the same. If they are not, that was a new first look.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ...
--- ARGV  1  the rule's type: hash, set, zset, list, string, stream or any
---       2  '1' to take equal values with another expiry for the same
---       3  '1' to answer values too where they differ
---       4  'sets' to fill hashes and sets, 'queues' to fill sorted sets too
---       5..  for each pair what its last look found: the digest, 'missing', or ''; absent in a
+-- ARGV  1  the time it may take, 2  the weight it may go through: see shared/pause.lua
+--       3  the rule's type: hash, set, zset, list, string, stream or any
+--       4  '1' to take equal values with another expiry for the same
+--       5  '1' to answer values too where they differ
+--       6  'sets' to fill hashes and sets, 'queues' to fill sorted sets too
+--       7..  for each pair what its last look found: the digest, 'missing', or ''; absent in a
 --          first look
 --
 -- Answers as copy.lua does with validation, and for each pair further
 --   filled   the target was partial; what it lacked was added, nothing else was changed, and it now
 --            equals the source
 --   partial  with the digest, if it could be filled: a target whose expiry, or that of a field,
---            is another is not touched (but with ARGV 2 '1')
+--            is another is not touched (but with ARGV 4 '1')
 --
--- Writes: COPY without REPLACE; HSETNX with HPEXPIREAT for fields that expire, SADD, ZADD NX.
+-- Writes: COPY without REPLACE, and what shared/adding.lua does.
 
 include "shared/sources.lua"
 include "shared/fresh.lua"
 include "shared/lacking.lua"
+include "shared/adding.lua"
 
-local wanted_type, ignore_expiry, show_values, filling = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[4]
+local wanted_type, ignore_expiry, show_values, filling = ARGV[3], ARGV[4] == '1', ARGV[5] == '1', ARGV[6]
 
-local looked = last_looks(5)
-
-local ADD = {
-  hash = function(source, target, name)
-    redis.call('HSETNX', target, name, redis.call('HGET', source, name))
-    if anything_expires('fields') then
-      local at = redis.call('HPEXPIRETIME', source, 'FIELDS', 1, name)[1]
-      if at > 0 then redis.call('HPEXPIREAT', target, at, 'FIELDS', 1, name) end
-    end
-  end,
-  set = function(_, target, name) redis.call('SADD', target, name) end,
-  zset = function(source, target, name)
-    redis.call('ZADD', target, 'NX', redis.call('ZSCORE', source, name), name)
-  end,
-}
+local looked = last_looks(7)
 
 return answer_each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking =
@@ -52,6 +40,6 @@ return answer_each_source(wanted_type, function(kind, source, target)
     return answer(word, notes)
   end
   for _, name in ipairs(lacking) do ADD[kind](source, target, name) end
-  word = compare(kind, source, target, ignore_expiry, show_values)
+  word = compare_present(kind, source, target, ignore_expiry, show_values)
   return word == 'same' and 'filled' or 'failed the filled target is not the same: ' .. word
 end)

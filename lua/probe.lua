@@ -14,15 +14,26 @@ local ABSENT = ARGV[1]
 
 -- COPY onto itself is an error that is raised after permissions are looked at and before anything
 -- is written.
+-- RENAMENX likewise fails for want of a source.
 local ARGUMENTS = {
   COPY = { ABSENT, ABSENT },
+  GETRANGE = { ABSENT, 0, 0 },
   HGET = { ABSENT, '' },
+  HMGET = { ABSENT, '' },
   HPEXPIREAT = { ABSENT, 1, 'FIELDS', 1, '' },
   HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
+  HSCAN = { ABSENT, 0 },
   LRANGE = { ABSENT, 0, 0 },
+  MEMORY = { 'USAGE', ABSENT },
   OBJECT = { 'ENCODING', ABSENT },
+  PEXPIRE = { ABSENT, 1 },
+  PEXPIREAT = { ABSENT, 1 },
+  RENAMENX = { ABSENT, ABSENT },
+  SMISMEMBER = { ABSENT, '' },
+  SSCAN = { ABSENT, 0 },
   XINFO = { 'STREAM', ABSENT, 'FULL' },
   ZADD = { ABSENT, 'XX', 1, '' },
+  ZMSCORE = { ABSENT, '' },
   ZRANGE = { ABSENT, 0, 0 },
   ZSCORE = { ABSENT, '' },
 }

@@ -1,32 +1,32 @@
 -- remove.lua: deletes each target that equals its source, so that nothing is lost with it.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ...
--- ARGV  1  the rule's type: hash, set, zset, list, string, stream or any
---       2  '1' to delete, '0' to answer only what would be
---       3  '1' to answer values too where they differ
+-- ARGV  1  the time it may take, 2  the weight it may go through: see shared/pause.lua
+--       3  the rule's type: hash, set, zset, list, string, stream or any
+--       4  '1' to delete, '0' to answer only what would be
+--       5  '1' to answer values too where they differ
 --
--- Answers one string per pair, in the order of KEYS:
+-- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- microseconds taken; fewer answers where the time was spent), a string:
 --   removed         the target equalled its source, which lives at least as long, and is deleted
---   same            the same, but it is not deleted (only with ARGV 2 '0')
+--   same            the same, but it is not deleted (only with ARGV 4 '0')
 --   missing         there is no target
 --   gone            there is no source, so no target of it is deleted
 --   ignored <type>  the source is of this type, which is not the rule's
+--   big <type> <bytes>  source or target, which is this big, would take too long: not touched
 --   failed <text>   the server refused, in its own words; the other pairs are not affected
 -- or a list of the word kept and what differs, name by name (see values.lua), with the reason:
 --   expiry          equal in value, but the source or a field of it expires sooner
 --   partial         the target lacks some of the source
 --   differs         the target contradicts the source or has another type
 --
--- Writes: UNLINK of targets, nothing else; with ARGV 2 '0' nothing, and runs under EVALSHA_RO.
+-- Writes: UNLINK of targets, nothing else; with ARGV 4 '0' nothing, and runs under EVALSHA_RO.
 
 include "shared/sources.lua"
 include "shared/same.lua"
+include "shared/lasts.lua"
 
-local wanted_type, delete, show_values = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
-
--- Whether what expires at a is there at least until b; both below zero for never, zero for a moment
--- that has passed while the script ran.
-local function lasts(a, b) return a < 0 or (b >= 0 and a > 0 and a >= b) end
+local wanted_type, delete, show_values = ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
 
 -- The target first: a clock that goes on between the two readings makes the source look too
 -- short-lived, never too long-lived.

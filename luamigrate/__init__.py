@@ -1,8 +1,9 @@
 """luamigrate gives Redis keys new names by copying them inside the server."""
 
-from luamigrate.errors import Error, Exit, Refused, UsageError, printable
-from luamigrate.migrate import migrate, rollback, verify
+from luamigrate.errors import Error, Exit, Refused, Stopped, UsageError, printable
+from luamigrate.migrate import Operator, migrate, rollback, verify
 from luamigrate.outcome import Batch, Command, KeyOutcome, Reason, Stage, Summary, Tally, Word
+from luamigrate.pace import Limits
 from luamigrate.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
 from luamigrate.servers import Server, connect
 
@@ -15,6 +16,8 @@ __all__ = [
     "Error",
     "Exit",
     "KeyOutcome",
+    "Limits",
+    "Operator",
     "Pattern",
     "Plan",
     "Reason",
@@ -22,6 +25,7 @@ __all__ = [
     "Rule",
     "Server",
     "Stage",
+    "Stopped",
     "Summary",
     "Tally",
     "UsageError",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from luamigrate.errors import Error, printable
 from luamigrate.outcome import KeyOutcome, Note, Tally, Word
@@ -12,42 +14,103 @@ from luamigrate.scripts import Answer
 _PAIRED = b"paired"
 """What extra.lua answers for a target about which there is nothing to say."""
 
+_BIG = b"big "
+"""What any script answers for a pair that is too big for it: with type and bytes."""
 
-def read(
-    pairs: Pairs, answers: list[Answer], unclean: frozenset[Word], *, every_key: bool, first: bool
-) -> tuple[Tally, list[KeyOutcome]]:
-    """Return the counts of the clean pairs, and an outcome, not counted yet, for each of the others.
+_FAILED = b"failed "
 
-    With `every_key` there is an outcome for each of the clean ones too. Only the `first` look at a
-    pair is measured. Raises Error where the answers are none.
+_NO_WRITES = re.compile(r"\b(READONLY|MISCONF|NOREPLICAS)\b")
+
+
+@dataclass
+class Reading:
+    """What came of some pairs."""
+
+    answered: int
+    """How many of them, from the first on."""
+    tally: Tally = field(default_factory=Tally)
+    """Counts of the clean ones."""
+    outcomes: list[KeyOutcome] = field(default_factory=list)
+    """What came of the others, not counted yet; with `every_key` of the clean ones too."""
+    big: list[tuple[int, str, int]] = field(default_factory=list)
+    """Pairs that have to be taken apart: index, type, bytes."""
+    refused: list[int] = field(default_factory=list)
+    """Pairs that the server refused, as it would any other at present: indexes."""
+    refusal: str = ""
+    """Its words."""
+
+
+def read(pairs: Pairs, answers: list[Answer], unclean: frozenset[Word], *, every_key: bool, first: bool) -> Reading:
+    """Read what was answered for the first pairs, or for all.
+
+    Only the `first` look at a pair is measured. Raises Error where the answers are none.
     """
-    if len(answers) != len(pairs.sources):
-        raise Error(f"the script answered for {len(answers)} of {len(pairs.sources)} keys")
-    tally = Tally()
-    single = set()
+    if not 1 <= len(answers) <= len(pairs):
+        raise Error(f"the script answered for {len(answers)} of {len(pairs)} keys")
+    reading = Reading(len(answers))
     # A batch holds few different answers; those with notes are lists, each of its own.
     words = [answer for answer in answers if isinstance(answer, bytes)]
-    for answer, times in Counter(words).items():
-        if answer == _PAIRED:
-            continue
-        word, text = _parse(answer)
-        sizes = _sizes(word, text)
-        if word is Word.GONE and first and not pairs.rule.source.has_star:
-            continue  # Nothing was found here: the name comes from the rule.
-        if word not in unclean:
-            tally.count(word, text, times)
-            if first:
-                tally.measure(sizes, times)
-        if every_key or word in unclean:
-            single.add(answer)
-    if not single and len(words) == len(answers):
-        return tally, []
-    outcomes = [
-        _outcome(source, target, answer, unclean)
-        for source, target, answer in zip(pairs.sources, pairs.targets, answers, strict=True)
-        if isinstance(answer, list) or answer in single
-    ]
-    return tally, outcomes
+    single = {
+        answer
+        for answer, times in Counter(words).items()
+        if not _is_counted(reading.tally, answer, times, unclean, first=first, has_star=pairs.rule.source.has_star)
+        or (every_key and answer != _PAIRED)
+    }
+    if single or len(words) < len(answers):
+        for index, answer in enumerate(answers):
+            if isinstance(answer, list) or answer in single:
+                _read_one(reading, pairs, index, answer, unclean)
+    return reading
+
+
+def one(outcome: KeyOutcome, unclean: frozenset[Word], *, every_key: bool) -> Reading:
+    """Read what came of a pair that no script has answered for alone."""
+    reading, clean = Reading(1), outcome.word not in unclean
+    if clean:
+        reading.tally.count(outcome.word, outcome.text)
+        reading.tally.measure(outcome.sizes)
+    if every_key or not clean:
+        reading.outcomes.append(replace(outcome, clean=clean))
+    return reading
+
+
+def takes_no_writes(words: str) -> bool:
+    """Tell whether the server answers this for every key at present."""
+    return _NO_WRITES.search(words) is not None
+
+
+def _is_refusal(answer: bytes) -> bool:
+    return answer.startswith(_FAILED) and takes_no_writes(printable(answer))
+
+
+def _is_counted(
+    tally: Tally, answer: bytes, times: int, unclean: frozenset[Word], *, first: bool, has_star: bool
+) -> bool:
+    """Count an answer, unless each pair that has it needs an outcome of its own."""
+    if answer == _PAIRED:
+        return True
+    if answer.startswith(_BIG) or _is_refusal(answer):
+        return False
+    outcome = _outcome(b"", b"", answer, unclean)
+    if outcome.word is Word.GONE and first and not has_star:
+        return True  # Nothing was found here: the name comes from the rule.
+    if outcome.clean:
+        tally.count(outcome.word, outcome.text, times)
+        tally.measure(outcome.sizes if first else None, times)
+    return outcome.clean
+
+
+def _read_one(reading: Reading, pairs: Pairs, index: int, answer: Answer, unclean: frozenset[Word]) -> None:
+    if isinstance(answer, bytes) and answer.startswith(_BIG):
+        kind, _, size = printable(answer.removeprefix(_BIG)).partition(" ")
+        if not size.isdecimal():
+            raise Error(f"the script answered '{printable(answer)}', which has no size")
+        reading.big.append((index, kind, int(size)))
+    elif isinstance(answer, bytes) and _is_refusal(answer):
+        reading.refused.append(index)
+        reading.refusal = printable(answer.removeprefix(_FAILED))
+    else:
+        reading.outcomes.append(_outcome(pairs.sources[index], pairs.targets[index], answer, unclean))
 
 
 def _parse(answer: bytes) -> tuple[Word, str]:

@@ -1,136 +1,200 @@
-"""What is looked at before the first write; each check is named in what it says."""
+"""What is looked at before the first write: each check has a name, says what it found and what to do."""
 
 from __future__ import annotations
 
-import secrets
-from contextlib import suppress
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 
-from luamigrate import scripts, servers
-from luamigrate.errors import Refused
-from luamigrate.outcome import Command
-from luamigrate.rules import ANY, RESERVED, Pattern, Plan
-from luamigrate.servers import Identity, Server
+from luamigrate import permissions, sample
+from luamigrate.errors import Error, Refused
+from luamigrate.guards import FULL
+from luamigrate.outcome import Command, Finding, Verdict
+from luamigrate.rules import Plan
+from luamigrate.sample import Sample
+from luamigrate.servers import Server, read_info
 
-# What the scripts call, by the type of the rule. Where a server does not have an OPTIONAL command,
-# the scripts do without.
-ALWAYS = ("TYPE", "PTTL")
-PAYLOAD = ("DUMP", "OBJECT")
-READING = {
-    "hash": (*PAYLOAD, "HGETALL", "HKEYS", "HGET", "HPEXPIRETIME"),
-    "zset": (*PAYLOAD, "ZRANGE", "ZSCORE"),
-    "set": ("SDIFF",),
-    "list": (*PAYLOAD, "LRANGE"),
-    "string": ("GET",),
-    "stream": (*PAYLOAD, "XINFO"),
-}
-SIZING = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "string": "STRLEN", "stream": "XLEN"}
-WRITING = {Command.RUN: ("COPY",), Command.VERIFY: (), Command.ROLLBACK: ("UNLINK",)}
-# HSETNX and SADD cannot be asked about without writing: where they are denied, the key says so.
-FILLING = {"hash": ("HPEXPIREAT",), "zset": ("ZADD",)}
-OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT"))
-
-
-def refuse_unless_ready(
-    server: Server, plan: Plan, command: Command, *, dry_run: bool = False, fills: bool = False, extra: bool = False
-) -> None:
-    """Raise Refused where this command could not work here with this plan. Writes nothing.
-
-    A dry run asks for what the real one will need, and says the same about it.
-    """
-    reads_only = command is Command.VERIFY
-    _check_role(server.identity, reads_only=reads_only)
-    scripts.register(server, "probe")
-    commands = _commands(plan, command, dry_run=dry_run, fills=fills)
-    _check_commands(server, plan, commands, reads_only=reads_only)
-    if dry_run or extra:
-        scripts.probe(server, (), _absent(b""), (), reads_only=True)
-    _check_keys(server, plan, reads_only=reads_only)
-
-
-def warnings(server: Server, command: Command) -> list[str]:
-    """Return what an operator should know before the command, though it does not forbid it."""
-    if command is Command.VERIFY:
-        return [_REPLICA_WARNING] if server.identity.role != "master" else []
-    return _warnings_of_eviction(server) if command is Command.RUN else []
-
-
-_REPLICA_WARNING = (
-    "this is a REPLICA: what is compared is what has reached it, which may be older than its primary, and a key that "
-    "has expired is gone only once the primary says so."
+NAMES = (
+    *("role", "permissions", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked", "targets"),
+    "replicas",
 )
+"""Of checks and guards: what --ignore-check takes. `replicas` is a guard only."""
+
+WAITED_ON = ("list", "zset", "stream")
+"""Types on whose names a client may wait until there is something."""
+
+_WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
 
 
-def _warnings_of_eviction(server: Server) -> list[str]:
-    memory = servers.read_info(server, "memory")
-    limit, policy = int(memory.get("maxmemory", 0)), memory.get("maxmemory_policy", "noeviction")
-    if not limit or policy == "noeviction":
-        return []
-    full = int(memory.get("used_memory", 0)) / limit
-    text = (
-        f"this server evicts keys when it is full ({policy}, {full:.0%} of maxmemory used): copies could push out "
-        "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile."
-    )
-    return [text]
+def look(
+    server: Server,
+    plan: Plan,
+    command: Command,
+    *,
+    dry_run: bool = False,
+    fills: bool = False,
+    extra: bool = False,
+    ignored: frozenset[str] = frozenset(),
+) -> list[Finding]:
+    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all."""
+    findings = [_role(server, command)]
+    if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
+        findings += _permissions(server, plan, command, dry_run=dry_run, fills=fills, extra=extra)
+        may_read = all(finding.verdict is not Verdict.REFUSED for finding in findings[1:])
+        if command is Command.RUN and may_read:
+            findings += _of_the_data(server, plan)
+    return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
 
 
-def _check_role(identity: Identity, *, reads_only: bool) -> None:
-    if identity.mode == "sentinel":
-        raise Refused("role: this is a Sentinel, not a data server: give the address of the primary")
-    if identity.mode == "cluster":
-        raise Refused("role: this is a node of a cluster, where luamigrate cannot work yet")
-    if identity.role != "master" and not reads_only:
-        raise Refused(
-            "role: this is a replica, and what is written here would be lost: give the address of the primary"
-        )
-
-
-def _commands(plan: Plan, command: Command, *, dry_run: bool, fills: bool) -> list[str]:
-    """Return what the scripts will call."""
-    types = dict.fromkeys(rule.type for rule in plan)
-    kinds = [kind for kind in READING if kind in types or ANY in types]
-    commands = [*ALWAYS, *WRITING[command], *(name for kind in kinds for name in READING[kind])]
-    if dry_run and command is Command.RUN:
-        commands += [SIZING[kind] for kind in kinds]
-    if fills:
-        commands += [name for kind in kinds for name in FILLING.get(kind, ())]
-    return list(dict.fromkeys(commands))
-
-
-def _check_commands(server: Server, plan: Plan, commands: list[str], *, reads_only: bool) -> None:
-    if any(rule.source.has_star for rule in plan):
-        server.call("SCAN", "0", "COUNT", "1").answer()
-    answers = scripts.probe(server, (), _absent(b""), commands, reads_only=reads_only)
-    denied = [command for command in commands if answers[command] == "denied"]
-    if denied:
-        raise Refused(f"permissions: this user may not call {' '.join(denied)}; grant it (ACL SETUSER)")
-    refused = next((text for text in answers.values() if text.startswith("refused ")), "")
+def refuse(findings: list[Finding]) -> None:
+    """Raise Refused, with a line for each, where findings say so."""
+    refused = [str(finding) for finding in findings if finding.verdict is Verdict.REFUSED]
     if refused:
-        raise Refused(f"writes: the server takes none: {refused.removeprefix('refused ')}")
-    unknown = [command for command in commands if answers[command] == "unknown" and command not in OPTIONAL]
-    if unknown:
-        raise Refused(
-            f"version: this server has no {' '.join(unknown)}; luamigrate needs Redis 6.2 or later, or Valkey"
+        raise Refused("\n".join(refused))
+
+
+def warnings(findings: list[Finding]) -> tuple[str, ...]:
+    """Return the lines of those that warn."""
+    return tuple(str(finding) for finding in findings if finding.verdict is Verdict.WARNING)
+
+
+def _overridden(finding: Finding) -> Finding:
+    if finding.verdict is not Verdict.REFUSED:
+        return finding
+    return replace(finding, verdict=Verdict.WARNING, text=f"{finding.text} (ignored, as --ignore-check says)")
+
+
+def _role(server: Server, command: Command) -> Finding:
+    who = server.identity
+    if who.mode == "sentinel":
+        raise Refused("role: this is a Sentinel, not a data server: give the address of the primary")
+    if who.mode == "cluster":
+        raise Refused("role: this is a node of a cluster, where luamigrate cannot work yet")
+    if who.role == "master":
+        return Finding("role", Verdict.OK, "a primary")
+    if command is Command.VERIFY:
+        return Finding(
+            "role",
+            Verdict.WARNING,
+            "this is a REPLICA: what is compared is what has reached it, which may be older than its primary, and a "
+            "key that has expired is gone only once the primary says so.",
         )
+    text = "this is a replica, and what is written here would be lost: give the address of the primary"
+    return Finding("role", Verdict.REFUSED, text)
 
 
-def _check_keys(server: Server, plan: Plan, *, reads_only: bool) -> None:
-    patterns = [pattern for rule in plan for pattern in (rule.source, rule.target)]
-    with suppress(Refused):
-        scripts.probe(server, [_example(pattern) for pattern in patterns], _absent(b""), (), reads_only=reads_only)
+def _permissions(
+    server: Server, plan: Plan, command: Command, *, dry_run: bool, fills: bool, extra: bool
+) -> Iterator[Finding]:
+    try:
+        permissions.refuse_unless_permitted(server, plan, command, dry_run=dry_run, fills=fills, extra=extra)
+    except Refused as refusal:
+        name, _, text = str(refusal).partition(": ")
+        yield Finding(name, Verdict.REFUSED, text)
         return
-    touch = "read" if reads_only else "read and write"
-    for pattern in patterns:
-        try:
-            scripts.probe(server, [_example(pattern)], _absent(b""), (), reads_only=reads_only)
-        except Refused as refusal:
-            text = f"permissions: this user may not {touch} {pattern}; grant it (ACL SETUSER)"
-            raise Refused(text) from refusal
+    yield Finding("permissions", Verdict.OK, "what is needed may be called, on the rules' keys")
+    who = server.identity
+    yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
+    yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
+    try:
+        permissions.refuse_unless_big_keys_permitted(server, plan, command)
+    except Refused as refusal:
+        text = f"keys too big for one script would fail (noperm): {str(refusal).partition(': ')[2]}"
+        yield Finding("big-keys", Verdict.WARNING, text)
+    else:
+        yield Finding("big-keys", Verdict.OK, "can be taken apart")
 
 
-def _example(pattern: Pattern) -> bytes:
-    """Return a name that matches; the scripts are given it, but do not touch it."""
-    return pattern.prefix if pattern.suffix is None else _absent(pattern.prefix) + pattern.suffix
+def _of_the_data(server: Server, plan: Plan) -> Iterator[Finding]:
+    try:
+        taken = sample.take(server, plan)
+    except Refused as refusal:
+        text = f"not looked at, nor eviction, blocked, targets: {refusal}"
+        yield Finding("memory", Verdict.WARNING, text)
+        return
+    yield _memory(server, taken)
+    yield _saves(server)
+    yield _blocked(server, taken)
+    yield Finding("targets", Verdict.OK, f"{taken.present:,} of {len(taken.keys):,} sources sampled have one already")
 
 
-def _absent(prefix: bytes) -> bytes:
-    return prefix + RESERVED + b"probe:" + secrets.token_hex(8).encode()
+def _memory(server: Server, taken: Sample) -> Finding:
+    need = f"the copies need about {_bytes(taken.need)}, by a sample"
+    memory = read_info(server, "memory")
+    if not memory:
+        text = f"{need}; this user may not ask how much there is (INFO): see to it yourself"
+        return Finding("memory", Verdict.WARNING, text)
+    used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if limit and used + taken.need > FULL * limit:
+        there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
+        if policy != "noeviction":
+            text = (
+                f"{need}, {there}, and this server evicts keys when it is full ({policy}): copies could push out "
+                "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile"
+            )
+            return Finding("eviction", Verdict.REFUSED, text)
+        return Finding("memory", Verdict.REFUSED, f"{need}, and {there}: raise maxmemory, or take fewer rules at once")
+    machine, resident = int(memory.get("total_system_memory", 0)), int(memory.get("used_memory_rss", 0))
+    if machine and resident + taken.need > FULL * machine:
+        there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
+        return Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more, or take fewer rules at once")
+    room = f"{_bytes(limit - used)} of maxmemory are free" if limit else "there is no maxmemory"
+    return Finding("memory", Verdict.OK, f"{need}; {room}")
+
+
+def _saves(server: Server) -> Finding:
+    facts = read_info(server, "persistence")
+    if not facts:
+        return Finding("saves", Verdict.WARNING, "this user may not ask whether they succeed (INFO)")
+    failing = [
+        name.removesuffix("_status").replace("_", " ")
+        for name in ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
+        if facts.get(name, "ok") != "ok"
+    ]
+    if failing:
+        text = f"the {', '.join(failing)} failed: what is copied might not outlive a restart. Mend that first"
+        return Finding("saves", Verdict.REFUSED, text)
+    return Finding("saves", Verdict.OK, "the last ones did not fail")
+
+
+def _blocked(server: Server, taken: Sample) -> Finding:
+    names = [rule.target for rule in taken.would_create(WAITED_ON)]
+    if not names:
+        return Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
+    wanted = ", ".join(map(str, names))
+    try:
+        database = _field(server.call("CLIENT", "INFO").answer(), "db")
+        clients = server.call("CLIENT", "LIST").answer()
+    except Error:
+        text = f"this user may not ask whether clients wait (CLIENT LIST): see that none waits on {wanted}"
+        return Finding("blocked", Verdict.WARNING, text)
+    waiting = [
+        f"{_field(line, 'name') or 'unnamed'} at {_field(line, 'addr')} in {_field(line, 'cmd').upper()}"
+        for line in clients.splitlines()
+        if "b" in _field(line, "flags")
+        and _field(line, "db") == database
+        and _WAITING_COMMANDS.match(_field(line, "cmd"))
+    ]
+    if not waiting:
+        return Finding("blocked", Verdict.OK, f"no client waits in this database while {wanted} would be created")
+    shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")  # noqa: PLR2004
+    text = (
+        f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
+        "would be handed what is copied there, and a job would run twice. Stop them, or make sure that none does, "
+        "then --ignore-check blocked"
+    )
+    return Finding("blocked", Verdict.REFUSED, text)
+
+
+def _field(line: bytes, name: str) -> str:
+    match = re.search(rf"(?:^| ){name}=(\S*)".encode(), line)
+    return match[1].decode("utf-8", "replace") if match else ""
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
-from luamigrate import __version__, checks, demo, documents, options, report, rules, wording
-from luamigrate.errors import Error, Exit, UsageError, printable
-from luamigrate.migrate import SETTLE_SECONDS, migrate, rollback, verify
+from luamigrate import __version__, checks, demo, documents, options, report, settings, wording
+from luamigrate.errors import Error, Exit, UsageError
+from luamigrate.migrate import SETTLE_SECONDS, Operator, migrate, rollback, verify
 from luamigrate.options import OnExisting
 from luamigrate.outcome import Batch, Command, Summary, Word
-from luamigrate.servers import Server, connect, read_database_sizes, redacted
+from luamigrate.pace import Limits
+from luamigrate.servers import Server, connect, read_database_sizes
+from luamigrate.settings import StrictCommand
 from luamigrate.signals import Interruption
 
 DEFAULT_URL = "redis://localhost:6379"
+DEFAULTS = Limits()
 
 app = typer.Typer(
     name="luamigrate",
@@ -29,23 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class _StrictCommand(TyperCommand):
-    """Takes no blank or odd value from the environment for an unset one."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        for option in self.params:
-            name = option.envvar
-            text = os.environ.get(name) if isinstance(name, str) else None
-            if text is None or _source(ctx, option.name) == "COMMANDLINE":
-                continue
-            if not text.strip():
-                raise UsageError(f"{name} is set but blank: give it a value or unset it")
-            if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
-                raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
-        return rest
 
 
 def main() -> None:
@@ -83,12 +67,11 @@ def _start(
         raise typer.Exit(Exit.USAGE)
 
 
-@app.command(cls=_StrictCommand)
+@app.command(cls=StrictCommand)
 def run(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
     dry_run: options.DryRun = False,
-    batch_size: options.BatchSize = 100,
     validate: options.Validate = True,
     maps: options.Maps = None,
     kind: options.Kind = None,
@@ -98,6 +81,14 @@ def run(
     settle: options.Settle = SETTLE_SECONDS,
     ignore_expiry: options.IgnoreExpiry = False,
     allow_empty: options.AllowEmpty = False,
+    batch_size: options.BatchSize = DEFAULTS.batch_size,
+    max_pause: options.MaxPause = DEFAULTS.max_pause,
+    max_rate: options.MaxRate = None,
+    max_lag: options.MaxLag = None,
+    wait_replicas: options.WaitReplicas = DEFAULTS.wait_replicas,
+    allow_long_pause: options.AllowLongPause = DEFAULTS.allow_long_pause,
+    patience: options.Patience = DEFAULTS.patience,
+    ignore_check: options.IgnoreCheck = None,
     json: options.Json = False,
     report_file: options.Report = None,
     report_all: options.ReportAll = False,
@@ -112,19 +103,18 @@ def run(
     """
     fills = on_existing is OnExisting.FILL
     if fills and not validate:
-        named = _origin(ctx, "validate").replace("--validate", "--no-validate")
+        named = settings.origin(ctx, "validate").replace("--validate", "--no-validate")
         raise UsageError(f"--on-existing fill always compares: it excludes {named}")
     if fill_queues and not fills:
         raise UsageError("--fill-queues belongs to --on-existing fill")
     summary = Summary(
-        _plan(ctx), Command.RUN, dry_run=dry_run, validated=validate, allow_empty=allow_empty, fills=fills
+        settings.plan(ctx), Command.RUN, dry_run=dry_run, validated=validate, allow_empty=allow_empty, fills=fills
     )
     if fills and not settle:
         summary.warnings.append(wording.FILLS_AT_ONCE)
     work = partial(
         migrate,
         dry_run=dry_run,
-        batch_size=batch_size,
         validate=validate,
         on_existing="fill" if fills else "skip",
         fill_queues=fill_queues,
@@ -134,11 +124,10 @@ def run(
     return _carry_out(ctx, summary, work, _open_report(ctx))
 
 
-@app.command("verify", cls=_StrictCommand)
+@app.command("verify", cls=StrictCommand)
 def run_verify(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
-    batch_size: options.BatchSize = 100,
     maps: options.Maps = None,
     kind: options.Kind = None,
     plan_file: options.PlanFile = None,
@@ -147,6 +136,12 @@ def run_verify(
     settle: options.Settle = SETTLE_SECONDS,
     ignore_expiry: options.IgnoreExpiry = False,
     allow_empty: options.AllowEmpty = False,
+    batch_size: options.BatchSize = DEFAULTS.batch_size,
+    max_pause: options.MaxPause = DEFAULTS.max_pause,
+    max_rate: options.MaxRate = None,
+    allow_long_pause: options.AllowLongPause = DEFAULTS.allow_long_pause,
+    patience: options.Patience = DEFAULTS.patience,
+    ignore_check: options.IgnoreCheck = None,
     json: options.Json = False,
     report_file: options.Report = None,
     report_all: options.ReportAll = False,
@@ -158,19 +153,16 @@ def run_verify(
 
     A replica will do. The rules are those of run.
     """
-    summary = Summary(_plan(ctx), Command.VERIFY, allow_empty=allow_empty, sample=sample, extra_sought=extra)
-    work = partial(
-        verify, batch_size=batch_size, settle=settle, ignore_expiry=ignore_expiry, sample=sample, extra=extra
-    )
+    summary = Summary(settings.plan(ctx), Command.VERIFY, allow_empty=allow_empty, sample=sample, extra_sought=extra)
+    work = partial(verify, settle=settle, ignore_expiry=ignore_expiry, sample=sample, extra=extra)
     return _carry_out(ctx, summary, work, _open_report(ctx))
 
 
-@app.command("rollback", cls=_StrictCommand)
+@app.command("rollback", cls=StrictCommand)
 def run_rollback(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
     dry_run: options.DryRun = False,
-    batch_size: options.BatchSize = 100,
     maps: options.Maps = None,
     kind: options.Kind = None,
     plan_file: options.PlanFile = None,
@@ -178,6 +170,14 @@ def run_rollback(
     settle: options.Settle = SETTLE_SECONDS,
     allow_empty: options.AllowEmpty = False,
     yes: options.Yes = False,
+    batch_size: options.BatchSize = DEFAULTS.batch_size,
+    max_pause: options.MaxPause = DEFAULTS.max_pause,
+    max_rate: options.MaxRate = None,
+    max_lag: options.MaxLag = None,
+    wait_replicas: options.WaitReplicas = DEFAULTS.wait_replicas,
+    allow_long_pause: options.AllowLongPause = DEFAULTS.allow_long_pause,
+    patience: options.Patience = DEFAULTS.patience,
+    ignore_check: options.IgnoreCheck = None,
     json: options.Json = False,
     report_file: options.Report = None,
     report_all: options.ReportAll = False,
@@ -194,8 +194,8 @@ def run_rollback(
         raise UsageError(
             "rollback deletes keys and asks before it does: without a terminal it needs --yes (or --dry-run)"
         )
-    plan, key_report = _plan(ctx), _open_report(ctx)
-    work = partial(rollback, batch_size=batch_size, settle=settle, extra=extra)
+    plan, key_report = settings.plan(ctx), _open_report(ctx)
+    work = partial(rollback, settle=settle, extra=extra)
     if not (yes or dry_run):
         first = Summary(plan, Command.ROLLBACK, dry_run=True, asks=True, allow_empty=allow_empty, extra_sought=extra)
         with Interruption() as interruption:
@@ -223,6 +223,7 @@ def _agreed(first: Summary, server: Server | None) -> bool:
 def _open_report(ctx: typer.Context) -> report.KeyReport | None:
     """Open the report file before anything is done, so that what cannot be written is known by then."""
     path, every_key = ctx.params["report_file"], ctx.params["report_all"]
+    settings.ignored_checks(ctx)
     if ctx.params["quiet"] and ctx.params["verbose"]:
         raise UsageError("--quiet and --verbose contradict each other")
     for name in ("report_all", "show_values"):
@@ -266,9 +267,15 @@ def _perform(
     chosen = ctx.params
     narrator = report.Narrator(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
     if introduce:
-        narrator.begin(_configuration(ctx, summary.plan))
-    every_key = chosen["verbose"] or chosen["report_all"]
-    work = partial(work, show_values=chosen["show_values"], every_key=every_key)
+        narrator.begin(settings.configuration(ctx, summary.plan))
+    interruption.status = partial(wording.status, summary)
+    work = partial(
+        work,
+        limits=settings.limits(ctx),
+        ignored_checks=settings.ignored_checks(ctx),
+        show_values=chosen["show_values"],
+        every_key=chosen["verbose"] or chosen["report_all"],
+    )
     return _work(chosen["url"], summary, work, narrator, key_report, interruption)
 
 
@@ -288,13 +295,13 @@ def _work(
     def stop() -> bool:
         return interruption() or bool(key_report and key_report.problem)
 
+    operator = Operator(stop=stop, held=lambda: interruption.held, tell=narrator.waiting)
     try:
         with connect(url) as server:
             narrator.connected(server)
-            summary.warnings += checks.warnings(server, summary.command)
             narrator.warn(summary.warnings)
             interruption.patient = True
-            for batch in work(server, summary.plan, stop=stop):
+            for batch in work(server, summary.plan, operator=operator):
                 summary.add(batch)
                 narrator.batch(batch)
                 if key_report:
@@ -318,49 +325,39 @@ def _work(
     return server
 
 
-def _plan(ctx: typer.Context) -> rules.Plan:
-    maps, kind, plan_file = (ctx.params[name] for name in ("maps", "kind", "plan_file"))
-    if maps and plan_file and _source(ctx, "plan_file") == "COMMANDLINE":
-        raise UsageError("--map and --plan exclude each other")
-    if kind and len(kind) > 1:
-        raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
-    if kind and not maps:
-        raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
-    if maps:
-        return rules.plan_from_maps(maps, kind[0] if kind else rules.ANY)
-    return rules.plan_from_file(plan_file) if plan_file else rules.BUILT_IN
+@app.command("check", cls=StrictCommand)
+def run_check(
+    ctx: typer.Context,
+    url: options.Url = DEFAULT_URL,
+    maps: options.Maps = None,
+    kind: options.Kind = None,
+    plan_file: options.PlanFile = None,
+    on_existing: options.Existing = OnExisting.SKIP,
+    ignore_check: options.IgnoreCheck = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Look whether run could work here; write nothing.
 
-
-_DECISIVE = (
-    *("dry_run", "batch_size", "validate", "on_existing", "fill_queues"),
-    *("sample", "extra", "settle", "ignore_expiry", "allow_empty"),
-)
-
-
-def _configuration(ctx: typer.Context, plan: rules.Plan) -> list[tuple[str, str, str]]:
-    """Return name, value and origin of each setting that decides what is done."""
-    of_plan = next(name for name in ("maps", "plan_file", "") if not name or ctx.params[name])
-    rows = [("url", redacted(ctx.params["url"]), _origin(ctx, "url"))]
-    rows.append(("plan", f"{len(plan)} rules" if len(plan) > 1 else str(plan[0]), _origin(ctx, of_plan)))
-    names = [name for name in _DECISIVE if name in ctx.params]
-    return rows + [(name.replace("_", " "), str(ctx.params[name]).lower(), _origin(ctx, name)) for name in names]
-
-
-def _origin(ctx: typer.Context, name: str) -> str:
-    """Say where a parameter's value came from, in the user's terms."""
-    option = next((option for option in ctx.command.params if option.name == name), None)
-    match _source(ctx, name):
-        case "ENVIRONMENT" if option:
-            return str(option.envvar)
-        case "COMMANDLINE" if option:
-            return option.opts[0]
-        case _:
-            return "default" if option else "built in"
-
-
-def _source(ctx: Any, name: str | None) -> str:
-    source = ctx.get_parameter_source(name)
-    return source.name if source else ""
+    Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
+    with the name to give to --ignore-check. The rules are those of run.
+    """
+    summary = Summary(settings.plan(ctx), Command.CHECK)
+    narrator = report.Narrator(summary, to_stderr=json, quiet=quiet, verbose=False)
+    narrator.begin(settings.configuration(ctx, summary.plan))
+    server: Server | None = None
+    ignored, fills = settings.ignored_checks(ctx), on_existing is OnExisting.FILL
+    with Interruption():
+        try:
+            with connect(url) as server:
+                narrator.connected(server)
+                summary.findings = checks.look(server, summary.plan, Command.RUN, fills=fills, ignored=ignored)
+                narrator.findings(summary.findings)
+                checks.refuse(summary.findings)
+        except Error as error:
+            summary.error = error
+            report.fail(error if not summary.findings else wording.REFUSED)
+    return _conclude(ctx, summary, server, None)
 
 
 @app.command("demo")

@@ -27,6 +27,12 @@ def document(summary: Summary, server: Server | None) -> dict[str, Any]:
         "warnings": summary.warnings,
         "error": str(summary.error) if summary.error else None,
     }
+    if summary.findings:
+        content["checks"] = [
+            {"name": finding.name, "verdict": finding.verdict, "text": finding.text} for finding in summary.findings
+        ]
+    if summary.repeated:
+        content["repeated"] = summary.repeated
     if totals.fillable:
         content["totals"]["fillable"] = totals.fillable
     if summary.sample:

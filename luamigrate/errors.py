@@ -34,6 +34,12 @@ class Refused(Error):
     exit_code = Exit.REFUSED
 
 
+class Stopped(Error):
+    """A guard said no while the work was under way; what is counted is done, and running again continues."""
+
+    exit_code = Exit.REFUSED
+
+
 def printable(name: bytes) -> str:
     r"""Escape a key name reversibly: UTF-8, `\xNN` for what cannot be shown, `\\` for a backslash.
 

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from luamigrate import checks, scripts
+from luamigrate import checks, scripts, staged
 from luamigrate.errors import UsageError
+from luamigrate.guards import Guards
 from luamigrate.outcome import Batch, Command, Stage, unfinished
+from luamigrate.pace import Limits, Pace
 from luamigrate.rules import BUILT_IN, Plan
-from luamigrate.servers import Server
-from luamigrate.walk import Walk
+from luamigrate.servers import Endurance, Server
+from luamigrate.walk import ByChunks, Walk
 
-LARGEST_BATCH = 10_000
 SETTLE_SECONDS = 2.0
 LONGEST_SETTLE = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """Who is asked and told while the work is under way."""
+
+    stop: Callable[[], bool] = lambda: False
+    """Whether it is to end: the batches under way are finished and yielded, and that is all."""
+    held: Callable[[], bool] = lambda: False
+    """Whether it is to wait."""
+    tell: Callable[[str], None] = lambda _: None
+    """Is told what is waited for, again and again while it lasts."""
+
+
+NOBODY = Operator()
 
 
 def migrate(
@@ -23,15 +40,16 @@ def migrate(
     plan: Plan = BUILT_IN,
     *,
     dry_run: bool = False,
-    batch_size: int = 100,
     validate: bool = True,
     on_existing: Literal["skip", "fill"] = "skip",
     fill_queues: bool = False,
     settle: float = SETTLE_SECONDS,
     ignore_expiry: bool = False,
+    limits: Limits | None = None,
+    ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
     every_key: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    operator: Operator = NOBODY,
 ) -> Iterator[Batch]:
     """Copy what the plan's rules match to its new names, and yield what came of each batch.
 
@@ -42,37 +60,44 @@ def migrate(
 
     A batch without keys announces a rule, or tells how far a scan is that found nothing lately.
     With `every_key` `Batch.keys` lists all keys, not only those that are not clean; with
-    `show_values` their notes hold values. When `stop` says so, the batches under way are finished
-    and yielded, and that is all.
+    `show_values` their notes hold values.
 
-    Raises Refused before anything is written where a check says no, Error where the server fails;
-    what was yielded until then holds, and running again continues.
+    Raises Refused before anything is written where a check says no that is not among
+    `ignored_checks`, Stopped where a guard does later, Error where the server fails for longer than
+    the patience of `limits`; what was yielded until then holds, and running again continues.
     """
-    _refuse_odd_options(batch_size, settle)
     if on_existing == "fill" and not validate:
         raise UsageError("filling always compares: it cannot go without validation")
     if fill_queues and on_existing != "fill":
         raise UsageError("only filling can fill queues")
     filling = ("queues" if fill_queues else "sets") if on_existing == "fill" else ""
-    checks.refuse_unless_ready(server, plan, Command.RUN, dry_run=dry_run, fills=bool(filling))
     ask: Callable[..., scripts.ScriptCall]
+    by_chunks: Callable[..., staged.Steps]
+    shared: dict[str, Any]
     if dry_run:
-        name, ask = "compare", partial(scripts.compare, validate=validate, filling=filling, sizes=True)
+        script, shared = "compare", {"validate": validate, "filling": filling, "sizes": True}
+        ask, by_chunks = scripts.compare, staged.compare
     elif filling:
-        name, ask = "fill", partial(scripts.fill, filling=filling)
+        script, shared = "fill", {"filling": filling}
+        ask, by_chunks = scripts.fill, staged.fill
     else:
-        name, ask = "copy", partial(scripts.copy, validate=validate)
+        script, shared = "copy", {"validate": validate}
+        ask, by_chunks = scripts.copy, staged.copy
+    shared["ignore_expiry"] = ignore_expiry
     yield from _walk(
         server,
         plan,
         Command.RUN,
-        name,
-        partial(ask, ignore_expiry=ignore_expiry, show_values=show_values),
-        batch_size=batch_size,
+        script=script,
+        ask=partial(ask, show_values=show_values, **shared),
+        by_chunks=partial(by_chunks, **shared),
         settle=settle,
+        limits=limits,
+        ignored_checks=ignored_checks,
         every_key=every_key,
-        stop=stop,
+        operator=operator,
         dry_run=dry_run,
+        fills=bool(filling),
         acts=not dry_run,
         would_fill=dry_run,
     )
@@ -82,33 +107,34 @@ def verify(
     server: Server,
     plan: Plan = BUILT_IN,
     *,
-    batch_size: int = 100,
     settle: float = SETTLE_SECONDS,
     ignore_expiry: bool = False,
     sample: int | None = None,
     extra: bool = False,
+    limits: Limits | None = None,
+    ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
     every_key: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    operator: Operator = NOBODY,
 ) -> Iterator[Batch]:
     """Compare every source with its target, or the first `sample` of each rule; write nothing.
 
     With `extra`, targets without a source are then looked for. The server may be a replica.
     Everything else is as with `migrate`.
     """
-    _refuse_odd_options(batch_size, settle)
-    checks.refuse_unless_ready(server, plan, Command.VERIFY)
     yield from _walk(
         server,
         plan,
         Command.VERIFY,
-        "compare",
-        partial(scripts.compare, ignore_expiry=ignore_expiry, show_values=show_values),
+        script="compare",
+        ask=partial(scripts.compare, ignore_expiry=ignore_expiry, show_values=show_values),
+        by_chunks=partial(staged.compare, ignore_expiry=ignore_expiry),
         extra=extra,
-        batch_size=batch_size,
         settle=settle,
+        limits=limits,
+        ignored_checks=ignored_checks,
         every_key=every_key,
-        stop=stop,
+        operator=operator,
         sample=sample,
     )
 
@@ -118,12 +144,13 @@ def rollback(
     plan: Plan,
     *,
     dry_run: bool = False,
-    batch_size: int = 100,
     settle: float = SETTLE_SECONDS,
     extra: bool = False,
+    limits: Limits | None = None,
+    ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
     every_key: bool = False,
-    stop: Callable[[], bool] = lambda: False,
+    operator: Operator = NOBODY,
 ) -> Iterator[Batch]:
     """Delete every target that equals its source, whoever made it, if the source lives as long.
 
@@ -131,20 +158,20 @@ def rollback(
     `extra`, targets without a source are looked for as well; they are never deleted. Everything
     else is as with `migrate`.
     """
-    _refuse_odd_options(batch_size, settle)
-    checks.refuse_unless_ready(server, plan, Command.ROLLBACK, dry_run=dry_run, extra=extra)
     yield from _walk(
         server,
         plan,
         Command.ROLLBACK,
-        "remove",
-        partial(scripts.remove, delete=not dry_run, show_values=show_values),
+        script="remove",
+        ask=partial(scripts.remove, delete=not dry_run, show_values=show_values),
+        by_chunks=partial(staged.remove, delete=not dry_run),
         dry_run=dry_run,
         extra=extra,
-        batch_size=batch_size,
         settle=settle,
+        limits=limits,
+        ignored_checks=ignored_checks,
         every_key=every_key,
-        stop=stop,
+        operator=operator,
     )
 
 
@@ -152,27 +179,54 @@ def _walk(
     server: Server,
     plan: Plan,
     command: Command,
+    *,
     script: str,
     ask: scripts.Question,
-    *,
-    stop: Callable[[], bool],
+    by_chunks: ByChunks,
+    settle: float,
+    limits: Limits | None,
+    ignored_checks: frozenset[str],
+    operator: Operator,
     dry_run: bool = False,
+    fills: bool = False,
     extra: bool = False,
     **options: Any,
 ) -> Iterator[Batch]:
-    """Ask a script about every pair of the plan, and then about targets without a source."""
-    for name in (script, "extra") if extra else (script,):
-        scripts.register(server, name)
-    walk = partial(
-        Walk, server=server, plan=plan, unfinished=unfinished(command, dry_run=dry_run), stop=stop, **options
-    )
-    yield from walk(ask=ask).batches()
-    if extra and not stop():
-        yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
-
-
-def _refuse_odd_options(batch_size: int, settle: float) -> None:
-    if not 1 <= batch_size <= LARGEST_BATCH:
-        raise UsageError(f"the batch size must be from 1 to {LARGEST_BATCH}, not {batch_size}")
+    """Check, then ask a script about every pair of the plan, and then about targets without a source."""
     if not 0 <= settle <= LONGEST_SETTLE:
         raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {settle}")
+    limits = limits or Limits()
+    writes = command is not Command.VERIFY and not dry_run
+    server.endure(Endurance(patience=limits.patience, stop=operator.stop, tell=operator.tell, needs_primary=writes))
+    findings = checks.look(server, plan, command, dry_run=dry_run, fills=fills, extra=extra, ignored=ignored_checks)
+    checks.refuse(findings)
+    yield Batch(plan[0], warnings=checks.warnings(findings))
+    for name in (script, "extra") if extra else (script,):
+        scripts.register(server, name)
+    pace = Pace(limits, server.round_trip)
+    guards = Guards(
+        server=server,
+        limits=limits,
+        pace=pace,
+        writes=writes,
+        ignored=ignored_checks,
+        stop=operator.stop,
+        held=operator.held,
+        tell=operator.tell,
+    )
+    walk = partial(
+        Walk,
+        server=server,
+        plan=plan,
+        by_chunks=by_chunks,
+        unfinished=unfinished(command, dry_run=dry_run),
+        limits=limits,
+        pace=pace,
+        guards=guards,
+        settle=settle,
+        stop=operator.stop,
+        **options,
+    )
+    yield from walk(ask=ask).batches()
+    if extra and not operator.stop():
+        yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()

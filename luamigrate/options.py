@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from luamigrate.migrate import LARGEST_BATCH, LONGEST_SETTLE
+from luamigrate.checks import NAMES
+from luamigrate.migrate import LONGEST_SETTLE
+from luamigrate.pace import LARGEST_BATCH, LONGEST_PAUSE, SHORTEST_PAUSE
 from luamigrate.rules import TYPES
 
 
@@ -97,6 +99,59 @@ Extra = Annotated[
     typer.Option("--extra/--no-extra", envvar="LUAMIGRATE_EXTRA", help="Also look for targets that have no source."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+MaxPause = Annotated[
+    float,
+    typer.Option(
+        envvar="MAX_PAUSE",
+        metavar="MS",
+        min=SHORTEST_PAUSE,
+        max=LONGEST_PAUSE,
+        help="The longest the server may be held at once, in milliseconds.",
+    ),
+]
+MaxRate = Annotated[
+    float | None, typer.Option(envvar="MAX_RATE", metavar="N", min=0.1, help="Keys per second, at most.")
+]
+MaxLag = Annotated[
+    int | None,
+    typer.Option(envvar="MAX_LAG", metavar="BYTES", min=1, help="Wait while any replica is further behind than this."),
+]
+WaitReplicas = Annotated[
+    int,
+    typer.Option(
+        envvar="WAIT_REPLICAS",
+        metavar="N",
+        min=0,
+        max=1000,
+        help="Wait until N replicas have acknowledged each batch.",
+    ),
+]
+Patience = Annotated[
+    float,
+    typer.Option(
+        envvar="PATIENCE",
+        metavar="SECONDS",
+        min=0,
+        max=86_400,
+        help="Wait this long for a server that is lost, loading, failing over, or takes no writes.",
+    ),
+]
+AllowLongPause = Annotated[
+    bool,
+    typer.Option(
+        "--allow-long-pause/--no-allow-long-pause",
+        envvar="ALLOW_LONG_PAUSE",
+        help="Take keys whole that cannot be taken apart, for as long as that holds the server.",
+    ),
+]
+IgnoreCheck = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-check",
+        metavar="NAME",
+        help=f"Go on although this check or guard says no: {', '.join(NAMES)}. Repeatable.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")]
 Report = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a JSON line per key that is not clean to FILE.")

@@ -18,6 +18,7 @@ class Command(StrEnum):
     RUN = "run"
     VERIFY = "verify"
     ROLLBACK = "rollback"
+    CHECK = "check"
 
 
 class Word(StrEnum):
@@ -46,7 +47,7 @@ class Word(StrEnum):
     GONE = "gone"
     """The source vanished between SCAN and the script."""
     FAILED = "failed"
-    """The server refused this key."""
+    """The server refused this key, or our limits did."""
     IGNORED = "ignored"
     """Matches the pattern, but is not of the rule's type; not part of the sum."""
     EXTRA = "extra"
@@ -72,8 +73,10 @@ class Reason(StrEnum):
     """The server is at its memory limit."""
     NOPERM = "noperm"
     """The user may not do this to this key."""
-    READONLY = "readonly"
-    """The server has become a replica."""
+    BUSY = "busy"
+    """Somebody wrote to a big key each time it was being copied or compared."""
+    TOO_BIG = "too-big"
+    """It would hold the server for longer than allowed, and cannot be taken apart."""
     OTHER = "other"
     """Anything else: see the server's text."""
 
@@ -82,7 +85,8 @@ class Reason(StrEnum):
 # say NOPERM in a script as a sentence without the code.
 _REASONS = (
     (Reason.OOM, re.compile(r"\bOOM\b")),
-    (Reason.READONLY, re.compile(r"\bREADONLY\b")),
+    (Reason.BUSY, re.compile(r"^busy: ")),
+    (Reason.TOO_BIG, re.compile(r"^too-big: ")),
     (
         Reason.NOPERM,
         re.compile(r"\bNOPERM\b|ACL failure|[Nn]o permissions to|can't (run this command|access at least)"),
@@ -164,6 +168,12 @@ class Tally:
         self.fillable += other.fillable
         self.waiting += other.waiting
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for counts in (self.counts, self.ignored, self.reasons, self.kept, self.elements):
+            counts.clear()
+        self.fillable = self.waiting = 0
+
     def count(self, word: Word, text: str = "", times: int = 1) -> None:
         """Count an outcome."""
         if word is Word.IGNORED:
@@ -201,6 +211,27 @@ class Tally:
         return sum(self.counts[word] for word in SKIPPED)
 
 
+class Verdict(StrEnum):
+    """What a check comes to."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Nothing to be refused for, or the check was not permitted to look, or it is ignored."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found."""
+
+    name: str
+    verdict: Verdict
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What came of the pairs of one script call; without any pairs, news of the walk alone."""
@@ -213,7 +244,15 @@ class Batch:
     scanned: float = 0.0
     """The part of the key space that this rule's scan has seen, 0 to 1."""
     seconds: float = 0.0
-    """How long the script took, seen from here."""
+    """For how long the script held the server: by its own clock, or seen from here where it has none."""
+    repeated: int = 0
+    """Pairs whose script was sent again, because the connection was lost before its answer came."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should know, though it does not forbid anything."""
+    began_again: bool = False
+    """Whether the walk begins anew, because another server answers: what was counted before holds no more."""
+    big: tuple[bytes, float] | None = None
+    """The source that is being taken apart, and the part of it that is done."""
 
 
 @dataclass
@@ -240,8 +279,11 @@ class Summary:
     interrupted: bool = False
     error: Error | None = None
     warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    """What the checks have found, where they alone were asked for."""
     seconds: float = 0.0
     slowest_script_seconds: float = 0.0
+    repeated: int = 0
 
     def __post_init__(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
@@ -249,8 +291,24 @@ class Summary:
     def add(self, batch: Batch) -> None:
         """Count a batch."""
         self.began = True
+        self.warnings += batch.warnings
+        if batch.began_again:
+            self._begin_again(batch.stage)
         self.by_rule[batch.rule].add(batch.tally)
+        self.repeated += batch.repeated
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
+
+    def _begin_again(self, stage: Stage) -> None:
+        words = ", ".join(f"{count:,} {word}" for word, count in self.totals.words) or "nothing"
+        self.warnings.append(
+            f"another server process answered in mid-run, so everything was looked at from the beginning; "
+            f"counted until then, and not in the summary: {words}"
+        )
+        for tally in self.by_rule.values():
+            if stage is Stage.EXTRA:
+                del tally.counts[Word.EXTRA]
+            else:
+                tally.clear()
 
     @property
     def totals(self) -> Tally:
@@ -266,6 +324,8 @@ class Summary:
         totals = self.totals
         if self.interrupted:
             return Exit.INTERRUPTED
+        if self.command is Command.CHECK:
+            return self.error.exit_code if self.error else Exit.OK
         if totals.counts[Word.FAILED]:
             return Exit.FAILED
         if self.error is not None:

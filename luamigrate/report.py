@@ -20,9 +20,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from luamigrate import documents, wording
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.outcome import Batch, KeyOutcome, Stage, Summary, Tally
+from luamigrate.outcome import Batch, Finding, KeyOutcome, Stage, Summary, Tally, Verdict
 from luamigrate.rules import Rule
-from luamigrate.servers import Server
+from luamigrate.servers import Server, read_database_size
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_FRAMES = 0.1
@@ -190,6 +190,8 @@ class Narrator:
         self._section: _Section | None = None
         self._found_again = Tally()
         self._unclean_seen = 0
+        self._database_size: int | None = None
+        self._waited_for, self._told_waiting = "", 0.0
 
     def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
         """Print the heading and the configuration: name, value, and where that came from."""
@@ -204,8 +206,24 @@ class Narrator:
     def connected(self, server: Server) -> None:
         """Say who answered."""
         who = server.identity
+        self._database_size = read_database_size(server)
         if not self._quiet:
             self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.url}")
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """Print what the checks have found; with --quiet only what they object to."""
+        shown = [finding for finding in findings if finding.verdict is not Verdict.OK or not self._quiet]
+        self._print("", *(f"  {wording.finding_line(finding)}" for finding in shown), "")
+        if all(finding.verdict is not Verdict.REFUSED for finding in findings):
+            self._print("run can be started here.")
+
+    def waiting(self, reason: str) -> None:
+        """Say what is waited for: at once when it begins, and every few seconds."""
+        what, now = reason.partition(":")[0], time.monotonic()
+        if what == self._waited_for and now - self._told_waiting < SECONDS_BETWEEN_LINES:
+            return
+        self._waited_for, self._told_waiting = what, now
+        self._print(f"  {reason}")
 
     def warn(self, warnings: Sequence[str]) -> None:
         """Print warnings, with --quiet too."""
@@ -213,6 +231,10 @@ class Narrator:
 
     def batch(self, batch: Batch) -> None:
         """Tell about a batch that has been counted; one of another rule than before opens that rule's section."""
+        self._waited_for = ""
+        self.warn(batch.warnings)
+        if batch.began_again:
+            self.warn(self._summary.warnings[-1:])
         if self._quiet:
             return
         if batch.stage is not Stage.AGAIN:
@@ -220,8 +242,16 @@ class Narrator:
         else:
             self._look_again(batch)
         self._tell_keys(batch.keys)
-        if self._section and batch.stage is not Stage.AGAIN:
-            self._section.progress(batch.scanned)
+        if batch.big:
+            self._tell_big(*batch.big)
+        elif self._section and batch.stage is not Stage.AGAIN:
+            self._section.progress(batch.scanned, self._database_size)
+
+    def _tell_big(self, source: bytes, part: float) -> None:
+        now = time.monotonic()
+        if now - self._told_waiting >= SECONDS_BETWEEN_LINES:
+            self._told_waiting = now
+            self._print(f"  {wording.big_line(source, part)}")
 
     def _look_again(self, batch: Batch) -> None:
         """Say that there are second looks, once the scan is over, and remember what they find."""
@@ -274,21 +304,25 @@ class _Section:
         self.rule, self.stage = rule, stage
         self._console, self._summary, self._tally = console, summary, summary.by_rule[rule]
         self._began = self._told = time.monotonic()
+        self._found = 0
         self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
         if self._bar:
             self._bar.start()
 
-    def progress(self, scanned: float) -> None:
-        now = time.monotonic()
-        if now - self._told < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
+    def progress(self, scanned: float, database: int | None) -> None:
+        now, found = time.monotonic(), self._tally.found
+        since = now - self._told
+        if since < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
             return
-        self._told = now
-        found, seconds = self._tally.found, now - self._began
+        rate = (found - self._found) / since
+        self._told, self._found = now, found
+        seconds = now - self._began
+        left = seconds / scanned - seconds if scanned else None
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=scanned, found=found, rate=found / seconds)
+            self._bar.update(self._bar.task_ids[0], completed=scanned, found=found, rate=rate)
             self._bar.refresh()
         else:
-            self._console.print("  " + wording.progress_line(scanned, found, seconds))
+            self._console.print("  " + wording.progress_line(scanned, database, found, rate, left))
 
     def close(self) -> None:
         if self._bar:

@@ -59,10 +59,11 @@ class Pattern:
             prefixes = _either(bytes.startswith, self.prefix, other.prefix)
             return prefixes and _either(bytes.endswith, self.suffix, other.suffix)
         if self.suffix is None:
-            return other._matches(self.prefix)
-        return self._matches(other.prefix)
+            return other.matches(self.prefix)
+        return self.matches(other.prefix)
 
-    def _matches(self, name: bytes) -> bool:
+    def matches(self, name: bytes) -> bool:
+        """Tell whether the pattern stands for this key name."""
         if self.suffix is None:
             return name == self.prefix
         long_enough = len(name) >= len(self.prefix) + len(self.suffix)
@@ -127,6 +128,18 @@ class Pairs:
     targets: list[bytes]
     digests: list[bytes] = field(default_factory=list)
     """What the last look at each found that a next one may act on; none in a first look."""
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def chosen(self, indexes: Sequence[int]) -> Pairs:
+        """Return only these pairs."""
+        return Pairs(
+            self.rule,
+            [self.sources[index] for index in indexes],
+            [self.targets[index] for index in indexes],
+            [self.digests[index] for index in indexes] if self.digests else [],
+        )
 
 
 Plan = tuple[Rule, ...]

@@ -7,15 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from luamigrate.pace import Pace
 from luamigrate.rules import RESERVED, Pattern
 from luamigrate.servers import Call, Server
 
 IN_FLIGHT = 2
 """Batches whose script may be under way while the next is collected: the server never waits for us."""
-
-BATCHES_PER_SCAN = 4
-"""Looked for by one SCAN. A server answers all it has read of a connection at once, so the keys of a
-SCAN come no sooner than the script that was sent with it ends: until then there must be others."""
 
 FIRST_CURSOR = b"0"
 
@@ -31,32 +28,34 @@ class Found:
 
 
 def batches(
-    server: Server, pattern: Pattern, size: int, stop: Callable[[], bool], most: int | None = None
+    server: Server, pattern: Pattern, pace: Pace, stop: Callable[[], bool], most: int | None = None
 ) -> Iterator[Found]:
-    """Yield the keys that match, at most `most`, in batches of `size`, the last one smaller, until `stop` says so.
+    """Yield the keys that match, at most `most`, in batches as the pace has them, until `stop` says so.
 
     A key that SCAN returns twice is dropped where its first look may still be under way. A pattern
-    without a star is its own only key, and nothing is scanned.
+    without a star is its own only key, and nothing is scanned. Raises ServerChanged where the cursor
+    has lost its meaning.
     """
     if not pattern.has_star:
         yield Found([pattern.prefix], 1.0)
         return
     waiting: list[bytes] = []
     under_way: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
-    count = BATCHES_PER_SCAN * size
     left = sys.maxsize if most is None else most
-    call: Call | None = _scan(server, pattern, count, FIRST_CURSOR)
+    call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
     while call and left and not stop():
         cursor, keys = call.answer()
+        pace.scanned(len(keys), call.seconds if call.alone else None)
         finished = cursor == FIRST_CURSOR
-        call = None if finished else _scan(server, pattern, count, cursor)
+        call = None if finished else _scan(server, pattern, pace.count, cursor)
         known = set(waiting).union(*under_way)
         waiting += [key for key in dict.fromkeys(keys) if key not in known and not key.startswith(RESERVED)]
         scanned = 1.0 if finished else part_scanned(int(cursor))
-        if len(waiting) < size and not finished:
+        if len(waiting) < pace.size and not finished:
             yield Found([], scanned)
-        while (len(waiting) >= size or (finished and waiting)) and left and not stop():
-            batch, waiting = waiting[: min(size, left)], waiting[size:]
+        while (len(waiting) >= pace.size or (finished and waiting)) and left and not stop():
+            size = min(pace.size, left)
+            batch, waiting = waiting[:size], waiting[size:]
             left -= len(batch)
             under_way.append(batch)
             yield Found(batch, scanned)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from luamigrate.errors import Error, printable
+from luamigrate.pace import Pause
 from luamigrate.rules import Pairs
 from luamigrate.servers import Call, ScriptMissing, Server
 
 Answer = bytes | list[object]
 """A script's answer for a pair: a word with its text, or a list of a word and notes."""
+
+REGISTRATIONS = 100
+"""Tries to have a script kept, where somebody empties the cache all the time."""
 
 _INCLUDE = re.compile(r'^include "([^"]+)"$', re.MULTILINE)
 
@@ -22,8 +27,8 @@ _INCLUDE = re.compile(r'^include "([^"]+)"$', re.MULTILINE)
 class Question(Protocol):
     """A script that answers for pairs, with its options bound: the verbs differ in nothing else."""
 
-    def __call__(self, server: Server, pairs: Pairs) -> ScriptCall:
-        """Ask about these pairs."""
+    def __call__(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Ask about these pairs; no longer than the pause."""
 
 
 def folder() -> Path:
@@ -68,29 +73,52 @@ class ScriptCall:
     """A registered script on its way."""
 
     def __init__(
-        self, server: Server, name: str, command: str, keys: Sequence[bytes], *arguments: bytes | str | int
+        self,
+        server: Server,
+        name: str,
+        command: str,
+        keys: Sequence[bytes],
+        *arguments: bytes | str | int,
+        once: bool = False,
     ) -> None:
-        self._server, self._name = server, name
+        self._server, self._name, self._once = server, name, once
         self._command = (command, _digest(name), len(keys), *keys, *arguments)
-        self._call: Call = server.call(*self._command)
+        self._call: Call = server.call(*self._command, once=once)
 
-    def answer(self) -> list[Answer]:
-        """Wait for the script's answers, registering it again where the server has lost it."""
-        try:
-            answers = self._call.answer()
-        except ScriptMissing:
+    def reply(self) -> Any:
+        """Wait for what the script answers, registering it again where the server has lost it."""
+        for _ in range(REGISTRATIONS):
+            with suppress(ScriptMissing):
+                return self._call.answer()
             # Nothing has run, so sending it again repeats nothing.
             register(self._server, self._name)
-            self._call = self._server.call(*self._command)
-            answers = self._call.answer()
-        if not isinstance(answers, list) or not all(isinstance(answer, (bytes, list)) for answer in answers):
-            raise Error(f"the server does not answer {self._name}.lua as it should")
-        return answers
+            self._call = self._server.call(*self._command, once=self._once)
+        return self._call.answer()
+
+    def answers(self) -> tuple[list[Answer], float]:
+        """Wait for the script's answers for pairs; return them, and how long it held the server, in seconds."""
+        reply = self.reply()
+        if not isinstance(reply, list) or not reply or not isinstance(microseconds := reply.pop(), int):
+            raise self.odd()
+        answers: list[Answer] = reply
+        if not all(isinstance(answer, (bytes, list)) for answer in answers):
+            raise self.odd()
+        # Where no clock moves in a script, what is seen from here has to do.
+        return answers, microseconds / 1e6 or self.seconds
+
+    def odd(self) -> Error:
+        """Return the error for an answer that is none."""
+        return Error(f"the server does not answer {self._name}.lua as it should")
 
     @property
     def seconds(self) -> float:
         """How long the script took, seen from here."""
         return self._call.seconds or 0.0
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it was sent again, because the connection was lost before its answer came."""
+        return self._call.repeated
 
 
 @cache
@@ -98,19 +126,26 @@ def _digest(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def copy(server: Server, pairs: Pairs, *, validate: bool, ignore_expiry: bool, show_values: bool) -> ScriptCall:
+def copy(
+    server: Server, pairs: Pairs, pause: Pause, *, validate: bool, ignore_expiry: bool, show_values: bool
+) -> ScriptCall:
     """Call copy.lua: copy where the target is absent, and compare."""
-    return _writing("copy", server, pairs, int(validate), int(ignore_expiry), int(show_values), *pairs.digests)
+    options = (int(validate), int(ignore_expiry), int(show_values))
+    return _ask("EVALSHA", "copy", server, pairs, pause, *options, *pairs.digests)
 
 
-def fill(server: Server, pairs: Pairs, *, ignore_expiry: bool, show_values: bool, filling: str) -> ScriptCall:
+def fill(
+    server: Server, pairs: Pairs, pause: Pause, *, ignore_expiry: bool, show_values: bool, filling: str
+) -> ScriptCall:
     """Call fill.lua: copy, compare, and add what the look that gave `pairs.digests` found missing too."""
-    return _writing("fill", server, pairs, int(ignore_expiry), int(show_values), filling, *pairs.digests)
+    options = (int(ignore_expiry), int(show_values), filling)
+    return _ask("EVALSHA", "fill", server, pairs, pause, *options, *pairs.digests)
 
 
 def compare(
     server: Server,
     pairs: Pairs,
+    pause: Pause,
     *,
     validate: bool = True,
     ignore_expiry: bool,
@@ -120,18 +155,52 @@ def compare(
 ) -> ScriptCall:
     """Call compare.lua: say how each pair stands; reads only, and the server holds it to that."""
     options = (int(validate), int(ignore_expiry), int(show_values), filling, int(sizes))
-    return _reading("compare", server, pairs, *options)
+    return _ask(_reading_command(server), "compare", server, pairs, pause, *options)
 
 
-def remove(server: Server, pairs: Pairs, *, delete: bool, show_values: bool) -> ScriptCall:
+def remove(server: Server, pairs: Pairs, pause: Pause, *, delete: bool, show_values: bool) -> ScriptCall:
     """Call remove.lua: delete the targets that equal their source, or only say which."""
-    call = _writing if delete else _reading
-    return call("remove", server, pairs, int(delete), int(show_values))
+    command = "EVALSHA" if delete else _reading_command(server)
+    return _ask(command, "remove", server, pairs, pause, int(delete), int(show_values))
 
 
-def extra(server: Server, pairs: Pairs) -> ScriptCall:
+def extra(server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
     """Call extra.lua: say which targets have no source; reads only."""
-    return _reading("extra", server, pairs)
+    return _ask(_reading_command(server), "extra", server, pairs, pause)
+
+
+def stage(
+    server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str, position: bytes, step: int, lifetime_ms: int
+) -> ScriptCall:
+    """Call stage.lua: copy a chunk of the source, the first key, to the staging key, the second one."""
+    arguments = (pause.microseconds, pause.capacity, kind, position, step, lifetime_ms)
+    return ScriptCall(server, "stage", "EVALSHA", keys, *arguments, once=True)
+
+
+def contrast(
+    server: Server,
+    keys: tuple[bytes, bytes],
+    pause: Pause,
+    *,
+    kind: str,
+    position: bytes,
+    step: int,
+    expiries: str,
+    names: int,
+) -> ScriptCall:
+    """Call contrast.lua: compare a chunk of the first key with the second one; reads only."""
+    arguments = (pause.microseconds, pause.capacity, kind, position, step, expiries, names)
+    return ScriptCall(server, "contrast", _reading_command(server), keys, *arguments, once=True)
+
+
+def supply(server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
+    """Call supply.lua: add to the target, the second key, those of the names that it still lacks."""
+    return ScriptCall(server, "supply", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
+
+
+def publish(server: Server, source: bytes, staging: bytes, target: bytes) -> Call:
+    """Have publish.lua run by the EXEC that follows; it must have been registered."""
+    return server.call("EVALSHA", _digest("publish"), 3, source, staging, target, once=True)
 
 
 def probe(
@@ -139,19 +208,19 @@ def probe(
 ) -> dict[str, str]:
     """Call probe.lua: return 'ok', 'denied', 'unknown' or 'refused …' for each command."""
     command = _reading_command(server) if reads_only else "EVALSHA"
-    answers = ScriptCall(server, "probe", command, keys, absent, *commands).answer()
-    texts = [printable(answer) for answer in answers if isinstance(answer, bytes)]
+    call = ScriptCall(server, "probe", command, keys, absent, *commands)
+    answers = call.reply()
+    texts = [printable(answer) for answer in answers if isinstance(answer, bytes)] if isinstance(answers, list) else []
     if len(texts) != len(commands):
-        raise Error("the server does not answer probe.lua as it should")
+        raise call.odd()
     return dict(zip(commands, texts, strict=True))
 
 
-def _writing(name: str, server: Server, pairs: Pairs, *options: bytes | str | int) -> ScriptCall:
-    return ScriptCall(server, name, "EVALSHA", _keys(pairs), pairs.rule.type, *options)
-
-
-def _reading(name: str, server: Server, pairs: Pairs, *options: bytes | str | int) -> ScriptCall:
-    return ScriptCall(server, name, _reading_command(server), _keys(pairs), pairs.rule.type, *options)
+def _ask(
+    command: str, name: str, server: Server, pairs: Pairs, pause: Pause, *options: bytes | str | int
+) -> ScriptCall:
+    arguments = (pause.microseconds, pause.capacity, pairs.rule.type, *options)
+    return ScriptCall(server, name, command, _keys(pairs), *arguments)
 
 
 def _reading_command(server: Server) -> str:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlsplit
 
 import hiredis
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionInterface, ConnectionPool
+from redis.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    MasterDownError,
     NoPermissionError,
     NoScriptError,
     RedisError,
@@ -26,30 +28,54 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from luamigrate.errors import Error, Refused, UsageError, printable
+from luamigrate.urls import redacted
 
 CONNECT_SECONDS = 5
 """For each of: reaching the server, agreeing on TLS, logging in, saying hello."""
 ANSWER_SECONDS = 60
 """Far above the longest batch: giving up on a script that still runs would only hide it."""
 
-URL_FORMS = "redis://[user:password@]host[:port][/database], rediss://… for TLS, or unix://[user:password@]/path[?db=N]"
-URL_OPTIONS = {
-    "redis": {"db"},
-    "unix": {"db"},
-    "rediss": {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"},
-}
+
+TICK_SECONDS = 1.0
+"""How long an answer is waited for before somebody is told."""
+FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
+"""Seconds between two tries to connect: doubled each time."""
+
+
+_NOT_READY = re.compile(r"(LOADING|BUSY|MASTERDOWN)\b")
+"""Codes of errors that pass."""
 
 
 class ScriptMissing(Error):
     """The server does not have the script (any more)."""
 
 
+class ConnectionLost(Error):
+    """The connection was lost before the answer came; what was asked for may have been done or not."""
+
+
+class Answered(Error):
+    """The server answered with an error."""
+
+
+class ServerChanged(Error):
+    """Another server process answers now, or perhaps another: cursors of the former mean nothing to it."""
+
+
 class Call:
     """A command on its way; its answer is read when it is asked for."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, packed: bytes, *, once: bool) -> None:
         self._server = server
-        self._sent = time.perf_counter()
+        self.packed = packed
+        self.once = once
+        """Whether it must not be sent again, because it makes sense on this connection only."""
+        self.sent: float | None = None
+        """When it was sent last; None before that."""
+        self.repeated = False
+        """Whether it was sent again, because the connection was lost before its answer came."""
+        self.alone = False
+        """Whether nothing else was under way with it when its answer came."""
         self._reply: Any = None
         self.seconds: float | None = None
         """From when the server could begin with it to its answer; None while it is under way."""
@@ -58,15 +84,32 @@ class Call:
         """Wait for the answer and return it. Raises Error."""
         while self.seconds is None:
             self._server.read_next()
+        if isinstance(self._reply, Error):
+            raise self._reply
         if isinstance(self._reply, Exception):
             raise explain(self._reply) from None
         return self._reply
 
-    def complete(self, reply: Any, began: float) -> float:
+    def complete(self, reply: Any, began: float, *, alone: bool = False) -> float:
         """Take the reply to a command that the server could begin at `began`; return the time."""
         now = time.perf_counter()
-        self._reply, self.seconds = reply, now - max(began, self._sent)
+        self._reply, self.alone = reply, alone and began < (self.sent or now)
+        self.seconds = now - max(began, self.sent or now)
         return now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endurance:
+    """What is done when the server is lost: wait for it, how long, and for what kind of server."""
+
+    patience: float = 0.0
+    """Seconds."""
+    stop: Callable[[], bool] = lambda: False
+    """Whether somebody wants it to end."""
+    tell: Callable[[str], None] = lambda _: None
+    """Is told what is waited for, again and again."""
+    needs_primary: bool = False
+    """Whether a replica will not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +120,8 @@ class Identity:
     version: str
     mode: str
     role: str
+    run_id: str = ""
+    """Of the process; empty where the user may not ask."""
 
     def is_at_least(self, redis: tuple[int, int], valkey: tuple[int, int]) -> bool:
         """Compare the version, by product."""
@@ -88,37 +133,44 @@ class Identity:
 class Server:
     """One server and one connection to it, on which several calls may be under way.
 
-    Answers come in the order of the calls. Nothing is ever sent twice: a client that repeats a
-    script whose answer was lost is told that its own copies had been there before.
+    Answers come in the order of the calls. The client never sends anything twice on its own. Where
+    the connection is lost, the server is waited for as long as `endure` says, and then the calls under
+    way are sent again, if it is the same process: where it is not, they raise ServerChanged.
     """
 
     def __init__(self, pool: ConnectionPool, url: str) -> None:
         self.url = url
         """The URL without its password."""
+        self.round_trip = 0.0
+        """What a command takes that does nothing, in seconds."""
         self._pool = pool
-        self._outgoing: list[bytes] = []
+        self._endurance = Endurance()
+        self._outgoing: list[Call] = []
         self._under_way: deque[Call] = deque()
         self._last_reply = 0.0
-        self._lost: Exception | None = None
+        self._lost: Error | None = None
         try:
-            self._connection: ConnectionInterface = pool.get_connection()
+            self._connection: AbstractConnection = pool.get_connection()
+            self.identity = self._greet()
         except (ValueError, TypeError) as error:  # a host name or file that cannot be one
             raise UsageError(f"the URL cannot be used: {printable(os.fsencode(str(error)))}") from None
         except (RedisError, OSError) as error:
             raise explain(error, url) from None
-        self.identity = self._identify()
-        # From here on scripts may run, and a slow one is not a lost server.
-        self._connection.update_current_socket_timeout(ANSWER_SECONDS)
-        # Where the server knows it and lets us, reading does not make sources look used.
-        with suppress(Error):
-            self.call("CLIENT", "NO-TOUCH", "ON").answer()
 
-    def call(self, *command: bytes | str | int) -> Call:
-        """Put a command on its way, at the latest when an answer is waited for. Raises Error."""
+    def endure(self, endurance: Endurance) -> None:
+        """From now on, wait for a server that is lost."""
+        self._endurance = endurance
+
+    def call(self, *command: bytes | str | int, once: bool = False) -> Call:
+        """Put a command on its way, at the latest when an answer is waited for. Raises Error.
+
+        One that is sent `once` raises ConnectionLost where the connection is lost.
+        """
         if self._lost:
-            raise explain(self._lost)
-        self._outgoing.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows 1-tuples only
-        call = Call(self)
+            raise self._lost
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
+        call = Call(self, packed, once=once)
+        self._outgoing.append(call)
         self._under_way.append(call)
         return call
 
@@ -134,37 +186,115 @@ class Server:
         self.close()
 
     def read_next(self) -> None:
-        """Read the answer to the oldest call under way."""
-        call = self._under_way.popleft()
-        reply: Any = self._lost
-        if not self._lost:
+        """Read the answer to the oldest call under way; or, where the connection is lost, see to another."""
+        try:
+            self._send()
+            reply = self._receive()
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            self.recover(explain(error))
+            return
+        except RedisError as error:
+            if _NOT_READY.match(str(error)) or isinstance(error, MasterDownError):
+                self.recover(explain(error))
+                return
+            reply = error
+        alone = len(self._under_way) == 1
+        self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone)
+
+    def recover(self, problem: Error) -> None:
+        """Connect again, to a server that is ready, and send the calls under way again."""
+        former = self.identity.run_id
+        self._connection.disconnect()
+        calls, self._under_way = self._under_way, deque()
+        self._outgoing = []
+        self._lost = self._wait_for_server(problem)
+        if not self._lost and (not former or self.identity.run_id != former):
+            self._lost = ServerChanged("another server answers now: run again")
+        for call in calls:
+            if self._lost or call.once:
+                call.complete(self._lost or ConnectionLost(str(problem)), 0.0)
+            else:
+                call.repeated = call.sent is not None
+                self._outgoing.append(call)
+                self._under_way.append(call)
+        if isinstance(self._lost, ServerChanged):
+            # Those that were under way have said so; whoever begins anew may.
+            self._lost = None
+
+    def _wait_for_server(self, problem: Error) -> Error | None:
+        """Connect again; return the problem where that does not succeed in time."""
+        endurance, delay = self._endurance, FIRST_DELAY
+        deadline = time.monotonic() + endurance.patience
+        reason = problem
+        while time.monotonic() < deadline and not endurance.stop():
+            endurance.tell(f"waiting for the server: {reason}; {deadline - time.monotonic():.0f} s left")
             try:
-                self._send()
-                reply = self._connection.read_response(disable_decoding=True)
-            except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-                reply = error
-                # The client would connect again by itself, perhaps to a server that has been promoted.
-                self._lost = None if isinstance(error, BusyLoadingError) else error
-            except RedisError as error:
-                reply = error
-        self._last_reply = call.complete(reply, self._last_reply)
+                self._connection.connect()
+                self.identity = self._greet()
+                if self.identity.role == "master" or not endurance.needs_primary:
+                    return None
+                reason = Error("role: it is a replica now")
+            except (RedisError, OSError) as error:
+                reason = explain(error, self.url)
+            except Error as error:
+                reason = error
+            self._connection.disconnect()
+            time.sleep(min(delay, max(0.0, deadline - time.monotonic())))
+            delay = min(2 * delay, LONGEST_DELAY)
+        return problem
+
+    def _receive(self) -> Any:
+        waited = 0.0
+        while not self._connection.can_read(timeout=TICK_SECONDS):
+            waited += TICK_SECONDS
+            if waited >= ANSWER_SECONDS:
+                raise redis.TimeoutError(f"nothing came for {waited:.0f} s")
+            self._endurance.tell(f"waiting for the server: no answer for {waited:.0f} s")
+        return self._connection.read_response(disable_decoding=True)
 
     def _send(self) -> None:
         # All at once: a system call for each would cost more than packing does.
         if self._outgoing:
-            self._connection.send_packed_command([b"".join(self._outgoing)], check_health=False)
-            self._outgoing.clear()
+            outgoing, self._outgoing = self._outgoing, []
+            now = time.perf_counter()
+            for call in outgoing:
+                call.sent = now
+            self._connection.send_packed_command([b"".join(call.packed for call in outgoing)], check_health=False)
 
-    def _identify(self) -> Identity:
+    def _greet(self) -> Identity:
+        """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
         # HELLO tells without any permission what INFO tells only to a user who may call it.
-        reply = self.call("HELLO").answer()
+        reply = self._ask_alone("HELLO")
         facts = zip(reply[::2], reply[1::2], strict=False) if isinstance(reply, list) else ()
         texts = {
             name: printable(value) for name, value in facts if isinstance(name, bytes) and isinstance(value, bytes)
         }
         if b"server" not in texts:
             raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
-        return Identity(texts[b"server"], texts.get(b"version", ""), texts.get(b"mode", ""), texts.get(b"role", ""))
+        began = time.perf_counter()
+        # Where the server knows it and lets us, reading does not make sources look used.
+        with suppress(ResponseError):
+            self._ask_alone("CLIENT", "NO-TOUCH", "ON")
+        self.round_trip = time.perf_counter() - began
+        with suppress(NoPermissionError):
+            self._ask_alone("PING")
+        about = ""
+        with suppress(NoPermissionError):
+            about = printable(self._ask_alone("INFO", "server"))
+        run_id = re.search(r"run_id:(\w+)", about)
+        # From here on scripts may run, and a slow one is not a lost server.
+        self._connection.update_current_socket_timeout(ANSWER_SECONDS)
+        return Identity(
+            texts[b"server"],
+            texts.get(b"version", ""),
+            texts.get(b"mode", ""),
+            texts.get(b"role", ""),
+            run_id[1] if run_id else "",
+        )
+
+    def _ask_alone(self, *command: str) -> Any:
+        self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
+        return self._connection.read_response(disable_decoding=True)
 
 
 def connect(url: str = "redis://localhost:6379") -> Server:
@@ -185,60 +315,6 @@ def connect(url: str = "redis://localhost:6379") -> Server:
     return Server(pool, shown)
 
 
-def redacted(url: str) -> str:
-    """Return the URL without its password. Raises UsageError, which does not show it, where it is none."""
-    _refuse_odd_url(url)
-    scheme, rest = url.split("://", 1)
-    userinfo, at, place = rest.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    # What stands alone before the @ is a user, if it is not a password in the wrong place.
-    secret = "***" if at else ""
-    return printable(os.fsencode(f"{scheme}://{user if colon else ''}{colon}{secret}{at}{place}"))
-
-
-def _refuse_odd_url(url: str) -> None:
-    """Refuse what the client would silently take for something else."""
-    problem = UsageError(f"the URL (--url, REDIS_URL) must look like {URL_FORMS}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")  # as the system will when it looks the name up
-        options = redis.connection.parse_url(url)
-    except ValueError:
-        raise problem from None
-    if parts.fragment or ("@" in parts.netloc) != ("@" in url):
-        raise UsageError("the URL: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A")
-    _refuse_odd_options(parts.scheme, parts.query)
-    if parts.scheme == "unix":
-        if not options.get("path"):
-            raise problem
-        return
-    if port == 0:
-        raise UsageError("the URL: there is no port 0")
-    database = parts.path.removeprefix("/")
-    if database and "db" in dict(parse_qsl(parts.query)):
-        raise UsageError("the URL: the database stands behind the host or after ?db=, not both")
-    if database and not (database.isascii() and database.isdigit()):
-        raise UsageError("the URL: the database after the host must be a number, as in redis://localhost:6379/0")
-    if not parts.hostname:
-        raise problem
-
-
-def _refuse_odd_options(scheme: str, query: str) -> None:
-    options = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
-    names = [name for name, _ in options]
-    for name, value in options:
-        shown = f"the URL: option '{printable(os.fsencode(name))}' after the ?"
-        if name not in URL_OPTIONS[scheme]:
-            raise UsageError(f"{shown} is unknown; known are {', '.join(sorted(URL_OPTIONS[scheme]))}")
-        if names.count(name) > 1:
-            raise UsageError(f"{shown} is there more than once")
-        if not value or (name == "db" and not (value.isascii() and value.isdigit())):
-            raise UsageError(f"{shown} has no good value")
-    if "ssl_keyfile" in names and "ssl_certfile" not in names:
-        raise UsageError("the URL: ssl_keyfile needs ssl_certfile")
-
-
 def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table of cases
     """Turn what the client raised into one line that says what to do."""
     text = printable(str(error).strip().rstrip(".").encode("utf-8", "surrogateescape"))
@@ -256,17 +332,20 @@ def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table 
             return Error(f"the server{at} has no password: leave it out of the URL")
         case BusyLoadingError():
             return Error("the server is loading its data set: run again when it has finished")
+        case ResponseError() if text.startswith("BUSY"):
+            return Error(f"the server{at} is busy with somebody's script: {text}")
         case redis.TimeoutError():
             hint = "; does it speak TLS? If not, use redis://" if at and url.startswith("rediss:") else ""
             return Error(f"no answer from the server{at}: {text}{hint}")
         case redis.ConnectionError() if not url:
-            return Error(f"the connection was lost: {text}")
+            return ConnectionLost(f"the connection was lost: {text}")
         case redis.ConnectionError() | OSError():
             return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}; is it there, and the URL right?")
         case ResponseError() if "unknown command" in text:
             return Refused(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
         case _:
-            return Error(f"the server{at} answered: {text}")
+            code = getattr(error, "status_code", None)
+            return Answered(f"the server{at} answered: {f'{code} ' if code else ''}{text}")
 
 
 def _tls_hint(error: Exception, text: str) -> str:
@@ -296,3 +375,11 @@ def read_database_sizes(server: Server) -> dict[str, int] | None:
     if not keyspace and not read_info(server, "server"):
         return None
     return {name: int(facts.removeprefix("keys=").partition(",")[0]) for name, facts in keyspace.items()}
+
+
+def read_database_size(server: Server) -> int | None:
+    """Return the number of keys of the database, or None where the user may not ask."""
+    with suppress(Error):
+        size = server.call("DBSIZE").answer()
+        return size if isinstance(size, int) else None
+    return None

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from luamigrate.errors import Exit, printable
-from luamigrate.outcome import Command, KeyOutcome, Note, Notes, Reason, Stage, Summary, Tally, Word, unfinished
+from luamigrate.outcome import (
+    Command,
+    Finding,
+    KeyOutcome,
+    Note,
+    Notes,
+    Reason,
+    Stage,
+    Summary,
+    Tally,
+    Word,
+    unfinished,
+)
 from luamigrate.rules import Rule
 from luamigrate.servers import Server
 
@@ -21,7 +33,8 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
     Reason.NOPERM: "noperm: grant this user what the server's words name (--report FILE has them).",
-    Reason.READONLY: "readonly: the server has become a replica; give the address of the primary.",
+    Reason.BUSY: "busy: somebody wrote to big keys all the time; try when it is quieter.",
+    Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
     Reason.OTHER: "other: --report FILE gives the server's words for each key.",
 }
 
@@ -146,10 +159,32 @@ def _nothing(rule: Rule) -> str:
     return "no key matches" if rule.source.has_star else "there is no such key"
 
 
-def progress_line(scanned: float, found: int, seconds: float) -> str:
-    """Tell how far the scan of a rule is."""
-    left = f", about {seconds / scanned - seconds:,.0f} s left" if scanned else ""
-    return f"{scanned:.0%} scanned, {found:,} keys, {found / seconds:,.0f} keys/s{left}"
+def progress_line(scanned: float, database: int | None, found: int, rate: float, left: float | None) -> str:
+    """Tell how far the scan of a rule is: keys found, per second now, and the seconds left."""
+    of = f" of {database:,} keys" if database else ""
+    about = f", about {left:,.0f} s left" if left is not None else ""
+    return f"{scanned:.0%}{of} scanned; {found:,} found, {rate:,.0f} a second now{about}"
+
+
+def big_line(source: bytes, part: float) -> str:
+    """Tell how far a big key is."""
+    return f"{printable(source)} is big and goes in chunks: {part:.0%}"
+
+
+def finding_line(finding: Finding) -> str:
+    """Tell what a check has found."""
+    return f"{finding.verdict:<8} {finding.name:<12} {finding.text}"
+
+
+REFUSED = "run would be refused here: see above; --ignore-check NAME overrides a check"
+
+
+def status(summary: Summary) -> str:
+    """Tell in a line how the work stands."""
+    totals = summary.totals
+    words = [f"{count:,} {word}" for word, count in totals.words]
+    words += [f"{totals.waiting:,} to look at again"] if totals.waiting else []
+    return ", ".join(words) or "nothing counted yet"
 
 
 def second_look(waiting: int) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from luamigrate import UsageError, connect, migrate
+from luamigrate import Limits, UsageError, connect, migrate
 from luamigrate.demo import free_port, stop_server, wait_until_up
 from tests import binaries
 from tests.conftest import Result, luamigrate
@@ -370,7 +370,7 @@ def answer_once(listener: socket.socket, greeting: bytes) -> None:
 def test_the_library_checks_its_arguments(any_server: Instance) -> None:
     """A batch size out of range is a UsageError there too."""
     with connect(any_server.url) as connection, pytest.raises(UsageError, match="batch size"):
-        next(migrate(connection, batch_size=0))
+        next(migrate(connection, limits=Limits(batch_size=0)))
 
 
 def test_help_and_version_work_with_odd_settings() -> None:

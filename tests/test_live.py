@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import redis
 
-from luamigrate import Batch, connect, migrate, plan, verify
+from luamigrate import Batch, Limits, connect, migrate, plan, verify
 from luamigrate.servers import Server
 from tests.conftest import luamigrate
 from tests.instances import Instance
@@ -74,7 +74,7 @@ def test_a_run_beside_a_dual_writer_ends_with_everything_the_same(server: Instan
     pipeline.execute()
     words: Counter[str] = Counter()
     with Application(server.url, UPDATE_BOTH) as application, connect(server.url) as connection:
-        for batch in migrate(connection, RULE, batch_size=7):
+        for batch in migrate(connection, RULE, limits=Limits(batch_size=7)):
             words.update(batch.tally.counts)
     assert words == {"copied": JOBS}
     assert len(application.written) > 10
@@ -100,9 +100,9 @@ def test_fill_and_verify_beside_a_dual_writer_end_with_everything_the_same(serve
     with writer as application, connect(server.url) as connection:
         wait_until_it_writes(application)
         for _ in range(3):
-            for batch in migrate(connection, RULE, batch_size=7, on_existing="fill", settle=0.05):
+            for batch in migrate(connection, RULE, limits=Limits(batch_size=7), on_existing="fill", settle=0.05):
                 words.update(batch.tally.counts)
-        for batch in verify(connection, RULE, batch_size=7, settle=0.05, extra=True):
+        for batch in verify(connection, RULE, limits=Limits(batch_size=7), settle=0.05, extra=True):
             words.update({f"verified {word}": count for word, count in batch.tally.counts.items()})
     assert words["filled"] >= jobs // 3 - words["partial"]
     assert words["failed"] == words["differs"] == words["gone"] == 0

@@ -12,7 +12,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luamigrate import Batch, Command, Summary, connect, migrate, plan, rollback, verify
+from luamigrate import Batch, Command, Limits, Summary, connect, migrate, plan, rollback, verify
 from tests.instances import Instance, assert_same_expiry, snapshot
 
 RULES = plan(
@@ -213,7 +213,7 @@ def counted(server: Instance, work: Callable[..., Iterator[Batch]], command: Com
     """Do the work and return how often each word came up."""
     summary = Summary(RULES, command)
     with connect(server.url) as connection:
-        for batch in work(connection, RULES, batch_size=3, settle=0):
+        for batch in work(connection, RULES, limits=Limits(batch_size=3), settle=0):
             summary.add(batch)
     totals = summary.totals
     counts = Counter({word.value: count for word, count in totals.counts.items()})

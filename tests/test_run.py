@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from luamigrate import connect, migrate, scripts
+from luamigrate import Limits, connect, migrate, scripts
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_same_expiry, read_expiry, read_value
 
@@ -61,7 +61,7 @@ def test_queues_are_copied_after_the_hashes_they_name(server: Instance) -> None:
     """Rules run in their order, each one to its end."""
     fill(server.client, jobs=20)
     with connect(server.url) as connection:
-        rules = [batch.rule for batch in migrate(connection, batch_size=3) if batch.tally.counts]
+        rules = [batch.rule for batch in migrate(connection, limits=Limits(batch_size=3)) if batch.tally.counts]
     order = list(dict.fromkeys(str(rule.source) for rule in rules))
     assert order == ["job:*", "jobs:active", "jobs:completed", "jobs:failed", "jobs:pending"]
 

@@ -14,7 +14,8 @@ import trustme
 
 from luamigrate import UsageError, connect
 from luamigrate.demo import throwaway_server
-from luamigrate.servers import Identity, redacted
+from luamigrate.servers import Identity
+from luamigrate.urls import redacted
 from tests import binaries
 from tests.conftest import luamigrate
 from tests.instances import Instance

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from luamigrate import Error, Refused, connect, migrate, plan
+from luamigrate import Error, Limits, Refused, connect, migrate, plan
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, start
 from tests.test_checks import user
@@ -37,7 +37,7 @@ def test_a_server_that_becomes_a_replica_fails_the_keys_that_are_left(server_nam
         counts: dict[str, int] = {}
         reasons: set[str] = set()
         demoted = False
-        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=50):
+        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), limits=Limits(batch_size=50)):
             for word, count in batch.tally.counts.items():
                 counts[word] = counts.get(word, 0) + count
             reasons.update(batch.tally.reasons)
@@ -54,7 +54,7 @@ def test_a_script_cache_that_is_emptied_in_mid_run_costs_no_key(server: Instance
     fill(server.client, jobs=500)
     copied = 0
     with connect(server.url) as connection:
-        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=20):
+        for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), limits=Limits(batch_size=20)):
             copied += batch.tally.counts.total()
             server.client.script_flush()
     assert copied == 500
@@ -68,7 +68,7 @@ def test_a_connection_that_is_lost_in_mid_run_ends_it_with_what_was_counted(any_
     lost = "the connection was lost"
     with connect(any_server.url) as connection:
         with pytest.raises(Error, match=lost):  # noqa: PT012
-            for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=20):
+            for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), limits=Limits(batch_size=20)):
                 counted += batch.tally.counts.total()
                 if counted == 100:
                     any_server.client.client_kill_filter(_type="normal", skipme=True)
@@ -105,7 +105,7 @@ def test_a_permission_that_goes_in_mid_run_is_an_error_and_no_refusal(server: In
     with user(server, ["@all"], ["*"]) as url, connect(url) as connection:
         server.client.execute_command("ACL", "SETUSER", "careful", "+@all")
         with pytest.raises(Error, match="permissions") as caught:  # noqa: PT012
-            for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), batch_size=10):
+            for batch in migrate(connection, plan([("job:*", "step:*", "hash")]), limits=Limits(batch_size=10)):
                 if batch.tally.counts:
                     server.client.execute_command("ACL", "SETUSER", "careful", "-evalsha")
     assert not isinstance(caught.value, Refused)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import connect, plan, verify
+from luamigrate import Limits, Operator, connect, plan, verify
 from luamigrate.demo import free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
@@ -267,7 +267,7 @@ def test_a_stop_while_settling_is_heard_and_what_waits_is_counted(server: Instan
     found = 0
     began = time.monotonic()
     with connect(server.url) as connection:
-        for batch in verify(connection, settle=600, stop=stopped.is_set):
+        for batch in verify(connection, settle=600, operator=Operator(stop=stopped.is_set)):
             found += batch.tally.counts.total()
             if batch.scanned == 1.0 and batch.stage == "again":
                 stopped.set()
@@ -281,7 +281,7 @@ def test_more_pairs_than_the_queue_takes_make_the_scan_wait(server: Instance, mo
     fill(server.client, jobs=300)
     waiting, most, counts = 0, 0, 0
     with connect(server.url) as connection:
-        for batch in verify(connection, plan([("job:*", "step:*", "hash")]), settle=0.01, batch_size=10):
+        for batch in verify(connection, plan([("job:*", "step:*", "hash")]), settle=0.01, limits=Limits(batch_size=10)):
             waiting += batch.tally.waiting
             most = max(most, waiting)
             counts += batch.tally.counts.total()

@@ -1,34 +1,12 @@
 -- expiries.lua: included by same.lua. Do two keys, and the fields of two hashes, expire together?
---
--- The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL goes on counting.
 
-include "shared/gone.lua"
+include "shared/expires.lua"
+include "shared/moments.lua"
 include "shared/values.lua"
 
--- Two writes of one EXPIRE are some milliseconds apart. Below this, two expiries are the same.
-local EXPIRY_TOLERANCE_MS = 1000
-
-local FIELDS_PER_CALL = 1000 -- unpack() gives up at 8,000 values
-
--- Calls visit(field, a, b) for each field of the source with the moments at which the source's and
--- the target's field expire: in milliseconds since 1970, -1 for never, -2 where there is no such
--- field.
+-- Calls visit(field, a, b) for each field of the source, as each_expiry_of does.
 local function each_field_expiry(source, target, visit)
-  local fields = redis.call('HKEYS', source)
-  for first = 1, #fields, FIELDS_PER_CALL do
-    local last = math.min(first + FIELDS_PER_CALL - 1, #fields)
-    local count = last - first + 1
-    local a = redis.call('HPEXPIRETIME', source, 'FIELDS', count, unpack(fields, first, last))
-    local b = redis.call('HPEXPIRETIME', target, 'FIELDS', count, unpack(fields, first, last))
-    -- On a key that is not there, Redis answers with nothing instead of a list.
-    for i = 1, count do visit(fields[first + i - 1], a[i], b and b[i] or -2) end
-  end
-end
-
--- Both in milliseconds, below zero for none. Zero is a moment that has passed while the script ran:
--- which one cannot be told any more.
-local function apart(a, b)
-  return a == 0 or b == 0 or (a < 0) ~= (b < 0) or math.abs(a - b) > EXPIRY_TOLERANCE_MS
+  each_expiry_of(redis.call('HKEYS', source), source, target, visit)
 end
 
 local function keys_expire_apart(source, target)

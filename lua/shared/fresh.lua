@@ -29,7 +29,7 @@ local function copy_where_absent(kind, source, target, looked, validate, ignore_
   local copied = reply == 1
   if not validate then return copied and 'copied' or 'exists' end
   if not copied then return compare(kind, source, target, ignore_expiry, show_values) end
-  local word = compare(kind, source, target, ignore_expiry, show_values)
+  local word = compare_present(kind, source, target, ignore_expiry, show_values)
   -- What expires at this very moment cannot be told apart from what expires at another.
   if word == 'same' or (word == 'expiry' and redis.call('PTTL', target) == 0) then return 'copied' end
   return 'failed the fresh copy is not the same: ' .. word

@@ -1,31 +1,17 @@
 -- gone.lua: included where it matters whether a key is still there.
 
-local may_expire
-
--- Whether any key of this server (what = 'keys') or any field of a hash ('fields': Redis 7.4+,
--- Valkey 9+) expires at all. Asking each key costs a part of what comparing it costs; this asks
--- once for the script.
-local function anything_expires(what)
-  if not may_expire then
-    local keyspace = redis.pcall('INFO', 'keyspace')
-    if type(keyspace) == 'string' then
-      may_expire = {
-        keys = keyspace:find('expires=[1-9]') ~= nil,
-        fields = keyspace:find('subexpiry=[1-9]') ~= nil
-          or keyspace:find('keys_with_volatile_items=[1-9]') ~= nil,
-      }
-    else
-      -- A careful user may not call INFO. Then only a server without the command is without them.
-      local answer = redis.pcall('HPEXPIRETIME', KEYS[1], 'FIELDS', 1, '')
-      may_expire = { keys = true, fields = not (answer.err and answer.err:find('Unknown')) }
-    end
-  end
-  return may_expire[what]
-end
+include "shared/expires.lua"
 
 -- A hash whose fields have all expired keeps its name until it is reaped, and Valkey would copy it
 -- as an empty hash: to its readers it is gone.
 local function is_gone(kind, key)
   if kind == 'none' then return true end
-  return kind == 'hash' and anything_expires('fields') and #redis.call('HGETALL', key) == 0
+  if kind ~= 'hash' or not anything_expires('fields') then return false end
+  local cursor = '0'
+  repeat
+    local reply = redis.call('HSCAN', key, cursor)
+    if #reply[2] > 0 then return false end
+    cursor = reply[1]
+  until cursor == '0'
+  return true
 end

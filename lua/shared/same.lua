@@ -1,5 +1,6 @@
 -- same.lua: included by the scripts that compare. How does a target stand to its source?
 
+include "shared/weight.lua"
 include "shared/expiries.lua"
 include "shared/values.lua"
 
@@ -32,28 +33,24 @@ local function equal_at_a_glance(kind, source, target)
   if kind == 'hash' and not payload_tells(source) then
     return not anything_expires('fields') and fields_equal(source, target)
   end
-  -- The target first: where there is none, the source need not be dumped.
-  local payload = redis.call('DUMP', target)
-  if not payload then return false end
-  if payload == redis.call('DUMP', source) then return true end
+  if redis.call('DUMP', target) == redis.call('DUMP', source) then return true end
   if kind == 'hash' then readings_left = readings_left or 0 end
   return false
 end
 
--- How a target stands to its source, which is of the given kind and not gone: 'same', 'expiry'
--- (equal in value, but the key or a field expires at another time), 'partial' (the target agrees in
--- all it has and lacks some), 'differs' or 'missing'.
+-- How a target that is there stands to its source, which is of the given kind and not gone: 'same',
+-- 'expiry' (equal in value, but the key or a field expires at another time), 'partial' (the target
+-- agrees in all it has and lacks some) or 'differs'.
 --
 -- Returns the word; for expiry, partial and differs also notes on what differs: a list of names and
 -- values in turn, see values.lua; and for a target that is partial and otherwise the same, expiries
 -- included, the list of the names it lacks.
-local function compare(kind, source, target, ignore_expiry, show_values)
+local function compare_present(kind, source, target, ignore_expiry, show_values)
   local equal = equal_at_a_glance(kind, source, target)
   if equal and (ignore_expiry or not keys_expire_apart(source, target)) then return 'same' end
   local word, notes, lacking = 'same', {}, nil
   if not equal then
     local target_kind = redis.call('TYPE', target).ok
-    if target_kind == 'none' then return 'missing' end
     if target_kind ~= kind then
       return 'differs', { 'source_type', kind, 'target_type', target_kind }
     end
@@ -63,6 +60,12 @@ local function compare(kind, source, target, ignore_expiry, show_values)
   if expire_apart and word == 'same' then word = 'expiry' end
   if word == 'same' then return word end
   return word, notes, word == 'partial' and not expire_apart and lacking or nil
+end
+
+-- The same for a target that may be anything and of any size: also 'missing'.
+local function compare(kind, source, target, ignore_expiry, show_values)
+  if not take_up(kind, target) then return 'missing' end
+  return compare_present(kind, source, target, ignore_expiry, show_values)
 end
 
 -- The answer for a pair: the word alone, or a list of the word and the notes.

@@ -92,15 +92,15 @@ local function compare_elements(kind, source, target, show_values)
       redis.call('ZRANGE', target, 0, -1, 'WITHSCORES')
     )
   end
-  local notes, apart = {}, #additional + #contradicting
-  if #missing + apart == 0 then return 'same', notes end
+  local notes, against = {}, #additional + #contradicting
+  if #missing + against == 0 then return 'same', notes end
   note_names(notes, 'missing', missing)
   note_names(notes, 'additional', additional)
   note_names(notes, 'contradicting', contradicting)
   if show_values and kind ~= 'set' then
     note_values(notes, kind, source, target, missing, additional, contradicting)
   end
-  return apart > 0 and 'differs' or 'partial', notes, missing
+  return against > 0 and 'differs' or 'partial', notes, missing
 end
 
 local function compare_strings(source, target, show_values)

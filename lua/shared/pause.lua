@@ -1,0 +1,40 @@
+-- pause.lua: included by every script that works through keys. How long may it hold the server?
+--
+-- A script stops when its time is spent, by a clock, or when the keys that it has gone through weigh
+-- as much as takes that time by experience. Both are needed: on Redis 7.2 and Valkey 7.2 no clock moves
+-- in a script, and elsewhere it may be processor time, which stands still while others have the machine.
+--
+-- ARGV  1  the time that the script may take, in microseconds
+--       2  the weight, in bytes, that it may go through in that time; a key that weighs more is not
+--          touched
+
+local BUDGET, CAPACITY = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+-- The clock is asked again once this part of the capacity has been gone through.
+local LOOKS_AT_CLOCK = 16
+
+local clock = rawget(_G, 'os') and os.clock
+
+-- Processor time where the server lends its clock (Redis 7.4+, Valkey 8+), else the time of day.
+local function microseconds()
+  if clock then return clock() * 1e6 end
+  local now = redis.pcall('TIME')
+  return now.err and 0 or now[1] * 1e6 + now[2]
+end
+
+local began = microseconds()
+local weight, weight_at_clock = 0, 0
+
+-- Adds to what the script has gone through.
+local function spend(bytes) weight = weight + bytes end
+
+-- Whether the script has to stop.
+local function is_spent()
+  if weight >= CAPACITY then return true end
+  if weight - weight_at_clock < CAPACITY / LOOKS_AT_CLOCK then return false end
+  weight_at_clock = weight
+  return microseconds() - began >= BUDGET
+end
+
+-- The time taken so far, in whole microseconds; 0 where no clock moves.
+local function time_taken() return math.floor(microseconds() - began) end

@@ -1,0 +1,57 @@
+-- stage.lua: copies a chunk of a big key to a staging key, which nobody reads yet.
+--
+-- KEYS  source, staging key
+-- ARGV  1  the time it may take, 2  the weight it may go through: see shared/pause.lua
+--       3  the source's type: hash, set, zset, list or string
+--       4  the position to go on from, '0' for the beginning
+--       5  how many elements to read at once
+--       6  for how many milliseconds the staging key is to live on
+--
+-- Answers a list: the next position ('0': this was the last chunk); elements copied; microseconds
+-- taken. Or 'vanished' where the staging key has expired meanwhile: its copy must begin anew.
+--
+-- A string is copied as a whole, which is quick; the others element by element, with the expiries
+-- of fields. Writes: the staging key, and its expiry.
+
+include "shared/chunks.lua"
+include "shared/expires.lua"
+
+local source, staging = KEYS[1], KEYS[2]
+local kind, position, step, lifetime = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
+
+local function add_hash(elements)
+  in_slices(elements, 2, function(...) redis.call('HSET', staging, ...) end)
+  if not anything_expires('fields') then return end
+  in_slices(every_second(elements, 1), 1, function(...)
+    local fields = { ... }
+    for i, at in ipairs(redis.call('HPEXPIRETIME', source, 'FIELDS', #fields, ...)) do
+      if at > 0 then redis.call('HPEXPIREAT', staging, at, 'FIELDS', 1, fields[i]) end
+    end
+  end)
+end
+
+local ADD = {
+  hash = add_hash,
+  set = function(elements)
+    in_slices(elements, 1, function(...) redis.call('SADD', staging, ...) end)
+  end,
+  zset = function(elements)
+    for i = 1, #elements, 2 do elements[i], elements[i + 1] = elements[i + 1], elements[i] end
+    in_slices(elements, 2, function(...) redis.call('ZADD', staging, ...) end)
+  end,
+  list = function(elements)
+    in_slices(elements, 1, function(...) redis.call('RPUSH', staging, ...) end)
+  end,
+}
+
+if position ~= '0' and redis.call('EXISTS', staging) == 0 then return 'vanished' end
+local copied = 1
+if kind == 'string' then
+  redis.call('COPY', source, staging)
+else
+  position, copied = go_through(kind, source, position, step, function(elements)
+    if #elements > 0 then ADD[kind](elements) end
+  end)
+end
+redis.call('PEXPIRE', staging, lifetime)
+return { position, copied, time_taken() }

@@ -1,0 +1,145 @@
+"""What is watched while the work is under way: why it waits, and when it stops.
+
+A guard measures once a second at most; `hold` decides. Whoever waits says why, all the time. Nothing is
+lost by waiting or stopping: what is under way is finished, and running again continues.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from luamigrate.errors import Refused, Stopped
+from luamigrate.pace import Limits, Pace
+from luamigrate.servers import Server, read_info
+
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_SLEEP = 0.1
+"""At once, so that a wish to stop is heard."""
+
+FULL = 0.95
+"""Of maxmemory: copying waits from here on."""
+
+ACKNOWLEDGED_MS = 1000
+"""How long one WAIT waits."""
+
+_REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),.*offset=(?P<offset>\d+)")
+
+
+@dataclass(kw_only=True)
+class Guards:
+    """The guards of one walk."""
+
+    server: Server
+    limits: Limits
+    pace: Pace
+    writes: bool
+    """Whether the work writes: only then memory and replicas matter."""
+    ignored: frozenset[str]
+    """Names of guards that are not to be heard."""
+    stop: Callable[[], bool]
+    held: Callable[[], bool]
+    """Whether the user wants it to wait."""
+    tell: Callable[[str], None]
+    _looked: float = field(default=0.0, init=False)
+    _evicted: int | None = field(default=None, init=False)
+    _reason: str = field(default="", init=False)
+    _since: float = field(default=0.0, init=False)
+    _refused_since: float = field(default=0.0, init=False)
+
+    def hold(self) -> None:
+        """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
+        self._since = time.monotonic()
+        while (reason := self._reason_to_wait()) and not self.stop():
+            self.tell(reason)
+            self._sleep(SECONDS_TO_SLEEP)
+        while (seconds := self.pace.seconds_to_wait(time.monotonic)) and not self.stop():
+            self._sleep(min(seconds, SECONDS_TO_SLEEP))
+
+    def refused(self, words: str) -> None:
+        """Wait a moment, because the server takes no writes. Raises Stopped where that lasts."""
+        if "READONLY" in words:
+            self.server.recover(Stopped("role: the server has become a replica; give the address of the primary"))
+            return
+        reason = f"writes: the server takes none: {words}"
+        self._refused_since = self._refused_since or time.monotonic()
+        self._give_up_after(self._refused_since + self.limits.patience, reason)
+        self.tell(reason)
+        self._sleep(SECONDS_TO_SLEEP)
+
+    def accepted(self) -> None:
+        """Note that the server takes writes, and wait for replicas to have them."""
+        self._refused_since = 0.0
+        if self.limits.wait_replicas:
+            self._wait_for_replicas(self.limits.wait_replicas)
+
+    def end(self) -> None:
+        """Look a last time. Raises Stopped."""
+        if self.writes:
+            self._look_for_evictions()
+
+    def _wait_for_replicas(self, wanted: int) -> None:
+        deadline = time.monotonic() + self.limits.patience
+        while not self.stop():
+            found = self.server.call("WAIT", wanted, ACKNOWLEDGED_MS).answer()
+            if not isinstance(found, int) or found >= wanted:
+                return
+            reason = f"replicas: {found} of {wanted} have acknowledged what was written (--wait-replicas)"
+            self._give_up_after(deadline, reason)
+            self.tell(reason)
+
+    def _reason_to_wait(self) -> str:
+        if self.held():
+            return "held by SIGUSR1: the same signal again goes on"
+        now = time.monotonic()
+        if self.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
+            self._looked = now
+            self._look_for_evictions()
+            self._reason = self._memory() or self._lag()
+            if self._reason.startswith("memory"):
+                self._give_up_after(self._since + self.limits.patience, self._reason)
+        return self._reason
+
+    def _look_for_evictions(self) -> None:
+        evicted = int(read_info(self.server, "stats").get("evicted_keys", 0))
+        if self._evicted is not None and evicted > self._evicted and "eviction" not in self.ignored:
+            raise Stopped(
+                f"eviction: the server has evicted {evicted - self._evicted:,} keys meanwhile, perhaps sources: "
+                "give it more memory, or set maxmemory-policy to noeviction"
+            )
+        self._evicted = evicted
+
+    def _memory(self) -> str:
+        memory = read_info(self.server, "memory")
+        used, most = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+        if not most or used < FULL * most or "memory" in self.ignored:
+            return ""
+        return f"memory: {used / most:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
+
+    def _lag(self) -> str:
+        if not self.limits.max_lag or "replicas" in self.ignored:
+            return ""
+        facts = read_info(self.server, "replication")
+        written = int(facts.get("master_repl_offset", 0))
+        behind = {
+            f"{match['ip']}:{match['port']}": written - int(match["offset"])
+            for name, text in facts.items()
+            if re.fullmatch(r"slave\d+", name) and (match := _REPLICA.search(text))
+        }
+        name, most = max(behind.items(), key=lambda item: item[1], default=("", 0))
+        if most <= self.limits.max_lag:
+            return ""
+        return f"replicas: {name} is {most:,} bytes behind, more than {self.limits.max_lag:,} (--max-lag)"
+
+    def _give_up_after(self, deadline: float, reason: str) -> None:
+        if time.monotonic() >= deadline:
+            raise Stopped(f"{reason}; it was waited for {self.limits.patience:.0f} s")
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+        # A server may close a connection on which nothing is heard, and one that is lost is noticed.
+        with suppress(Refused):
+            self.server.call("PING").answer()
