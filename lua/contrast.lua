@@ -13,6 +13,7 @@
 -- Answers a list, names and values in turn:
 --   position  the next position; '0': this was the last chunk
 --   visited   elements gone through, or bytes of a string
+--   largest   bytes of the largest element, 0 for a string
 --   microseconds  time taken
 --   lengths   {of the first key, of the second}
 --   exact     1 where the lengths count what readers see, 0 where fields that have expired may be
@@ -101,14 +102,14 @@ local function go_through_string()
     spend(#a)
     offset = offset + step
   until offset >= length or is_spent()
-  return offset >= length and '0' or ('%d'):format(offset), offset - position
+  return offset >= length and '0' or ('%d'):format(offset), offset - position, 0
 end
 
-local visited
+local visited, largest
 if kind == 'string' then
-  position, visited = go_through_string()
+  position, visited, largest = go_through_string()
 else
-  position, visited = go_through(kind, one, position, step, function(elements, from)
+  position, visited, largest = go_through(kind, one, position, step, function(elements, from)
     if #elements > 0 then CONTRAST[kind](elements, from) end
   end)
 end
@@ -122,7 +123,7 @@ for _ = 1, 2 do
   if ttl < 0 or ttl >= ttl_of_other then break end
 end
 return {
-  'position', position, 'visited', visited, 'microseconds', time_taken(),
+  'position', position, 'visited', visited, 'largest', largest, 'microseconds', time_taken(),
   'lengths', { redis.call(LENGTH[kind], one), redis.call(LENGTH[kind], other) },
   'exact', (kind == 'hash' and anything_expires('fields')) and 0 or 1,
   'ttls', { ttl, ttl_of_other },

@@ -7,8 +7,9 @@
 --       5  how many elements to read at once
 --       6  for how many milliseconds the staging key is to live on
 --
--- Answers a list: the next position ('0': this was the last chunk); elements copied; microseconds
--- taken. Or 'vanished' where the staging key has expired meanwhile: its copy must begin anew.
+-- Answers a list: the next position ('0': this was the last chunk); elements copied; bytes of the
+-- largest, 0 for a string; microseconds taken. Or 'vanished' where the staging key has expired
+-- meanwhile: its copy must begin anew.
 --
 -- A string is copied as a whole, which is quick; the others element by element, with the expiries
 -- of fields. Writes: the staging key, and its expiry.
@@ -45,13 +46,13 @@ local ADD = {
 }
 
 if position ~= '0' and redis.call('EXISTS', staging) == 0 then return 'vanished' end
-local copied = 1
+local copied, largest = 1, 0
 if kind == 'string' then
   redis.call('COPY', source, staging)
 else
-  position, copied = go_through(kind, source, position, step, function(elements)
+  position, copied, largest = go_through(kind, source, position, step, function(elements)
     if #elements > 0 then ADD[kind](elements) end
   end)
 end
 redis.call('PEXPIRE', staging, lifetime)
-return { position, copied, time_taken() }
+return { position, copied, largest, time_taken() }

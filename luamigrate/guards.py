@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from luamigrate.errors import Refused, Stopped
 from luamigrate.pace import Limits, Pace
-from luamigrate.servers import Server, read_info
+from luamigrate.servers import Answered, Server, read_info
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_SLEEP = 0.1
@@ -141,5 +141,5 @@ class Guards:
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)
         # A server may close a connection on which nothing is heard, and one that is lost is noticed.
-        with suppress(Refused):
+        with suppress(Refused, Answered):
             self.server.call("PING").answer()

@@ -200,7 +200,8 @@ def _walk(
     server.endure(Endurance(patience=limits.patience, stop=operator.stop, tell=operator.tell, needs_primary=writes))
     findings = checks.look(server, plan, command, dry_run=dry_run, fills=fills, extra=extra, ignored=ignored_checks)
     checks.refuse(findings)
-    yield Batch(plan[0], warnings=checks.warnings(findings))
+    if warnings := checks.warnings(findings):
+        yield Batch(plan[0], warnings=warnings)
     for name in (script, "extra") if extra else (script,):
         scripts.register(server, name)
     pace = Pace(limits, server.round_trip)

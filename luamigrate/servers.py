@@ -42,8 +42,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds between two tries to connect: doubled each time."""
 
 
-_NOT_READY = re.compile(r"(LOADING|BUSY|MASTERDOWN)\b")
-"""Codes of errors that pass."""
+def _passes(error: RedisError) -> bool:
+    """Tell whether the server is only not ready at present."""
+    return isinstance(error, (BusyLoadingError, MasterDownError)) or str(error).startswith("BUSY")
 
 
 class ScriptMissing(Error):
@@ -194,7 +195,7 @@ class Server:
             self.recover(explain(error))
             return
         except RedisError as error:
-            if _NOT_READY.match(str(error)) or isinstance(error, MasterDownError):
+            if _passes(error):
                 self.recover(explain(error))
                 return
             reply = error
@@ -276,12 +277,8 @@ class Server:
         with suppress(ResponseError):
             self._ask_alone("CLIENT", "NO-TOUCH", "ON")
         self.round_trip = time.perf_counter() - began
-        with suppress(NoPermissionError):
-            self._ask_alone("PING")
-        about = ""
-        with suppress(NoPermissionError):
-            about = printable(self._ask_alone("INFO", "server"))
-        run_id = re.search(r"run_id:(\w+)", about)
+        self._see_that_it_is_ready()
+        run_id = re.search(rb"run_id:(\w+)", self._about())
         # From here on scripts may run, and a slow one is not a lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
         return Identity(
@@ -289,8 +286,22 @@ class Server:
             texts.get(b"version", ""),
             texts.get(b"mode", ""),
             texts.get(b"role", ""),
-            run_id[1] if run_id else "",
+            printable(run_id[1]) if run_id else "",
         )
+
+    def _see_that_it_is_ready(self) -> None:
+        try:
+            self._ask_alone("PING")
+        except ResponseError as error:
+            # What it may not answer, or will not while it takes no writes, it has at least understood.
+            if _passes(error):
+                raise
+
+    def _about(self) -> bytes:
+        with suppress(ResponseError):
+            about = self._ask_alone("INFO", "server")
+            return about if isinstance(about, bytes) else b""
+        return b""
 
     def _ask_alone(self, *command: str) -> Any:
         self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]

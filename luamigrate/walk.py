@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from luamigrate import answers, scan, staged
+from luamigrate.chunks import KINDS, Big
 from luamigrate.errors import Error, Refused, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Stage, Tally, Word
@@ -22,7 +23,7 @@ from luamigrate.servers import Answered, Server, ServerChanged
 class ByChunks(Protocol):
     """A verb's way with a pair that is too big for its script."""
 
-    def __call__(self, big: staged.Big) -> staged.Steps:
+    def __call__(self, big: Big) -> staged.Steps:
         """Go through it."""
 
 
@@ -173,7 +174,7 @@ class Walk:
 
     def _big(self, pair: Pairs, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
         """Take a pair apart that is too big for one script, or take it whole, or say why not."""
-        if kind in staged.KINDS:
+        if kind in KINDS:
             outcome = yield from self._in_chunks(pair, kind, size, visit)
         elif size <= self.pace.whole_key or self.limits.allow_long_pause:
             yield from self._outcomes(pair, self.ask(self.server, pair, WHOLE), visit)
@@ -186,7 +187,7 @@ class Walk:
             yield Batch(pair.rule, visit.stage, reading.tally, keys, visit.scanned)
 
     def _in_chunks(self, pair: Pairs, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
-        big = staged.Big(
+        big = Big(
             server=self.server,
             source=pair.sources[0],
             target=pair.targets[0],
@@ -199,20 +200,24 @@ class Walk:
             stop=self.stop,
             allow_long_pause=self.limits.allow_long_pause,
         )
-        longest = 0.0
+        largest, longest = 0, 0.0
         while not self.stop():
             steps = self.by_chunks(big)
             try:
                 while True:
-                    progress, seconds = next(steps)
-                    longest = max(longest, seconds)
+                    progress = next(steps)
+                    largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
                     yield Batch(
-                        pair.rule, visit.stage, scanned=visit.scanned, seconds=seconds, big=(big.source, progress)
+                        pair.rule,
+                        visit.stage,
+                        scanned=visit.scanned,
+                        seconds=progress.seconds,
+                        big=(big.source, progress.done),
                     )
                     self.guards.hold()
             except StopIteration as end:
-                if longest * 1000 > 2 * self.limits.max_pause:
-                    yield Batch(pair.rule, visit.stage, warnings=(_too_long(big.source, longest),))
+                if largest > self.pace.whole_key:
+                    yield Batch(pair.rule, visit.stage, warnings=(_uncut(big.source, largest, longest),))
                 outcome: KeyOutcome | None = end.value
                 return outcome
             except (Refused, Answered) as refusal:
@@ -255,8 +260,8 @@ class Walk:
             yield Batch(look.rule, Stage.AGAIN, tally, [look.outcome])
 
 
-def _too_long(source: bytes, seconds: float) -> str:
+def _uncut(source: bytes, largest: int, longest: float) -> str:
     return (
-        f"{printable(source)} has an element so large that a chunk with it held the server for {seconds * 1000:,.0f} "
-        "ms: one element cannot be cut"
+        f"{printable(source)} has an element of {largest:,} bytes, and one element cannot be cut: a chunk of it held "
+        f"the server for {longest * 1000:,.0f} ms"
     )

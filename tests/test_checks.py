@@ -13,8 +13,8 @@ from tests.test_bad_input import assert_one_line
 from tests.test_run import fill
 
 KEYS = ["job:*", "step:*", "jobs:*", "steps:*"]
-ANYTHING = ["scan", "evalsha", "script|load", "type", "pttl", "dump", "object|encoding"]
-READING = ["hgetall", "hkeys", "hget", "sdiff", "zrange", "zscore"]
+ANYTHING = ["scan", "evalsha", "script|load", "type", "pttl", "memory|usage", "dump", "object|encoding"]
+READING = ["hgetall", "hkeys", "hget", "hscan", "sdiff", "zrange", "zscore"]
 RUN = [*ANYTHING, *READING, "copy"]
 DRY_RUN = [*RUN, "evalsha_ro", "hlen", "scard", "zcard"]
 NEWER = {"evalsha_ro": (7, 0), "hpexpiretime": (7, 4)}
@@ -98,7 +98,7 @@ def test_a_rule_needs_only_the_permissions_of_its_type(server: Instance) -> None
     server.client.sadd("job:2", "a")
     if server.has_field_expiries:
         server.client.execute_command("HPEXPIRE", "job:1", 100_000, "FIELDS", 1, "a")
-    allowed = ["scan", "evalsha", "script|load", "type", "pttl", "copy", "sdiff", "info"]
+    allowed = ["scan", "evalsha", "script|load", "type", "pttl", "memory|usage", "copy", "sdiff", "info"]
     with user(server, allowed, KEYS) as url:
         result = luamigrate("run", "--map", "job:*=step:*", "--type", "set", "--json", url=url)
     assert (result.code, result.totals) == (0, {"found": 1, "copied": 1, "ignored": 1})

@@ -41,11 +41,11 @@ def test_one_keys_trouble_does_not_cost_the_batch_its_answers(server: Instance) 
         # Undeclared, so that it is the script that meets the refusal.
         text = scripts.source("copy").replace("KEYS", "KEYS_")
         text = "local KEYS_ = { 'a:1', 'x:1', 'b:1', 'x:2', 'a:1', 'x:3', 'a:0', 'x:0' }\n" + text
-        answers: Any = careful.eval(text, 0, "hash", *COMPARED)
+        answers: Any = careful.eval(text, 0, *LIMITS, "hash", *COMPARED)
     finally:
         careful.close()
         client.acl_deluser("careful")
-    assert [answers[0], *answers[2:]] == [b"copied", b"copied", b"gone"]
+    assert [answers[0], *answers[2:-1]] == [b"copied", b"copied", b"gone"]
     assert answers[1].startswith(b"failed ")
     assert client.exists("x:1", "x:2", "x:3") == 2
 
@@ -344,11 +344,11 @@ def test_without_info_field_expiries_are_compared_all_the_same(server: Instance)
     client.acl_setuser("careful", enabled=True, nopass=True, categories=["+@all"], commands=["-info"], keys=["*"])
     careful = redis.Redis.from_url(server.url, username="careful", password="x", protocol=2)
     try:
-        answers: Any = careful.eval(scripts.source("copy"), 2, "s", "t", "hash", *COMPARED)
+        answers: Any = careful.eval(scripts.source("copy"), 2, "s", "t", *LIMITS, "hash", *COMPARED)
     finally:
         careful.close()
         client.acl_deluser("careful")
-    assert answers == [expected]
+    assert answers[:-1] == [expected]
 
 
 def test_a_target_that_has_logically_expired_counts_as_absent(server: Instance) -> None:

@@ -69,7 +69,8 @@ def test_the_exit_code_is_the_first_that_applies(summary: Summary, code: Exit) -
     [
         ("-OOM command not allowed when used memory > 'maxmemory'.", Reason.OOM),
         ("OOM command not allowed when used memory > 'maxmemory'.", Reason.OOM),
-        ("@user_script: 7: -READONLY You can't write against a read only replica.", Reason.READONLY),
+        ("busy: somebody wrote to it in each of 5 attempts; try again when it is quieter", Reason.BUSY),
+        ("too-big: a stream of 9,000,000 bytes cannot be taken apart", Reason.TOO_BIG),
         ("ERR ACL failure in script: User u has no permissions to run the 'copy' command", Reason.NOPERM),
         ("ERR The user executing the script can't run this command or subcommand", Reason.NOPERM),
         ("@user_script: 1: The user executing the script can't access at least one of the keys", Reason.NOPERM),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Pattern, connect, scan
+from luamigrate import Limits, Pattern, connect, scan
+from luamigrate.pace import Pace
 from tests.instances import Instance
 
 EVERYTHING = Pattern.parse(b"k:*")
@@ -22,7 +23,7 @@ def test_every_key_comes_once_in_batches_of_the_size(server: Instance) -> None:
     """All but the last are full, and the part scanned only grows."""
     server.client.mset({f"k:{number}": "" for number in range(1005)} | {f"x:{number}": "" for number in range(500)})
     with connect(server.url) as connection:
-        found = list(scan.batches(connection, EVERYTHING, 50, never))
+        found = list(scan.batches(connection, EVERYTHING, pace(50), never))
     keys = [batch.keys for batch in found if batch.keys]
     assert sorted(itertools.chain(*keys)) == sorted(f"k:{number}".encode() for number in range(1005))
     assert {len(batch) for batch in keys[:-1]} == {50}
@@ -37,7 +38,7 @@ def test_the_part_scanned_is_near_the_truth(server: Instance) -> None:
     server.client.mset({f"k:{number}": "" for number in range(20_000)})
     seen = 0
     with connect(server.url) as connection:
-        for batch in scan.batches(connection, EVERYTHING, 100, never):
+        for batch in scan.batches(connection, EVERYTHING, pace(100), never):
             seen += len(batch.keys)
             assert batch.scanned == pytest.approx(seen / 20_000, abs=0.05)
 
@@ -46,7 +47,7 @@ def test_a_rare_match_still_tells_how_far_the_scan_is(server: Instance) -> None:
     """News without keys come in between."""
     server.client.mset({f"x:{number}": "" for number in range(5000)} | {"k:1": ""})
     with connect(server.url) as connection:
-        found = list(scan.batches(connection, EVERYTHING, 100, never))
+        found = list(scan.batches(connection, EVERYTHING, pace(100), never))
     assert sum(not batch.keys for batch in found) > 10
     assert [batch.keys for batch in found if batch.keys] == [[b"k:1"]]
 
@@ -56,8 +57,13 @@ def test_a_wish_to_stop_is_heard_between_two_scans(server: Instance) -> None:
     server.client.mset({f"k:{number}": "" for number in range(1000)})
     with connect(server.url) as connection:
         asked = itertools.count()
-        found = list(scan.batches(connection, EVERYTHING, 10, lambda: next(asked) >= 5))
+        found = list(scan.batches(connection, EVERYTHING, pace(10), lambda: next(asked) >= 5))
     assert 0 < sum(len(batch.keys) for batch in found) <= 40
+
+
+def pace(size: int) -> Pace:
+    """Batches of this size."""
+    return Pace(Limits(batch_size=size), 0.0)
 
 
 class Repeating:
@@ -69,7 +75,7 @@ class Repeating:
     def call(self, *_: object) -> Any:
         """Answer the next reply."""
         reply = next(self._replies)
-        return type("Call", (), {"answer": lambda _: reply})()
+        return type("Call", (), {"answer": lambda _: reply, "seconds": 0.0, "alone": False})()
 
 
 def test_a_key_that_comes_twice_while_it_is_under_way_is_dropped() -> None:
@@ -81,5 +87,5 @@ def test_a_key_that_comes_twice_while_it_is_under_way_is_dropped() -> None:
         (b"4", [b"k:6", b"k:7"]),
         (b"0", [b"k:1"]),
     )
-    found = [batch.keys for batch in scan.batches(server, EVERYTHING, 2, never) if batch.keys]
+    found = [batch.keys for batch in scan.batches(server, EVERYTHING, pace(2), never) if batch.keys]
     assert found == [[b"k:1", b"k:2"], [b"k:3", b"k:4"], [b"k:5", b"k:6"], [b"k:7", b"k:1"]]

@@ -36,20 +36,23 @@ local READ = {
 }
 
 -- Goes through a key from a position, `step` elements at a time, and calls visit(elements, from) for
--- each step, until the end or until the time is spent. Returns the next position and how many
--- elements have been visited.
+-- each step, until the end or until the time is spent. Returns the next position, how many elements
+-- have been visited, and the bytes of the largest.
 local function go_through(kind, key, position, step, visit)
-  local visited = 0
+  local visited, largest = 0, 0
   repeat
     local from = position
     local next_position, elements = READ[kind](key, position, step)
     position = next_position
-    for _, element in ipairs(elements) do spend(#element) end
+    for _, element in ipairs(elements) do
+      spend(#element)
+      largest = math.max(largest, #element)
+    end
     visited = visited + #elements / PARTS[kind]
     spend(LEAST_ELEMENT * #elements)
     visit(elements, from)
   until position == '0' or is_spent()
-  return position, visited
+  return position, visited, largest
 end
 
 -- Calls visit with at most ELEMENTS_PER_CALL elements of a flat list at a time, unpacked.
