@@ -44,6 +44,22 @@ class Instance:
         """Whether fields of a hash can expire."""
         return self.version >= (7, 4)
 
+    def kill(self) -> None:
+        """Kill it with -9, and have its socket out of the way."""
+        self.process.kill()
+        self.process.wait()
+        self._socket.unlink(missing_ok=True)
+
+    def start_again(self, *options: str) -> None:
+        """Start it on the same files and socket, another process; it may still be loading after that."""
+        binary = binaries.find(self.name)
+        assert isinstance(binary, Path), binary
+        self.process = _start(binary, self._socket, *options)
+
+    @property
+    def _socket(self) -> Path:
+        return Path(self.url.removeprefix("unix://"))
+
     def digest(self) -> Any:
         """Return the server's own digest of everything it holds."""
         return self.client.execute_command("DEBUG", "DIGEST")
@@ -59,17 +75,20 @@ def start(name: str, *options: str) -> Iterator[Instance]:
     binary = binaries.find(name)
     assert isinstance(binary, Path), binary
     with tempfile.TemporaryDirectory(prefix="luamigrate-test-") as directory:
-        socket = f"{directory}/s"
-        more = ("--enable-debug-command", "yes") if binaries.version(binary) >= (7, 0) else ()
-        process = start_server(binary, directory, "--port", "0", "--unixsocket", socket, *more, *options)
-        url = f"unix://{socket}"
-        client = redis.Redis.from_url(url, protocol=2)
+        socket = Path(directory) / "s"
+        client = redis.Redis.from_url(f"unix://{socket}", protocol=2)
+        server = Instance(name, f"unix://{socket}", _start(binary, socket, *options), client)
         try:
-            assert wait_until_up(process, client), (Path(directory) / "log").read_text(errors="replace")
-            yield Instance(name, url, process, client)
+            assert wait_until_up(server.process, client), (Path(directory) / "log").read_text(errors="replace")
+            yield server
         finally:
             client.close()
-            stop_server(process)
+            stop_server(server.process)
+
+
+def _start(binary: Path, socket: Path, *options: str) -> Popen[bytes]:
+    more = ("--enable-debug-command", "yes") if binaries.version(binary) >= (7, 0) else ()
+    return start_server(binary, socket.parent, "--port", "0", "--unixsocket", str(socket), *more, *options)
 
 
 def read_value(client: redis.Redis, key: bytes) -> Value:

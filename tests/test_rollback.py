@@ -13,7 +13,7 @@ from tests.conftest import Result, luamigrate
 from tests.instances import Instance, snapshot
 from tests.test_bad_input import assert_one_line
 from tests.test_checks import ANYTHING, READING, commands, user
-from tests.test_lua import stream
+from tests.test_lua import LIMITS, stream
 from tests.test_run import HASHES, fill
 
 ANY = ("--map", "job:*=step:*", "--map", "jobs:*=steps:*")
@@ -148,8 +148,8 @@ def test_moments_that_pass_while_the_script_runs_are_no_proof(server: Instance) 
         client.set(f"s{number}", "x", px=60)
         client.set(f"t{number}", "x", px=90)
         keys += [f"s{number}", f"t{number}"]
-    answers: Any = client.eval(scripts.source("remove"), len(keys), *keys, "any", "1", "0")
-    words = {answer if isinstance(answer, bytes) else answer[0] for answer in answers[1:]}
+    answers: Any = client.eval(scripts.source("remove"), len(keys), *keys, *LIMITS, "any", "1", "0")
+    words = {answer if isinstance(answer, bytes) else answer[0] for answer in answers[1:-1]}
     assert words <= {b"kept", b"gone"}
 
 

@@ -45,10 +45,10 @@ def test_the_part_scanned_is_near_the_truth(server: Instance) -> None:
 
 def test_a_rare_match_still_tells_how_far_the_scan_is(server: Instance) -> None:
     """News without keys come in between."""
-    server.client.mset({f"x:{number}": "" for number in range(5000)} | {"k:1": ""})
+    server.client.mset({f"x:{number}": "" for number in range(50_000)} | {"k:1": ""})
     with connect(server.url) as connection:
         found = list(scan.batches(connection, EVERYTHING, pace(100), never))
-    assert sum(not batch.keys for batch in found) > 10
+    assert sum(not batch.keys for batch in found) > 3
     assert [batch.keys for batch in found if batch.keys] == [[b"k:1"]]
 
 

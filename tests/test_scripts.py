@@ -9,7 +9,7 @@ import pytest
 
 from luamigrate import scripts
 
-SCRIPTS = ("copy", "compare", "fill", "remove", "extra", "probe")
+SCRIPTS = ("copy", "compare", "fill", "remove", "extra", "probe", "stage", "contrast", "publish", "supply")
 
 
 def test_includes_are_expanded_once_each(tmp_path: Path) -> None:

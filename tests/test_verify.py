@@ -194,7 +194,7 @@ def test_extra_needs_only_the_permissions_of_the_rules_type(server: Instance) ->
     if server.has_field_expiries:
         server.client.execute_command("HPEXPIRE", "step:2", 100_000, "FIELDS", 1, "a")
     calling = ["evalsha_ro"] if server.version >= (7, 0) else ["evalsha"]
-    with user(server, ["scan", "script|load", "type", "pttl", "get", "info", *calling], ["*"]) as url:
+    with user(server, ["scan", "script|load", "type", "pttl", "memory|usage", "get", "info", *calling], ["*"]) as url:
         options = ("--map", "job:*=step:*", "--type", "string", "--extra", "--json")
         result = luamigrate("verify", *options, url=url)
     assert (result.code, result.totals) == (0, {"found": 1, "same": 1, "ignored": 0})
@@ -289,8 +289,8 @@ def test_more_pairs_than_the_queue_takes_make_the_scan_wait(server: Instance, mo
     assert most <= 30 + 2 * 10
 
 
-READ_ONLY = ["scan", "evalsha", "script|load", "type", "pttl", "dump", "object|encoding"]
-READ_ONLY += ["hgetall", "hkeys", "hget", "sdiff", "zrange", "zscore"]
+READ_ONLY = ["scan", "evalsha", "script|load", "type", "pttl", "memory|usage", "dump", "object|encoding"]
+READ_ONLY += ["hgetall", "hkeys", "hget", "hscan", "sdiff", "zrange", "zscore"]
 
 
 def test_a_read_only_user_can_verify(server: Instance) -> None:
@@ -345,7 +345,7 @@ def test_a_replica_will_do_and_it_is_said_loudly(server: Instance) -> None:
         server.client.replicaof("no", "one")
     assert (result.code, result.totals) == (3, TOTALS)
     assert "this is a REPLICA" in result.document["warnings"][0]
-    assert "Warning: this is a REPLICA" in quiet.out
+    assert "Warning: role: this is a REPLICA" in quiet.out
 
 
 def test_only_reading_scripts_are_called(server: Instance) -> None:
