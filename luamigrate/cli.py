@@ -316,6 +316,9 @@ def _work(
     summary.interrupted |= interruption()
     summary.seconds = time.monotonic() - began
     narrator.close_section()
+    late = wording.late_warnings(summary)
+    summary.warnings += late
+    narrator.warn(late)
     if key_report:
         summary.error = summary.error or key_report.problem
     if summary.error:

@@ -31,10 +31,12 @@ START_SECONDS = 20
 ATTEMPTS = 5
 SETTINGS = (
     *("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "ON_EXISTING", "FILL_QUEUES"),
-    *("SETTLE", "IGNORE_EXPIRY", "ALLOW_EMPTY", "LUAMIGRATE_SAMPLE", "LUAMIGRATE_EXTRA"),
+    *("SETTLE", "IGNORE_EXPIRY", "ALLOW_EMPTY", "LUAMIGRATE_SAMPLE", "LUAMIGRATE_EXTRA", "MAX_PAUSE", "MAX_RATE"),
+    *("MAX_LAG", "WAIT_REPLICAS", "PATIENCE", "ALLOW_LONG_PAUSE"),
 )
 
 STEPS = (
+    ("Could it work here? The checks alone:", ("check",)),
     ("First look, without writing anything:", ("run", "--dry-run")),
     ("Now copy. Sources stay as they are, and so does what is half-written, job:7's target:", ("run",)),
     (

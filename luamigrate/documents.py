@@ -31,8 +31,6 @@ def document(summary: Summary, server: Server | None) -> dict[str, Any]:
         content["checks"] = [
             {"name": finding.name, "verdict": finding.verdict, "text": finding.text} for finding in summary.findings
         ]
-    if summary.repeated:
-        content["repeated"] = summary.repeated
     if totals.fillable:
         content["totals"]["fillable"] = totals.fillable
     if summary.sample:

@@ -22,7 +22,7 @@ from luamigrate.chunks import Big, Ended, Findings, Progress, contrast, contrast
 from luamigrate.errors import Error, printable
 from luamigrate.outcome import KeyOutcome, Word
 from luamigrate.rules import RESERVED
-from luamigrate.servers import ConnectionLost
+from luamigrate.servers import Call, ConnectionLost, ScriptMissing, explain
 
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a big key."""
@@ -207,18 +207,21 @@ def _replaced(big: Big, source_kind: str) -> KeyOutcome:
     return big.outcome(Word.GONE)
 
 
-def _execute(big: Big, put: Callable[[], Any] | None = None) -> Any:
+def _execute(big: Big, put: Callable[[], Call] | None = None) -> Any:
     """Do it, if nobody has written since WATCH, and return its answer. Raises _Disturbed."""
     big.server.call("MULTI", once=True)
-    if put:
-        put()
-    answers = big.server.call("EXEC", once=True).answer()
-    if not isinstance(answers, list) or (put and len(answers) != 1):
+    queued = put() if put else None
+    execution = big.server.call("EXEC", once=True)
+    if queued:
+        queued.answer()  # what is refused here and now says why
+    answers = execution.answer()
+    if not isinstance(answers, list) or len(answers) != (queued is not None):
         raise _Disturbed
-    if put and isinstance(answers[0], Exception):
-        # As when the scripts have been forgotten meanwhile: what EXEC runs is not sent again.
-        raise _Disturbed
-    return answers[0] if put else None
+    if queued and isinstance(answers[0], Exception):
+        problem = explain(answers[0])
+        # What EXEC runs is not sent again where the scripts have been forgotten meanwhile.
+        raise _Disturbed if isinstance(problem, ScriptMissing) else problem
+    return answers[0] if queued else None
 
 
 def _staging_name(target: bytes) -> bytes:

@@ -12,7 +12,7 @@ from luamigrate import answers, scan, staged
 from luamigrate.chunks import KINDS, Big
 from luamigrate.errors import Error, Refused, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
-from luamigrate.outcome import Batch, KeyOutcome, Stage, Tally, Word
+from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
 from luamigrate.pace import WHOLE, Limits, Pace
 from luamigrate.revisit import Look, Revisits
 from luamigrate.rules import Pairs, Plan, Rule
@@ -176,12 +176,13 @@ class Walk:
         """Take a pair apart that is too big for one script, or take it whole, or say why not."""
         if kind in KINDS:
             outcome = yield from self._in_chunks(pair, kind, size, visit)
-        elif size <= self.pace.whole_key or self.limits.allow_long_pause:
-            yield from self._outcomes(pair, self.ask(self.server, pair, WHOLE), visit)
-            return
+            take_whole = outcome is not None and outcome.reason is Reason.BUSY and self.limits.allow_long_pause
         else:
             outcome = KeyOutcome(pair.sources[0], pair.targets[0], Word.FAILED, staged.too_big(kind, size))
-        if outcome:
+            take_whole = size <= self.pace.whole_key or self.limits.allow_long_pause
+        if take_whole:
+            yield from self._outcomes(pair, self.ask(self.server, pair, WHOLE), visit)
+        elif outcome:
             reading = answers.one(outcome, self.unfinished | {Word.FAILED}, every_key=self.every_key)
             keys = self._count(pair, reading, visit)
             yield Batch(pair.rule, visit.stage, reading.tally, keys, visit.scanned)

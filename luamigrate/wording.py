@@ -226,6 +226,7 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
     lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
+    lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     lines += [f"  {rule}: {_rule_summary(rule, tally)}" for rule, tally in summary.by_rule.items()]
     return lines
 
@@ -256,6 +257,16 @@ def _rule_summary(rule: Rule, tally: Tally) -> str:
     words += [f"{count:,} failed ({reason})" for reason, count in sorted(tally.reasons.items())]
     words += [f"ignored {_ignored(tally)}"] if tally.ignored else []
     return ", ".join(words) or _nothing(rule)
+
+
+def late_warnings(summary: Summary) -> list[str]:
+    """Say what is to be known about the counts once they are complete."""
+    if not summary.repeated:
+        return []
+    return [
+        f"the connection was lost on the way, and {_keys(summary.repeated)} were sent twice, because no answer had come: "
+        "what the first attempt had done is told as it was found by the second (a copy as same)"
+    ]
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:

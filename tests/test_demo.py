@@ -38,7 +38,8 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
     env = environment(TMPDIR=str(tmp_path), DRY_RUN="true", REDIS_URL="redis://nowhere.invalid", BATCH_SIZE="1")
     result = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    look, run, fill, verify, rollback = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
+    check, look, run, fill, verify, rollback = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
+    assert "run can be started here." in check
     assert "Would be copied                4,003" in look
     assert "Successfully migrated          4,003" in run
     for step in (look, run):
@@ -47,7 +48,7 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert "1 filled, 3,999 same, ignored 1 of type string" in fill
     assert "Every source of its rule's type that was found has an equal target." in verify
     assert "would delete 4,004 targets, and leave the others as they are" in rollback
-    for step in (fill, verify, rollback):
+    for step in (check, fill, verify, rollback):
         assert "(exit code 0)" in step
     urls = re.findall(r"redis://127\.0\.0\.1:\d+/0", result.stdout)
     assert_gone(urls[0], tmp_path)
