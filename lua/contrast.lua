@@ -99,7 +99,7 @@ local function go_through_string()
     if a ~= redis.call('GETRANGE', other, offset, offset + step - 1) then
       note_found('contradicting', ('%d'):format(offset))
     end
-    spend(#a)
+    weight = weight + #a
     offset = offset + step
   until offset >= length or is_spent()
   return offset >= length and '0' or ('%d'):format(offset), offset - position, 0

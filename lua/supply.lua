@@ -22,7 +22,7 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return 'vanished' end
 for i = 4, #ARGV do
   if done > 0 and is_spent() then break end
   ADD[kind](KEYS[1], KEYS[2], ARGV[i])
-  spend(LEAST_NAME + #ARGV[i])
+  weight = weight + LEAST_NAME + #ARGV[i]
   done = done + 1
 end
 return { done, time_taken() }

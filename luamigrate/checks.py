@@ -10,7 +10,7 @@ from luamigrate import permissions, sample
 from luamigrate.errors import Error, Refused
 from luamigrate.guards import FULL
 from luamigrate.outcome import Command, Finding, Verdict
-from luamigrate.rules import Plan
+from luamigrate.rules import Plan, Rule
 from luamigrate.sample import Sample
 from luamigrate.servers import Server, read_info
 
@@ -114,11 +114,14 @@ def _of_the_data(server: Server, plan: Plan) -> Iterator[Finding]:
         return
     yield _memory(server, taken)
     yield _saves(server)
-    yield _blocked(server, taken)
+    yield _blocked(server, taken.could_create(plan, WAITED_ON))
     yield Finding("targets", Verdict.OK, f"{taken.present:,} of {len(taken.keys):,} sources sampled have one already")
 
 
 def _memory(server: Server, taken: Sample) -> Finding:
+    if taken.need is None:
+        text = "what the copies need is not known: this user may not ask how many keys there are (DBSIZE)"
+        return Finding("memory", Verdict.WARNING, text)
     need = f"the copies need about {_bytes(taken.need)}, by a sample"
     memory = read_info(server, "memory")
     if not memory:
@@ -158,11 +161,10 @@ def _saves(server: Server) -> Finding:
     return Finding("saves", Verdict.OK, "the last ones did not fail")
 
 
-def _blocked(server: Server, taken: Sample) -> Finding:
-    names = [rule.target for rule in taken.would_create(WAITED_ON)]
-    if not names:
+def _blocked(server: Server, rules: list[Rule]) -> Finding:
+    if not rules:
         return Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
-    wanted = ", ".join(map(str, names))
+    wanted = ", ".join(str(rule.target) for rule in rules)
     try:
         database = _field(server.call("CLIENT", "INFO").answer(), "db")
         clients = server.call("CLIENT", "LIST").answer()
@@ -177,12 +179,12 @@ def _blocked(server: Server, taken: Sample) -> Finding:
         and _WAITING_COMMANDS.match(_field(line, "cmd"))
     ]
     if not waiting:
-        return Finding("blocked", Verdict.OK, f"no client waits in this database while {wanted} would be created")
+        return Finding("blocked", Verdict.OK, f"no client waits in this database, where {wanted} could be created")
     shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")  # noqa: PLR2004
     text = (
         f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
-        "would be handed what is copied there, and a job would run twice. Stop them, or make sure that none does, "
-        "then --ignore-check blocked"
+        "would be handed a list, sorted set or stream that is copied there, and a job would run twice. Stop them, or "
+        "make sure that none does, then --ignore-check blocked (--type hash copies none of these)"
     )
     return Finding("blocked", Verdict.REFUSED, text)
 

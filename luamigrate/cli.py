@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from luamigrate import __version__, checks, demo, documents, options, report, settings, wording
-from luamigrate.errors import Error, Exit, UsageError
+from luamigrate.errors import Error, Exit, Refused, UsageError
 from luamigrate.migrate import SETTLE_SECONDS, Operator, migrate, rollback, verify
 from luamigrate.options import OnExisting
-from luamigrate.outcome import Batch, Command, Summary, Word
+from luamigrate.outcome import Batch, Command, Summary, Verdict, Word
 from luamigrate.pace import Limits
 from luamigrate.servers import Server, connect, read_database_sizes
 from luamigrate.settings import StrictCommand
@@ -223,7 +223,7 @@ def _agreed(first: Summary, server: Server | None) -> bool:
 def _open_report(ctx: typer.Context) -> report.KeyReport | None:
     """Open the report file before anything is done, so that what cannot be written is known by then."""
     path, every_key = ctx.params["report_file"], ctx.params["report_all"]
-    settings.ignored_checks(ctx)
+    settings.refuse_nonsense(ctx)
     if ctx.params["quiet"] and ctx.params["verbose"]:
         raise UsageError("--quiet and --verbose contradict each other")
     for name in ("report_all", "show_values"):
@@ -345,21 +345,22 @@ def run_check(
     Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
     with the name to give to --ignore-check. The rules are those of run.
     """
+    ignored, fills = settings.ignored_checks(ctx), on_existing is OnExisting.FILL
     summary = Summary(settings.plan(ctx), Command.CHECK)
     narrator = report.Narrator(summary, to_stderr=json, quiet=quiet, verbose=False)
     narrator.begin(settings.configuration(ctx, summary.plan))
     server: Server | None = None
-    ignored, fills = settings.ignored_checks(ctx), on_existing is OnExisting.FILL
     with Interruption():
         try:
             with connect(url) as server:
                 narrator.connected(server)
                 summary.findings = checks.look(server, summary.plan, Command.RUN, fills=fills, ignored=ignored)
                 narrator.findings(summary.findings)
-                checks.refuse(summary.findings)
+                if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
+                    raise Refused(wording.REFUSED)
         except Error as error:
             summary.error = error
-            report.fail(error if not summary.findings else wording.REFUSED)
+            report.fail(error)
     return _conclude(ctx, summary, server, None)
 
 

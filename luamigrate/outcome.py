@@ -306,7 +306,7 @@ class Summary:
         )
         for tally in self.by_rule.values():
             if stage is Stage.EXTRA:
-                del tally.counts[Word.EXTRA]
+                tally.counts[Word.EXTRA] = tally.waiting = 0
             else:
                 tally.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class Limits:
             ("the number of replicas", 0, 1000, self.wait_replicas),
             ("the patience", 0, 86_400, self.patience),
         ):
-            if value is not None and not (least <= value and (most is None or value <= most)):
+            if value is not None and not least <= value <= (sys.float_info.max if most is None else most):
                 upper = "" if most is None else f" to {most}"
                 raise UsageError(f"{name} must be from {least}{upper}, not {value}")
 

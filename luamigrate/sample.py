@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 
-from luamigrate.errors import Refused, printable
+from luamigrate.errors import printable
 from luamigrate.rules import ANY, RESERVED, Plan, Rule
-from luamigrate.servers import Server
+from luamigrate.servers import Server, read_database_size
 
 KEYS_PER_SCAN = 500
 SCANS = 20
@@ -38,10 +37,16 @@ class Sample:
     keys: list[SampledKey]
     stands_for: dict[Rule, float]
     """How many keys there are for each one sampled."""
+    complete: bool
+    """Whether all keys have been looked at."""
+    counted: bool
+    """Whether it is known how many keys there are."""
 
     @property
-    def need(self) -> float:
-        """Bytes that the copies of sources without a target will take, about."""
+    def need(self) -> float | None:
+        """Bytes that the copies of sources without a target will take, about; None where that is not known."""
+        if not self.counted:
+            return None
         return sum(key.size * self.stands_for[key.rule] for key in self.keys if not key.has_target)
 
     @property
@@ -49,18 +54,22 @@ class Sample:
         """How many of the sampled keys have a target."""
         return sum(key.has_target for key in self.keys)
 
-    def would_create(self, kinds: Collection[str]) -> list[Rule]:
-        """Return the rules that would make a key of one of these types."""
-        return list(dict.fromkeys(key.rule for key in self.keys if key.kind in kinds and not key.has_target))
+    def could_create(self, plan: Plan, kinds: Collection[str]) -> list[Rule]:
+        """Return the rules that could make a key of one of these types, as far as the sample can tell."""
+        would = {key.rule for key in self.keys if key.kind in kinds and not key.has_target}
+        unseen = set() if self.complete else {rule for rule in plan if rule.source.has_star}
+        return [rule for rule in plan if rule in would or (rule in unseen and rule.type in (*kinds, ANY))]
 
 
 def take(server: Server, plan: Plan) -> Sample:
     """Look at some keys of each rule. Raises Refused where that is not permitted."""
-    names, found, part = _names(server, [rule for rule in plan if rule.source.has_star])
+    names, found, scanned, complete = _names(server, [rule for rule in plan if rule.source.has_star])
+    total = scanned if complete else read_database_size(server)
     names += [(rule, rule.source.prefix) for rule in plan if not rule.source.has_star]
     sampled = Counter(rule for rule, _ in names)
+    scale = max(1.0, (total or scanned) / max(1, scanned))
     stands_for = {
-        rule: found[rule] / sampled[rule] / part if rule.source.has_star else 1.0 for rule in plan if sampled[rule]
+        rule: found[rule] / sampled[rule] * scale if rule.source.has_star else 1.0 for rule in plan if sampled[rule]
     }
     calls = [
         (
@@ -76,27 +85,22 @@ def take(server: Server, plan: Plan) -> Sample:
         kind, size, target_kind = printable(kind_call.answer()), size_call.answer(), target_call.answer()
         if isinstance(size, int) and rule.type in (kind, ANY):
             keys.append(SampledKey(rule, kind, size, target_kind != b"none"))
-    return Sample(keys, stands_for)
+    return Sample(keys, stands_for, complete, counted=total is not None)
 
 
-def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], float]:
-    """Return some source names, how many were seen of each rule, and the part of the keys looked at."""
+def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:
+    """Return some source names, how many were seen of each rule, of how many keys, and whether those were all."""
     names: list[tuple[Rule, bytes]] = []
     found: Counter[Rule] = Counter()
-    scanned, cursor = 0, b"0"
-    for _ in range(SCANS if rules else 0):
+    scanned, cursor, scans = 0, b"0", 0
+    while rules and scans < SCANS and len(names) < ENOUGH and scanned * len(rules) < MOST_MATCHES:
         cursor, keys = server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN).answer()
-        scanned += len(keys)
+        scans, scanned = scans + 1, scanned + len(keys)
         for name in keys:
             rule = next((rule for rule in rules if rule.source.matches(name)), None)
             if rule and not name.startswith(RESERVED):
                 found[rule] += 1
                 names += [(rule, name)] if found[rule] <= ENOUGH else []
-        if cursor == b"0" or len(names) >= ENOUGH or scanned * len(rules) >= MOST_MATCHES:
+        if cursor == b"0":
             break
-    total = scanned
-    if cursor != b"0":
-        # Without the permission to ask, what has been seen is all that is known of.
-        with suppress(Refused):
-            total = max(scanned, int(server.call("DBSIZE").answer()))
-    return names, found, scanned / total if total else 1.0
+    return names, found, scanned, cursor == b"0"

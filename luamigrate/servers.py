@@ -168,7 +168,9 @@ class Server:
         One that is sent `once` raises ConnectionLost where the connection is lost.
         """
         if self._lost:
-            raise self._lost
+            lost = self._lost
+            self._lost = None if isinstance(lost, ServerChanged) else lost
+            raise lost
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
         call = Call(self, packed, once=once)
         self._outgoing.append(call)
@@ -203,7 +205,10 @@ class Server:
         self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone)
 
     def recover(self, problem: Error) -> None:
-        """Connect again, to a server that is ready, and send the calls under way again."""
+        """Connect again, to a server that is ready, and send the calls under way again.
+
+        Raises nothing: it is the calls that do, those to come included.
+        """
         former = self.identity.run_id
         self._connection.disconnect()
         calls, self._under_way = self._under_way, deque()
@@ -218,8 +223,8 @@ class Server:
                 call.repeated = call.sent is not None
                 self._outgoing.append(call)
                 self._under_way.append(call)
-        if isinstance(self._lost, ServerChanged):
-            # Those that were under way have said so; whoever begins anew may.
+        if isinstance(self._lost, ServerChanged) and calls:
+            # They say so; whoever begins anew after that may.
             self._lost = None
 
     def _wait_for_server(self, problem: Error) -> Error | None:

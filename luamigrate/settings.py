@@ -65,6 +65,12 @@ def ignored_checks(ctx: typer.Context) -> frozenset[str]:
     return frozenset(names)
 
 
+def refuse_nonsense(ctx: typer.Context) -> None:
+    """Raise UsageError before anything is printed."""
+    limits(ctx)
+    ignored_checks(ctx)
+
+
 _RARE = frozenset(("max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
 """Shown only where they are set."""
 

@@ -263,10 +263,11 @@ def late_warnings(summary: Summary) -> list[str]:
     """Say what is to be known about the counts once they are complete."""
     if not summary.repeated:
         return []
-    return [
-        f"the connection was lost on the way, and {_keys(summary.repeated)} were sent twice, because no answer had come: "
-        "what the first attempt had done is told as it was found by the second (a copy as same)"
-    ]
+    text = (
+        f"the connection was lost on the way, and {_keys(summary.repeated)} were sent twice, because no answer had "
+        "come: what the first attempt had done is told as the second one found it (a copy as same)"
+    )
+    return [text]
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:

@@ -45,11 +45,11 @@ local function go_through(kind, key, position, step, visit)
     local next_position, elements = READ[kind](key, position, step)
     position = next_position
     for _, element in ipairs(elements) do
-      spend(#element)
+      weight = weight + #element
       largest = math.max(largest, #element)
     end
     visited = visited + #elements / PARTS[kind]
-    spend(LEAST_ELEMENT * #elements)
+    weight = weight + LEAST_ELEMENT * #elements
     visit(elements, from)
   until position == '0' or is_spent()
   return position, visited, largest

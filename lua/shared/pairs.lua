@@ -16,20 +16,23 @@ local LEAST_PAIR = 64
 -- server's text>': scripts do not roll back, so one that got out would lose the answers of every pair
 -- before it.
 local function answer_each_pair(decide)
-  local answers, last = {}, -1
+  local answers, answered, last, keys = {}, 0, -1, #KEYS
   local function go_on()
-    for i = last + 2, #KEYS, 2 do
-      if i > 1 and is_spent() then return end
+    for i = last + 2, keys, 2 do
+      if weight >= next_look and i > 1 and is_spent() then return end
       last = i
-      spend(LEAST_PAIR)
-      answers[#answers + 1] = decide(KEYS[i], KEYS[i + 1])
+      weight = weight + LEAST_PAIR
+      local answer = decide(KEYS[i], KEYS[i + 1])
+      answered = answered + 1
+      answers[answered] = answer
     end
   end
   while true do
     local ok, problem = pcall(go_on)
     if ok then break end
-    answers[#answers + 1] = type(problem) == 'table' and problem.decided or 'failed ' .. error_text(problem)
+    answered = answered + 1
+    answers[answered] = type(problem) == 'table' and problem.decided or 'failed ' .. error_text(problem)
   end
-  answers[#answers + 1] = time_taken()
+  answers[answered + 1] = time_taken()
   return answers
 end

@@ -11,7 +11,7 @@
 local BUDGET, CAPACITY = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 -- The clock is asked again once this part of the capacity has been gone through.
-local LOOKS_AT_CLOCK = 16
+local BYTES_PER_LOOK = CAPACITY / 16
 
 local clock = rawget(_G, 'os') and os.clock
 
@@ -23,16 +23,16 @@ local function microseconds()
 end
 
 local began = microseconds()
-local weight, weight_at_clock = 0, 0
 
--- Adds to what the script has gone through.
-local function spend(bytes) weight = weight + bytes end
+-- The weight of what the script has gone through, to which everybody adds; and from which weight on it
+-- is time to ask is_spent().
+local weight, next_look = 0, BYTES_PER_LOOK
 
 -- Whether the script has to stop.
 local function is_spent()
   if weight >= CAPACITY then return true end
-  if weight - weight_at_clock < CAPACITY / LOOKS_AT_CLOCK then return false end
-  weight_at_clock = weight
+  if weight < next_look then return false end
+  next_look = weight + BYTES_PER_LOOK
   return microseconds() - began >= BUDGET
 end
 
