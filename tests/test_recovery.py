@@ -15,6 +15,7 @@ from luamigrate import Limits, Operator, Summary, Word, connect, migrate, plan
 from luamigrate.demo import wait_until_up
 from tests.conftest import luamigrate
 from tests.instances import Instance, start
+from tests.proxies import cutting
 from tests.test_run import fill
 
 JOBS = plan([("job:*", "step:*", "hash")])
@@ -167,3 +168,39 @@ def test_other_peoples_long_script_is_waited_for(server_name: str) -> None:
         thread.join()
         words = summary.totals.counts
         assert words[Word.COPIED] + words[Word.SAME] == words.total() == 300
+
+
+class CutOften:
+    """Cuts every so many times that something passes which holds the given bytes."""
+
+    def __init__(self, holding: bytes, every: int, passing: Callable[[bytes], int]) -> None:
+        self.holding, self.every, self.passing = holding, every, passing
+        self.seen = self.cuts = 0
+
+    def __call__(self, content: bytes) -> int | None:
+        """Count, and cut when it is time."""
+        self.seen += self.holding in content
+        if self.holding not in content or self.seen % self.every or self.cuts >= 5:
+            return None
+        self.cuts += 1
+        return self.passing(content)
+
+
+@pytest.mark.parametrize("where", ["before the request", "in the request", "before the reply", "in the reply"])
+def test_connections_that_are_cut_cost_no_key(server: Instance, where: str) -> None:
+    """Wherever they are cut, again and again: all is copied, and what was asked twice is said."""
+    fill(server.client, jobs=600)
+    passing = (lambda content: len(content) // 2) if where.startswith("in ") else (lambda _: 0)
+    requests = where.endswith("request")
+    cut = CutOften(b"step:" if requests else b"copied", 5, passing)
+    path = server.url.removeprefix("unix://")
+    with cutting(path, **{"requests" if requests else "replies": cut}) as url:
+        result = luamigrate("run", "--map", "job:*=step:*", "--batch-size", "10", "--json", url=url)
+    assert cut.cuts == 5
+    assert result.code == 0
+    totals = result.totals
+    assert totals["found"] == totals["copied"] + totals.get("same", 0) == 600
+    assert_all_copied(server, 600)
+    if where == "before the reply":
+        assert totals["same"] > 0
+        assert any("were sent twice" in text for text in result.document["warnings"])

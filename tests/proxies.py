@@ -1,0 +1,45 @@
+"""A proxy that stands before a server and cuts connections at a chosen moment."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+
+Cut = Callable[[bytes], int | None]
+"""Is given what is to be passed on; returns how many bytes still pass before the connection is cut, or None."""
+
+
+def never(_: bytes) -> int | None:
+    """Cut nothing."""
+    return None
+
+
+@contextmanager
+def cutting(path: str, requests: Cut = never, replies: Cut = never) -> Iterator[str]:
+    """Stand before the server at a socket path, and yield the URL of the proxy."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_accept, args=(listener, path, requests, replies), daemon=True).start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _accept(listener: socket.socket, path: str, requests: Cut, replies: Cut) -> None:
+    with suppress(OSError):
+        while True:
+            outside, _ = listener.accept()
+            inside = socket.socket(socket.AF_UNIX)
+            inside.connect(path)
+            for one, other, cut in ((outside, inside, requests), (inside, outside, replies)):
+                threading.Thread(target=_pass_on, args=(one, other, cut), daemon=True).start()
+
+
+def _pass_on(one: socket.socket, other: socket.socket, cut: Cut) -> None:
+    with closing(one), closing(other), suppress(OSError):
+        while content := one.recv(65536):
+            passing = cut(content)
+            other.sendall(content[:passing])
+            if passing is not None:
+                for end in (one, other):
+                    end.shutdown(socket.SHUT_RDWR)
+                return
