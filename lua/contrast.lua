@@ -43,6 +43,9 @@ local function note_found(what, name)
   if counts[what] <= most then found[what][counts[what]] = name end
 end
 
+-- Whether two scores are one number: a zero may have lost its sign, as it does in a compact encoding.
+local function equal_scores(a, b) return kind == 'zset' and tonumber(a) == tonumber(b) end
+
 -- Looks the names up in the other key and sorts them by what is there. values: nil where there are none.
 local function sort_by(names, values, ask)
   local first = 0
@@ -52,7 +55,7 @@ local function sort_by(names, values, ask)
       -- A member that is not in a set is 0, a field or a score that is not there is false.
       if not value or value == 0 then
         note_found('missing', name)
-      elseif values and values[first + i] ~= value then
+      elseif values and values[first + i] ~= value and not equal_scores(values[first + i], value) then
         note_found('contradicting', name)
       end
     end

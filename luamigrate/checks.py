@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from luamigrate import permissions, sample
-from luamigrate.errors import Error, Refused
+from luamigrate.errors import Refused
 from luamigrate.guards import FULL
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.rules import Plan, Rule
 from luamigrate.sample import Sample
-from luamigrate.servers import Server, read_info
+from luamigrate.servers import Answered, Server, read_info
 
 NAMES = (
     *("role", "permissions", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked", "targets"),
@@ -168,7 +168,7 @@ def _blocked(server: Server, rules: list[Rule]) -> Finding:
     try:
         database = _field(server.call("CLIENT", "INFO").answer(), "db")
         clients = server.call("CLIENT", "LIST").answer()
-    except Error:
+    except (Refused, Answered):
         text = f"this user may not ask whether clients wait (CLIENT LIST): see that none waits on {wanted}"
         return Finding("blocked", Verdict.WARNING, text)
     waiting = [

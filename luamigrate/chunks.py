@@ -10,6 +10,7 @@ from luamigrate import scripts
 from luamigrate.errors import printable
 from luamigrate.outcome import KeyOutcome, Note, Notes, Word
 from luamigrate.pace import Pause
+from luamigrate.rules import RESERVED
 from luamigrate.servers import Server
 
 KINDS = ("hash", "set", "zset", "list", "string")
@@ -66,10 +67,24 @@ class Big:
     """Seconds between the two looks of a fill."""
     stop: Callable[[], bool]
     allow_long_pause: bool = False
+    nonce: str
+    """Makes the staging key one that no other run uses."""
+
+    @property
+    def staging(self) -> bytes:
+        """The key that is made into the target; it lives in the target's slot."""
+        _, brace, rest = self.target.partition(b"{")
+        tag, end, _ = rest.partition(b"}")
+        tag = tag if brace and end and tag else self.target
+        return RESERVED + b"staging:" + self.nonce.encode() + b":{" + tag + b"}"
 
     def outcome(self, word: Word, text: str = "", notes: Notes | None = None) -> KeyOutcome:
         """Say what came of it."""
         return KeyOutcome(self.source, self.target, word, text, notes=notes or {})
+
+    def sized(self, word: Word, sizes: tuple[int, int] | None, notes: Notes | None = None) -> KeyOutcome:
+        """Say what came of it, and how long source and target are."""
+        return KeyOutcome(self.source, self.target, word, sizes=sizes, notes=notes or {})
 
     def unlike(self, word: Word, target_kind: str, text: str = "") -> KeyOutcome:
         """Say what came of it where the target is of another type."""
@@ -111,7 +126,9 @@ class Findings:
     exact: bool = True
     """Whether the lengths count what readers see."""
     ttls: tuple[int, int] = (-1, -1)
-    """Milliseconds that source and target have left; -1 for never."""
+    """Milliseconds that source and target have left; -1 for never, -2 where there is no such key."""
+    visited: int = 0
+    """Elements of the source."""
 
     def add(self, what: str, count: int, names: list[Any]) -> None:
         """Count what one chunk found."""
@@ -136,6 +153,21 @@ class Findings:
         return Word.PARTIAL if counts["missing"] else Word.SAME
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the source has no element any more, because they have all expired."""
+        return self.kind == "hash" and not self.visited
+
+    @property
+    def other_is_gone(self) -> bool:
+        """Whether what the source was held against has vanished."""
+        return self.ttls[1] == -2  # noqa: PLR2004  # as PTTL says it
+
+    @property
+    def tells_sizes(self) -> bool:
+        """Whether the lengths are what differs."""
+        return self.kind in ("list", "string") and self.word is not Word.SAME
+
+    @property
     def source_lasts(self) -> bool:
         """Whether the source is there at least as long as the target."""
         source, target = self.ttls
@@ -157,12 +189,11 @@ class Findings:
         """What differs in value, as lua/shared/values.lua names it."""
         if self.word is Word.SAME:
             return {}
-        if self.kind in ("list", "string"):
-            notes: dict[str, Note] = {"source_size": self.lengths[0], "target_size": self.lengths[1]}
+        if self.kind == "string":
+            return {}
+        if self.kind == "list":
             first = self.names["contradicting"]
-            if self.kind == "list":
-                notes["first_difference"] = int(str(first[0])) if first else min(self.lengths)
-            return notes
+            return {"first_difference": int(str(first[0])) if first else min(self.lengths)}
         return {name: value for what in _VALUES for name, value in self._named(what).items()}
 
     def notes_but(self, *, ignore_expiry: bool) -> dict[str, Note]:
@@ -184,17 +215,26 @@ class Findings:
         return {what: self.counts[what], **names}
 
 
-def contrast_both(big: Big, other: bytes, expiries: str, after: float = 0.0) -> Generator[Progress, None, Findings]:
-    """Hold the source against another key, and that one against the source where it may have more."""
+def contrast_both(
+    big: Big, other: bytes, expiries: str, after: float = 0.0, lifetime_ms: int = 0
+) -> Generator[Progress, None, Findings]:
+    """Hold the source against another key, and that one against the source where it may have more.
+
+    With `lifetime_ms` that other key's expiry is renewed at each chunk.
+    """
     findings = Findings(big.kind)
     half = after + (1.0 - after) / 2
     for _, progress in contrast(big, (big.source, other), expiries, findings):
+        if lifetime_ms:
+            big.server.call("PEXPIRE", other, lifetime_ms, once=True)
         yield progress.within(after, half)
     # Where all is there and the lengths are equal, there can be no more.
     complete = findings.exact and not findings.counts["missing"] and findings.lengths[0] == findings.lengths[1]
     if not complete and big.kind in ("hash", "set", "zset"):
         backwards = Findings(big.kind)
         for _, progress in contrast(big, (other, big.source), "", backwards):
+            if lifetime_ms:
+                big.server.call("PEXPIRE", other, lifetime_ms, once=True)
             yield progress.within(half, 1.0)
         findings.counts["additional"] = backwards.counts["missing"]
         findings.names["additional"] = backwards.names["missing"]
@@ -218,6 +258,7 @@ def contrast(
         chunk = _parse(call)
         position, seconds = chunk["position"], chunk["microseconds"] / 1e6 or call.seconds
         done += chunk["visited"]
+        findings.visited = done
         findings.lengths, findings.exact = tuple(chunk["lengths"]), findings.exact and bool(chunk["exact"])
         findings.ttls = tuple(chunk["ttls"])
         for what in ("missing", "contradicting", "expiring_apart"):

@@ -142,6 +142,8 @@ class Server:
     def __init__(self, pool: ConnectionPool, url: str) -> None:
         self.url = url
         """The URL without its password."""
+        self.connections = 1
+        """How many there have been: WATCH, for one, holds for one connection."""
         self.round_trip = 0.0
         """What a command takes that does nothing, in seconds."""
         self._pool = pool
@@ -158,6 +160,11 @@ class Server:
         except (RedisError, OSError) as error:
             raise explain(error, url) from None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server was waited for in vain."""
+        return self._lost is not None
+
     def endure(self, endurance: Endurance) -> None:
         """From now on, wait for a server that is lost."""
         self._endurance = endurance
@@ -168,9 +175,7 @@ class Server:
         One that is sent `once` raises ConnectionLost where the connection is lost.
         """
         if self._lost:
-            lost = self._lost
-            self._lost = None if isinstance(lost, ServerChanged) else lost
-            raise lost
+            raise self._lost
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
         call = Call(self, packed, once=once)
         self._outgoing.append(call)
@@ -207,7 +212,8 @@ class Server:
     def recover(self, problem: Error) -> None:
         """Connect again, to a server that is ready, and send the calls under way again.
 
-        Raises nothing: it is the calls that do, those to come included.
+        Raises nothing: it is the calls that do, those under way and those to come, where the server is
+        lost for good, or changed and nobody has accepted that yet.
         """
         former = self.identity.run_id
         self._connection.disconnect()
@@ -223,8 +229,10 @@ class Server:
                 call.repeated = call.sent is not None
                 self._outgoing.append(call)
                 self._under_way.append(call)
-        if isinstance(self._lost, ServerChanged) and calls:
-            # They say so; whoever begins anew after that may.
+
+    def accept_change(self) -> None:
+        """Go on with another server process, once nothing is left that was meant for the former."""
+        if isinstance(self._lost, ServerChanged):
             self._lost = None
 
     def _wait_for_server(self, problem: Error) -> Error | None:
@@ -237,6 +245,7 @@ class Server:
             try:
                 self._connection.connect()
                 self.identity = self._greet()
+                self.connections += 1
                 if self.identity.role == "master" or not endurance.needs_primary:
                     return None
                 reason = Error("role: it is a replica now")
@@ -377,7 +386,7 @@ def read_info(server: Server, section: str) -> dict[str, str]:
     """Return a section of INFO, empty where the user may not ask."""
     try:
         reply = server.call("INFO", section).answer()
-    except Error:
+    except (Refused, Answered):
         return {}
     if not isinstance(reply, bytes):
         return {}
@@ -395,7 +404,7 @@ def read_database_sizes(server: Server) -> dict[str, int] | None:
 
 def read_database_size(server: Server) -> int | None:
     """Return the number of keys of the database, or None where the user may not ask."""
-    with suppress(Error):
+    with suppress(Refused, Answered):
         size = server.call("DBSIZE").answer()
         return size if isinstance(size, int) else None
     return None

@@ -9,23 +9,24 @@ what came of the pair.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from luamigrate import scripts
-from luamigrate.chunks import Big, Ended, Findings, Progress, contrast, contrast_both, go_on, length_of, step_for
+from luamigrate.chunks import KINDS, Big, Ended, Findings, Progress, contrast, contrast_both, go_on, length_of, step_for
 from luamigrate.errors import Error, printable
 from luamigrate.outcome import KeyOutcome, Word
-from luamigrate.rules import RESERVED
-from luamigrate.servers import Call, ConnectionLost, ScriptMissing, explain
+from luamigrate.servers import Answered, Call, ConnectionLost, ScriptMissing, explain
 
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a big key."""
+
+RECONNECTIONS = 20
+"""In the middle of one key."""
 
 LIFETIME_MS = 60_000
 """Of a staging key, from its last chunk on: what a killed run leaves behind ends by itself."""
@@ -47,9 +48,13 @@ Steps = Generator[Progress, None, KeyOutcome | None]
 """Returns None where somebody wanted it to end first."""
 
 
-def too_big(kind: str, size: int) -> str:
+def too_big(big: Big) -> str:
     """Say why a key fails that cannot be taken apart."""
-    return f"too-big: a {kind} of {size:,} bytes cannot be taken apart; --allow-long-pause takes it whole"
+    return f"too-big: a {big.kind} of {big.size:,} bytes cannot be taken apart; --allow-long-pause takes it whole"
+
+
+class Replaced(Exception):
+    """The source is of another type now: it is to be looked at as any other."""
 
 
 class _Disturbed(Exception):
@@ -59,14 +64,18 @@ class _Disturbed(Exception):
 def copy(big: Big, *, validate: bool = True, ignore_expiry: bool = False) -> Steps:
     """Copy where the target is absent, else compare."""
     scripts.register(big.server, "stage")
-    scripts.register(big.server, "publish")
-    return (yield from _undisturbed(big, lambda: _copy(big, validate=validate, ignore_expiry=ignore_expiry)))
+    try:
+        return (yield from _undisturbed(big, lambda: _copy(big, validate=validate, ignore_expiry=ignore_expiry)))
+    finally:
+        # One that has been published has another name; one that cannot be removed now expires.
+        with suppress(Error):
+            big.server.call("UNLINK", big.staging).answer()
 
 
 def compare(
     big: Big, *, validate: bool = True, ignore_expiry: bool = False, sizes: bool = False, filling: str = ""
 ) -> Steps:
-    """Say how the pair stands."""
+    """Say how the pair stands; with `sizes`, as the dry run of a copy would say it."""
     options = {"validate": validate, "ignore_expiry": ignore_expiry, "sizes": sizes}
     outcome = yield from _undisturbed(big, lambda: _compare(big, **options))
     return _with_digest(big, outcome, filling)
@@ -77,8 +86,11 @@ def fill(big: Big, *, filling: str, ignore_expiry: bool = False) -> Steps:
     outcome = _with_digest(big, (yield from copy(big, ignore_expiry=ignore_expiry)), filling)
     if not outcome or outcome.digest != BIG or big.digest != BIG:
         return outcome
-    added = yield from _undisturbed(big, lambda: _add_what_is_missing(big))
-    after = (yield from compare(big, ignore_expiry=ignore_expiry)) if added else None
+    try:
+        yield from _connected(big, lambda: _add_what_is_missing(big))
+    except Ended:
+        return None
+    after = yield from compare(big, ignore_expiry=ignore_expiry)
     return big.outcome(Word.FILLED) if after and after.word is Word.SAME else after
 
 
@@ -87,19 +99,25 @@ def remove(big: Big, *, delete: bool) -> Steps:
     return (yield from _undisturbed(big, lambda: _remove(big, delete=delete)))
 
 
-def _undisturbed(big: Big, attempt: Callable[[], Steps]) -> Steps:
+Decision = tuple[KeyOutcome, Callable[[], Call] | None]
+"""What comes of a pair if nobody has written to it meanwhile, and what is to be done then."""
+
+Attempt = Generator[Progress, None, Decision]
+
+_Result = TypeVar("_Result")
+
+
+def _undisturbed(big: Big, attempt: Callable[[], Attempt]) -> Steps:
     """Make attempts until EXEC confirms one."""
     scripts.register(big.server, "contrast")
     disturbed = 0
     while disturbed < ATTEMPTS:
         try:
-            return (yield from attempt())
+            return (yield from _connected(big, lambda: _watched(big, attempt)))
         except _Disturbed:
             disturbed += 1
         except Ended:
             return None
-        except ConnectionLost:
-            continue
         finally:
             with suppress(Error):
                 big.server.call("UNWATCH").answer()
@@ -107,91 +125,116 @@ def _undisturbed(big: Big, attempt: Callable[[], Steps]) -> Steps:
     return big.outcome(Word.FAILED, text)
 
 
-def _copy(big: Big, *, validate: bool, ignore_expiry: bool) -> Steps:
-    _watch(big)
-    source_kind, target_kind = _types(big)
-    if source_kind != big.kind:
-        return _replaced(big, source_kind)
-    if big.second_look and big.digest != b"missing" and target_kind == "none":
-        return KeyOutcome(big.source, big.target, Word.MISSING, digest=b"missing")
-    if target_kind != "none":
-        return (yield from _stand(big, target_kind, validate=validate, ignore_expiry=ignore_expiry))
-    if big.kind == "string" and big.size > STRINGS * big.pause.capacity and not big.allow_long_pause:
-        return big.outcome(Word.FAILED, too_big(big.kind, big.size))
-    staging = _staging_name(big.target)
+def _connected(big: Big, work: Callable[[], Generator[Progress, None, _Result]]) -> Generator[Progress, None, _Result]:
+    """Do it again where the connection is lost in between, and made again."""
+    for _ in range(RECONNECTIONS):
+        try:
+            return (yield from work())
+        except ConnectionLost:
+            if big.server.is_lost:
+                raise
+    return (yield from work())
+
+
+def _watched(big: Big, attempt: Callable[[], Attempt]) -> Generator[Progress, None, KeyOutcome]:
+    """Make an attempt that counts only if nobody has written meanwhile. Raises _Disturbed."""
+    connection = big.server.connections
+    big.server.call("WATCH", big.source, big.target, once=True).answer()
     try:
-        yield from _stage(big, staging, 0.5 if validate else 1.0)
-        if validate:
-            findings = yield from contrast_both(big, staging, "apart", after=0.5)
-            if findings.word is not Word.SAME:
-                return big.outcome(Word.FAILED, f"the fresh copy is not the same: {findings.word}", findings.notes)
-        published = _execute(big, lambda: scripts.publish(big.server, big.source, staging, big.target))
-        match published:
-            case b"published":
-                return big.outcome(Word.COPIED)
-            case b"gone":
-                return big.outcome(Word.GONE)
-            case _:
-                raise _Disturbed
-    finally:
-        # One that has been published has another name; one that was lost with the connection expires.
-        with suppress(Error):
-            big.server.call("UNLINK", staging).answer()
+        outcome, act = yield from attempt()
+    except Answered:
+        # It may come from what somebody wrote, such as another type. Else it is as it says.
+        _execute(big, connection, None)
+        raise
+    match _execute(big, connection, act):
+        case b"exists":
+            raise _Disturbed
+        case b"gone":
+            return big.outcome(Word.GONE)
+        case _:
+            return outcome
 
 
-def _compare(big: Big, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Steps:
-    _watch(big)
+def _copy(big: Big, *, validate: bool, ignore_expiry: bool) -> Attempt:
     source_kind, target_kind = _types(big)
     if source_kind != big.kind:
-        return _replaced(big, source_kind)
-    if target_kind == "none":
-        _execute(big)
-        return KeyOutcome(big.source, big.target, Word.MISSING, sizes=(length_of(big), 0) if sizes else None)
-    return (yield from _stand(big, target_kind, validate=validate, ignore_expiry=ignore_expiry))
+        return _replaced(big, source_kind), None
+    if big.second_look and big.digest != b"missing" and target_kind == "none":
+        return KeyOutcome(big.source, big.target, Word.MISSING, digest=b"missing"), None
+    if target_kind != "none":
+        return (yield from _stand(big, target_kind, validate=validate, ignore_expiry=ignore_expiry, sizes=False)), None
+    if refusal := _cannot_be_copied(big):
+        return refusal, None
+    big.server.call("UNLINK", big.staging, once=True).answer()
+    if not (yield from _stage(big, 0.5 if validate else 1.0)):
+        return big.outcome(Word.GONE), None  # all its fields have expired
+    if validate:
+        findings = yield from contrast_both(big, big.staging, "apart", after=0.5, lifetime_ms=LIFETIME_MS)
+        if findings.other_is_gone:
+            raise _Disturbed
+        if findings.word is not Word.SAME or findings.expiring_apart:
+            notes = findings.notes_but(ignore_expiry=True)
+            return big.outcome(Word.FAILED, f"the fresh copy is not the same: {findings.word}", notes), None
+    scripts.register(big.server, "publish")
+    return big.outcome(Word.COPIED), lambda: scripts.publish(big.server, big.source, big.staging, big.target)
 
 
-def _stand(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) -> Steps:
+def _compare(big: Big, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Attempt:
+    source_kind, target_kind = _types(big)
+    if source_kind != big.kind:
+        return _replaced(big, source_kind), None
+    if target_kind != "none":
+        return (yield from _stand(big, target_kind, validate=validate, ignore_expiry=ignore_expiry, sizes=sizes)), None
+    refusal = _cannot_be_copied(big) if sizes else None
+    return refusal or big.sized(Word.MISSING, (length_of(big), 0) if sizes else None), None
+
+
+def _stand(
+    big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool, sizes: bool
+) -> Generator[Progress, None, KeyOutcome]:
     """Say how a target that is there stands to its source."""
     if not validate:
-        _execute(big)
         return big.outcome(Word.EXISTS)
     if target_kind != big.kind:
-        _execute(big)
         return big.unlike(Word.DIFFERS, target_kind)
+    if big.kind not in KINDS:
+        return big.outcome(Word.FAILED, too_big(big))
     findings = yield from contrast_both(big, big.target, "" if ignore_expiry else "apart")
-    _execute(big)
-    return big.outcome(
-        findings.word_with_expiry(ignore=ignore_expiry), notes=findings.notes_but(ignore_expiry=ignore_expiry)
-    )
+    if findings.is_gone:
+        return big.outcome(Word.GONE)
+    word, notes = findings.word_with_expiry(ignore=ignore_expiry), findings.notes_but(ignore_expiry=ignore_expiry)
+    return big.sized(word, findings.lengths if sizes or findings.tells_sizes else None, notes)
 
 
-def _remove(big: Big, *, delete: bool) -> Steps:
-    _watch(big)
+def _remove(big: Big, *, delete: bool) -> Attempt:
     source_kind, target_kind = _types(big)
     if source_kind != big.kind:
-        return _replaced(big, source_kind)
+        return _replaced(big, source_kind), None
     if target_kind == "none":
-        _execute(big)
-        return big.outcome(Word.MISSING)
+        return big.outcome(Word.MISSING), None
     if target_kind != big.kind:
-        _execute(big)
-        return big.unlike(Word.KEPT, target_kind, "differs")
+        return big.unlike(Word.KEPT, target_kind, "differs"), None
+    if big.kind not in KINDS:
+        return big.outcome(Word.FAILED, too_big(big)), None
     findings = yield from contrast_both(big, big.target, "sooner")
+    if findings.is_gone:
+        return big.outcome(Word.GONE), None
     if findings.word is not Word.SAME:
-        _execute(big)
-        return big.outcome(Word.KEPT, str(findings.word), findings.notes)
+        lengths = findings.lengths if findings.tells_sizes else None
+        return replace(big.sized(Word.KEPT, lengths, findings.notes), text=str(findings.word)), None
     if findings.expiring_apart or not findings.source_lasts:
-        _execute(big)
-        return big.outcome(Word.KEPT, "expiry", findings.notes_but(ignore_expiry=False))
+        return big.outcome(Word.KEPT, "expiry", findings.notes_but(ignore_expiry=False)), None
     if not delete:
-        _execute(big)
-        return big.outcome(Word.SAME)
-    _execute(big, lambda: big.server.call("UNLINK", big.target, once=True))
-    return big.outcome(Word.REMOVED)
+        return big.outcome(Word.SAME), None
+    return big.outcome(Word.REMOVED), lambda: big.server.call("UNLINK", big.target, once=True)
 
 
-def _watch(big: Big) -> None:
-    big.server.call("WATCH", big.source, big.target, once=True).answer()
+def _cannot_be_copied(big: Big) -> KeyOutcome | None:
+    if big.kind not in KINDS:
+        return big.outcome(Word.FAILED, too_big(big))
+    if big.kind == "string" and big.size > STRINGS * big.pause.capacity and not big.allow_long_pause:
+        return big.outcome(Word.FAILED, too_big(big))
+    return None
 
 
 def _types(big: Big) -> tuple[str, str]:
@@ -201,16 +244,19 @@ def _types(big: Big) -> tuple[str, str]:
 
 
 def _replaced(big: Big, source_kind: str) -> KeyOutcome:
-    """Say what came of a source that was of another type a moment ago. Raises _Disturbed."""
+    """Say what came of a source that was of another type a moment ago. Raises Replaced."""
     if source_kind != "none":
-        raise _Disturbed
+        raise Replaced
     return big.outcome(Word.GONE)
 
 
-def _execute(big: Big, put: Callable[[], Call] | None = None) -> Any:
-    """Do it, if nobody has written since WATCH, and return its answer. Raises _Disturbed."""
+def _execute(big: Big, connection: int, act: Callable[[], Call] | None) -> Any:
+    """Act, if nobody has written since WATCH on this connection; return the answer. Raises _Disturbed."""
+    if big.server.connections != connection:
+        # It was lost and made again without anybody noticing, and WATCH with it.
+        raise ConnectionLost("the connection was lost")
     big.server.call("MULTI", once=True)
-    queued = put() if put else None
+    queued = act() if act else None
     execution = big.server.call("EXEC", once=True)
     if queued:
         queued.answer()  # what is refused here and now says why
@@ -224,23 +270,15 @@ def _execute(big: Big, put: Callable[[], Call] | None = None) -> Any:
     return answers[0] if queued else None
 
 
-def _staging_name(target: bytes) -> bytes:
-    """Return a name that nobody uses and that lives in the slot of the target."""
-    _, brace, rest = target.partition(b"{")
-    tag, end, _ = rest.partition(b"}")
-    tag = tag if brace and end and tag else target
-    return RESERVED + b"staging:" + secrets.token_hex(8).encode() + b":{" + tag + b"}"
-
-
-def _stage(big: Big, staging: bytes, most: float) -> Iterator[Progress]:
-    """Copy the source to the staging key, yielding progress up to `most`."""
+def _stage(big: Big, most: float) -> Generator[Progress, None, int]:
+    """Copy the source to the staging key, yielding progress up to `most`; return how many elements there were."""
     length, position, done = max(1, length_of(big)), b"0", 0
     step = step_for(big, length)
     while True:
         go_on(big)
         call = scripts.stage(
             big.server,
-            (big.source, staging),
+            (big.source, big.staging),
             big.pause,
             kind=big.kind,
             position=position,
@@ -257,7 +295,7 @@ def _stage(big: Big, staging: bytes, most: float) -> Iterator[Progress]:
         progress = Progress(min(1.0, done / length), microseconds / 1e6 or call.seconds, largest)
         yield progress.within(0.0, most)
         if position == b"0":
-            return
+            return done
 
 
 def _with_digest(big: Big, outcome: KeyOutcome | None, filling: str) -> KeyOutcome | None:
@@ -268,7 +306,7 @@ def _with_digest(big: Big, outcome: KeyOutcome | None, filling: str) -> KeyOutco
     return outcome if expires_apart else replace(outcome, digest=BIG)
 
 
-def _add_what_is_missing(big: Big) -> Steps:
+def _add_what_is_missing(big: Big) -> Generator[Progress, None, None]:
     """Add what the target lacks now, and still lacks after the time to settle.
 
     The names wait here, a bounded number of them; each is looked at again in the moment in which it
@@ -286,7 +324,6 @@ def _add_what_is_missing(big: Big) -> Steps:
             yield from _add_oldest(big, waiting, progress.done / 2)
     while waiting:
         yield from _add_oldest(big, waiting, 0.5)
-    return big.outcome(Word.FILLED)
 
 
 def _add_oldest(big: Big, waiting: deque[tuple[float, list[bytes]]], done: float) -> Iterator[Progress]:

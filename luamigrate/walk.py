@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from luamigrate import answers, scan, staged
-from luamigrate.chunks import KINDS, Big
+from luamigrate.chunks import Big
 from luamigrate.errors import Error, Refused, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
@@ -71,6 +73,8 @@ class Walk:
     """Whether the script acts at a second look on what the first one found missing: copies it, or fills it in."""
     would_fill: bool = False
     """Whether what could be filled is counted as what a run would fill."""
+    nonce: str = field(default_factory=partial(secrets.token_hex, 8))
+    """Makes the names of staging keys such that no other run uses, and this one, beginning anew, finds its own."""
 
     def batches(self) -> Iterator[Batch]:
         """Yield what came of each batch, first looks and second looks.
@@ -83,6 +87,7 @@ class Walk:
             try:
                 yield from self._once_through(revisits)
             except ServerChanged:
+                self.server.accept_change()
                 yield Batch(self.plan[0], self.stage, began_again=True)
                 continue
             except (Error, KeyboardInterrupt) as problem:
@@ -174,12 +179,18 @@ class Walk:
 
     def _big(self, pair: Pairs, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
         """Take a pair apart that is too big for one script, or take it whole, or say why not."""
-        if kind in KINDS:
+        try:
             outcome = yield from self._in_chunks(pair, kind, size, visit)
-            take_whole = outcome is not None and outcome.reason is Reason.BUSY and self.limits.allow_long_pause
-        else:
-            outcome = KeyOutcome(pair.sources[0], pair.targets[0], Word.FAILED, staged.too_big(kind, size))
-            take_whole = size <= self.pace.whole_key or self.limits.allow_long_pause
+        except staged.Replaced:
+            yield from self._outcomes(pair, self.ask(self.server, pair, self.pace.pause), visit)
+            return
+        match outcome.reason if outcome else None:
+            case Reason.TOO_BIG:
+                take_whole = size <= self.pace.whole_key or self.limits.allow_long_pause
+            case Reason.BUSY:
+                take_whole = self.limits.allow_long_pause
+            case _:
+                take_whole = False
         if take_whole:
             yield from self._outcomes(pair, self.ask(self.server, pair, WHOLE), visit)
         elif outcome:
@@ -200,6 +211,7 @@ class Walk:
             settle=self.settle,
             stop=self.stop,
             allow_long_pause=self.limits.allow_long_pause,
+            nonce=self.nonce,
         )
         largest, longest = 0, 0.0
         while not self.stop():

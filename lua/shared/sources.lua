@@ -10,7 +10,7 @@ local function answer_each_source(wanted, decide)
   return answer_each_pair(function(source, target)
     local kind = redis.call('TYPE', source).ok
     if kind ~= wanted and wanted ~= 'any' and kind ~= 'none' then return 'ignored ' .. kind end
-    if not take_up(kind, source) or is_gone(kind, source) then return 'gone' end
+    if is_gone(kind, source) or not take_up(kind, source) then return 'gone' end
     return decide(kind, source, target)
   end)
 end
