@@ -10,6 +10,7 @@ from luamigrate import permissions, sample
 from luamigrate.errors import Refused
 from luamigrate.guards import FULL
 from luamigrate.outcome import Command, Finding, Verdict
+from luamigrate.pace import Limits
 from luamigrate.rules import Plan, Rule
 from luamigrate.sample import Sample
 from luamigrate.servers import Answered, Server, read_info
@@ -18,7 +19,9 @@ NAMES = (
     *("role", "permissions", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked", "targets"),
     "replicas",
 )
-"""Of checks and guards: what --ignore-check takes. `replicas` is a guard only."""
+"""Of checks and guards: what --ignore-check takes."""
+
+DEFAULTS = Limits()
 
 WAITED_ON = ("list", "zset", "stream")
 """Types on whose names a client may wait until there is something."""
@@ -34,6 +37,7 @@ def look(
     dry_run: bool = False,
     fills: bool = False,
     extra: bool = False,
+    limits: Limits = DEFAULTS,
     ignored: frozenset[str] = frozenset(),
 ) -> list[Finding]:
     """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all."""
@@ -41,6 +45,7 @@ def look(
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
         findings += _permissions(server, plan, command, dry_run=dry_run, fills=fills, extra=extra)
         may_read = all(finding.verdict is not Verdict.REFUSED for finding in findings[1:])
+        findings += _replicas(server, limits) if command is not Command.VERIFY else ()
         if command is Command.RUN and may_read:
             findings += _of_the_data(server, plan)
     return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
@@ -103,6 +108,16 @@ def _permissions(
         yield Finding("big-keys", Verdict.WARNING, text)
     else:
         yield Finding("big-keys", Verdict.OK, "can be taken apart")
+
+
+def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
+    try:
+        if limits.wait_replicas:
+            server.call("WAIT", 0, 1).answer()
+        if limits.max_lag:
+            server.call("INFO", "replication").answer()
+    except Refused as refusal:
+        yield Finding("replicas", Verdict.REFUSED, f"they could not be watched: {refusal}")
 
 
 def _of_the_data(server: Server, plan: Plan) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ SECONDS_TO_SLEEP = 0.1
 FULL = 0.95
 """Of maxmemory: copying waits from here on."""
 
-ACKNOWLEDGED_MS = 1000
+ACKNOWLEDGED_MS = 500
 """How long one WAIT waits."""
 
 _REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),.*offset=(?P<offset>\d+)")
@@ -37,7 +37,9 @@ class Guards:
     limits: Limits
     pace: Pace
     writes: bool
-    """Whether the work writes: only then memory and replicas matter."""
+    """Whether the work writes: only then replicas matter."""
+    copies: bool
+    """Whether it takes memory."""
     ignored: frozenset[str]
     """Names of guards that are not to be heard."""
     stop: Callable[[], bool]
@@ -47,12 +49,11 @@ class Guards:
     _looked: float = field(default=0.0, init=False)
     _evicted: int | None = field(default=None, init=False)
     _reason: str = field(default="", init=False)
-    _since: float = field(default=0.0, init=False)
+    _scarce_since: float = field(default=0.0, init=False)
     _refused_since: float = field(default=0.0, init=False)
 
     def hold(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
-        self._since = time.monotonic()
         while (reason := self._reason_to_wait()) and not self.stop():
             self.tell(reason)
             self._sleep(SECONDS_TO_SLEEP)
@@ -73,12 +74,12 @@ class Guards:
     def accepted(self) -> None:
         """Note that the server takes writes, and wait for replicas to have them."""
         self._refused_since = 0.0
-        if self.limits.wait_replicas:
+        if self.limits.wait_replicas and self.writes:
             self._wait_for_replicas(self.limits.wait_replicas)
 
     def end(self) -> None:
         """Look a last time. Raises Stopped."""
-        if self.writes:
+        if self.copies:
             self._look_for_evictions()
 
     def _wait_for_replicas(self, wanted: int) -> None:
@@ -97,10 +98,9 @@ class Guards:
         now = time.monotonic()
         if self.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._looked = now
-            self._look_for_evictions()
-            self._reason = self._memory() or self._lag()
-            if self._reason.startswith("memory"):
-                self._give_up_after(self._since + self.limits.patience, self._reason)
+            if self.copies:
+                self._look_for_evictions()
+            self._reason = (self.copies and self._memory()) or self._lag()
         return self._reason
 
     def _look_for_evictions(self) -> None:
@@ -116,8 +116,12 @@ class Guards:
         memory = read_info(self.server, "memory")
         used, most = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
         if not most or used < FULL * most or "memory" in self.ignored:
+            self._scarce_since = 0.0
             return ""
-        return f"memory: {used / most:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
+        reason = f"memory: {used / most:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
+        self._scarce_since = self._scarce_since or time.monotonic()
+        self._give_up_after(self._scarce_since + self.limits.patience, reason)
+        return reason
 
     def _lag(self) -> str:
         if not self.limits.max_lag or "replicas" in self.ignored:

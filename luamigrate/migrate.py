@@ -198,7 +198,9 @@ def _walk(
     limits = limits or Limits()
     writes = command is not Command.VERIFY and not dry_run
     server.endure(Endurance(patience=limits.patience, stop=operator.stop, tell=operator.tell, needs_primary=writes))
-    findings = checks.look(server, plan, command, dry_run=dry_run, fills=fills, extra=extra, ignored=ignored_checks)
+    findings = checks.look(
+        server, plan, command, dry_run=dry_run, fills=fills, extra=extra, limits=limits, ignored=ignored_checks
+    )
     checks.refuse(findings)
     if warnings := checks.warnings(findings):
         yield Batch(plan[0], warnings=warnings)
@@ -210,6 +212,7 @@ def _walk(
         limits=limits,
         pace=pace,
         writes=writes,
+        copies=writes and command is Command.RUN,
         ignored=ignored_checks,
         stop=operator.stop,
         held=operator.held,

@@ -6,13 +6,14 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from luamigrate import answers, scan, staged
 from luamigrate.chunks import Big
-from luamigrate.errors import Error, Refused, printable
+from luamigrate.errors import Error, Refused, Stopped, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
 from luamigrate.pace import WHOLE, Limits, Pace
@@ -113,19 +114,31 @@ class Walk:
         forward = self.stage is Stage.SCAN
         pattern, pairs_of = (rule.source, rule.pairs) if forward else (rule.target, rule.pairs_of_targets)
         under_way: deque[Iterator[Batch]] = deque()
-        for found in scan.batches(self.server, pattern, self.pace, self.stop, self.sample):
-            self.guards.hold()
-            if not found.keys:
-                yield Batch(rule, self.stage, scanned=found.scanned)
-                continue
-            pairs = pairs_of(found.keys)
-            under_way.append(self._outcomes(pairs, self._send(pairs), _Visit(self.stage, found.scanned, revisits)))
-            if len(under_way) == scan.IN_FLIGHT:
-                yield from under_way.popleft()
-            while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
-                yield from self._look_again(revisits)
+        try:
+            for found in scan.batches(self.server, pattern, self.pace, self.stop, self.sample):
+                self.guards.hold()
+                if self.stop():
+                    break
+                if not found.keys:
+                    yield Batch(rule, self.stage, scanned=found.scanned)
+                    continue
+                pairs = pairs_of(found.keys)
+                under_way.append(self._outcomes(pairs, self._send(pairs), _Visit(self.stage, found.scanned, revisits)))
+                if len(under_way) == scan.IN_FLIGHT:
+                    yield from under_way.popleft()
+                while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
+                    yield from self._look_again(revisits)
+        except Stopped:
+            yield from self._finish(under_way)
+            raise
         while under_way:
             yield from under_way.popleft()
+
+    def _finish(self, under_way: deque[Iterator[Batch]]) -> Iterator[Batch]:
+        """Count what has been sent, now that a guard has said no: it may say so again, which is known."""
+        while under_way:
+            with suppress(Stopped):
+                yield from under_way.popleft()
 
     def _send(self, pairs: Pairs) -> ScriptCall:
         self.pace.sent(len(pairs), time.monotonic)
