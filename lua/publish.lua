@@ -1,6 +1,7 @@
 -- publish.lua: gives a finished staging key the name and the expiry of the target.
 --
 -- KEYS  source, staging key, target
+-- ARGV  none
 --
 -- Answers
 --   published  the target was absent; it now is what the staging key was, and expires as the source

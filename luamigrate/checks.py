@@ -127,38 +127,45 @@ def _of_the_data(server: Server, plan: Plan) -> Iterator[Finding]:
         text = f"not looked at, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
-    yield _memory(server, taken)
+    yield from _memory(server, taken)
     yield _saves(server)
     yield _blocked(server, taken.could_create(plan, WAITED_ON))
     yield Finding("targets", Verdict.OK, f"{taken.present:,} of {len(taken.keys):,} sources sampled have one already")
 
 
-def _memory(server: Server, taken: Sample) -> Finding:
+def _memory(server: Server, taken: Sample) -> Iterator[Finding]:
     if taken.need is None:
         text = "what the copies need is not known: this user may not ask how many keys there are (DBSIZE)"
-        return Finding("memory", Verdict.WARNING, text)
+        yield Finding("memory", Verdict.WARNING, text)
+        return
     need = f"the copies need about {_bytes(taken.need)}, by a sample"
     memory = read_info(server, "memory")
     if not memory:
         text = f"{need}; this user may not ask how much there is (INFO): see to it yourself"
-        return Finding("memory", Verdict.WARNING, text)
+        yield Finding("memory", Verdict.WARNING, text)
+        return
     used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
     policy = memory.get("maxmemory_policy", "noeviction")
-    if limit and used + taken.need > FULL * limit:
-        there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
-        if policy != "noeviction":
-            text = (
-                f"{need}, {there}, and this server evicts keys when it is full ({policy}): copies could push out "
-                "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile"
-            )
-            return Finding("eviction", Verdict.REFUSED, text)
-        return Finding("memory", Verdict.REFUSED, f"{need}, and {there}: raise maxmemory, or take fewer rules at once")
     machine, resident = int(memory.get("total_system_memory", 0)), int(memory.get("used_memory_rss", 0))
-    if machine and resident + taken.need > FULL * machine:
+    too_much = bool(limit and taken.need and used + taken.need > FULL * limit)
+    there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
+    if too_much and policy == "noeviction":
+        text = f"{need}, and {there}: raise maxmemory, or take fewer rules at once"
+        yield Finding("memory", Verdict.REFUSED, text)
+    elif machine and taken.need and resident + taken.need > FULL * machine:
         there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
-        return Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more, or take fewer rules at once")
-    room = f"{_bytes(limit - used)} of maxmemory are free" if limit else "there is no maxmemory"
-    return Finding("memory", Verdict.OK, f"{need}; {room}")
+        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more, or take fewer rules at once")
+    else:
+        room = f"{_bytes(max(0, limit - used))} of maxmemory are free" if limit else "there is no maxmemory"
+        yield Finding("memory", Verdict.OK, f"{need}; {room}")
+    if too_much and policy != "noeviction":
+        text = (
+            f"{need}, {there}, and this server evicts keys when it is full ({policy}): copies could push out "
+            "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile"
+        )
+        yield Finding("eviction", Verdict.REFUSED, text)
+    else:
+        yield Finding("eviction", Verdict.OK, "nothing would be evicted")
 
 
 def _saves(server: Server) -> Finding:

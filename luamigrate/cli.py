@@ -357,7 +357,7 @@ def run_check(
                 summary.findings = checks.look(server, summary.plan, Command.RUN, fills=fills, ignored=ignored)
                 narrator.findings(summary.findings)
                 if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
-                    raise Refused(wording.REFUSED)
+                    raise Refused(wording.refused(summary.findings))
         except Error as error:
             summary.error = error
             report.fail(error)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from luamigrate.errors import Refused, Stopped
 from luamigrate.pace import Limits, Pace
-from luamigrate.servers import Answered, Server, read_info
+from luamigrate.servers import Answered, ConnectionLost, Server, read_info
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_SLEEP = 0.1
@@ -51,6 +51,11 @@ class Guards:
     _reason: str = field(default="", init=False)
     _scarce_since: float = field(default=0.0, init=False)
     _refused_since: float = field(default=0.0, init=False)
+    _acknowledged_on: int = field(init=False)
+    """The connection on which everything was written that has not been acknowledged."""
+
+    def __post_init__(self) -> None:
+        self._acknowledged_on = self.server.connections
 
     def hold(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
@@ -74,7 +79,7 @@ class Guards:
     def accepted(self) -> None:
         """Note that the server takes writes, and wait for replicas to have them."""
         self._refused_since = 0.0
-        if self.limits.wait_replicas and self.writes:
+        if self.limits.wait_replicas and self.writes and "replicas" not in self.ignored:
             self._wait_for_replicas(self.limits.wait_replicas)
 
     def end(self) -> None:
@@ -84,16 +89,28 @@ class Guards:
 
     def _wait_for_replicas(self, wanted: int) -> None:
         deadline = time.monotonic() + self.limits.patience
-        while not self.stop():
-            found = self.server.call("WAIT", wanted, ACKNOWLEDGED_MS).answer()
-            if not isinstance(found, int) or found >= wanted:
-                return
+        while not self.stop() and (found := self._replicas_with_all()) < wanted:
             reason = f"replicas: {found} of {wanted} have acknowledged what was written (--wait-replicas)"
             self._give_up_after(deadline, reason)
             self.tell(reason)
 
+    def _replicas_with_all(self) -> int:
+        """Count the replicas that have all that was written, waiting for them a moment."""
+        if self.server.connections == self._acknowledged_on:
+            with suppress(ConnectionLost):
+                found = self.server.call("WAIT", self.limits.wait_replicas, ACKNOWLEDGED_MS, once=True).answer()
+                return found if isinstance(found, int) else 0
+        # WAIT speaks of what was written on its own connection: for a former one, the offsets have to.
+        time.sleep(SECONDS_TO_SLEEP)
+        facts = read_info(self.server, "replication")
+        found = sum(behind <= 0 for behind in self._behind(facts).values())
+        if found >= self.limits.wait_replicas:
+            self._acknowledged_on = self.server.connections
+        return found
+
     def _reason_to_wait(self) -> str:
         if self.held():
+            self._scarce_since = 0.0  # whoever holds it may be making room
             return "held by SIGUSR1: the same signal again goes on"
         now = time.monotonic()
         if self.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
@@ -126,17 +143,20 @@ class Guards:
     def _lag(self) -> str:
         if not self.limits.max_lag or "replicas" in self.ignored:
             return ""
-        facts = read_info(self.server, "replication")
-        written = int(facts.get("master_repl_offset", 0))
-        behind = {
-            f"{match['ip']}:{match['port']}": written - int(match["offset"])
-            for name, text in facts.items()
-            if re.fullmatch(r"slave\d+", name) and (match := _REPLICA.search(text))
-        }
+        behind = self._behind(read_info(self.server, "replication"))
         name, most = max(behind.items(), key=lambda item: item[1], default=("", 0))
         if most <= self.limits.max_lag:
             return ""
         return f"replicas: {name} is {most:,} bytes behind, more than {self.limits.max_lag:,} (--max-lag)"
+
+    def _behind(self, facts: dict[str, str]) -> dict[str, int]:
+        """Return by how many bytes each replica is behind."""
+        written = int(facts.get("master_repl_offset", 0))
+        return {
+            f"{match['ip']}:{match['port']}": written - int(match["offset"])
+            for name, text in facts.items()
+            if re.fullmatch(r"slave\d+", name) and (match := _REPLICA.search(text))
+        }
 
     def _give_up_after(self, deadline: float, reason: str) -> None:
         if time.monotonic() >= deadline:

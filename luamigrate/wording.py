@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from luamigrate.errors import Exit, printable
 from luamigrate.outcome import (
     Command,
@@ -13,6 +15,7 @@ from luamigrate.outcome import (
     Stage,
     Summary,
     Tally,
+    Verdict,
     Word,
     unfinished,
 )
@@ -176,7 +179,10 @@ def finding_line(finding: Finding) -> str:
     return f"{finding.verdict:<8} {finding.name:<12} {finding.text}"
 
 
-REFUSED = "run would be refused here: see above; --ignore-check NAME overrides a check"
+def refused(findings: Sequence[Finding]) -> str:
+    """Say by what a run would be refused."""
+    names = ", ".join(finding.name for finding in findings if finding.verdict is Verdict.REFUSED)
+    return f"run would be refused here by {names}; --ignore-check NAME overrides a check"
 
 
 def status(summary: Summary) -> str:

@@ -54,26 +54,34 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert_gone(urls[0], tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path, number: signal.Signals) -> None:
-    """Its URL is printed, the sample jobs are as they were at first, and a signal ends it."""
-    process = subprocess.Popen(
+def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path) -> None:
+    """Its URL is printed, the sample jobs are as they were at first, and any of three signals ends it."""
+    # At the same time, because each settles for some seconds.
+    started = {number: start_keeping(tmp_path, number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, process in started.items():
+        assert process.stdout
+        line = next(line for line in process.stdout if "stays up at" in line)
+        url = re.findall(r"redis://\S+", line)[0]
+        with redis.Redis.from_url(url) as client:
+            assert client.exists("job:1", "step:7", "jobs:pending", "step:1") == 3
+        process.stdout.readline()
+        process.send_signal(number)
+        process.stdout.read()
+        process.stdout.close()
+        assert process.wait(timeout=20) in (0, 130)
+        assert_gone(url, tmp_path / number.name)
+
+
+def start_keeping(folder: Path, number: signal.Signals) -> subprocess.Popen[str]:
+    """Start a demo that stays, in a folder of its own."""
+    own = folder / number.name
+    own.mkdir()
+    return subprocess.Popen(
         (*COMMAND, "--keep"),
-        env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
+        env=environment(TMPDIR=str(own), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout
-    line = next(line for line in process.stdout if "stays up at" in line)
-    url = re.findall(r"redis://\S+", line)[0]
-    with redis.Redis.from_url(url) as client:
-        assert client.exists("job:1", "step:7", "jobs:pending", "step:1") == 3
-    process.stdout.readline()
-    process.send_signal(number)
-    process.stdout.read()
-    process.stdout.close()
-    assert process.wait(timeout=20) in (0, 130)
-    assert_gone(url, tmp_path)
 
 
 def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

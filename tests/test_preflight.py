@@ -1,0 +1,431 @@
+"""What is looked at before the first write: `luamigrate check`, and the same checks when a run starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from luamigrate import connect, plan, sample
+from luamigrate.checks import NAMES
+from luamigrate.demo import free_port
+from tests.conftest import Result, luamigrate, run
+from tests.instances import Instance, start
+from tests.test_bad_input import assert_one_line, make_saving_fail
+from tests.test_checks import KEYS, RUN, commands, migrated, user
+from tests.test_run import HASHES, fill
+
+JOBS = plan([("job:*", "step:*", "hash")])
+STARTS = [("check",), ("run",), ("run", "--dry-run")]
+"""Commands that make all the checks."""
+FINE = ("role", "permissions", "version", "writes", "big-keys", "memory", "eviction", "saves", "blocked", "targets")
+"""Checks that say something where all is well."""
+UNKNOWN = {"memory", "saves", "blocked", "big-keys"}
+"""What a user with no more permissions than are needed cannot have looked at."""
+QUEUE = ("--map", "queue=line", "--type", "list")
+BIG = [
+    *("exists", "renamenx", "persist", "pexpire", "pexpireat", "unlink", "watch", "unwatch", "hlen", "hmget", "zcard"),
+    *("zmscore", "scard", "sscan", "smismember", "zadd"),
+]
+"""What a user who may copy the built-in plan needs beside that for big keys, with the keys to stage them."""
+
+
+def checks(server: Instance, *options: str, url: str = "", code: int = 0) -> dict[str, tuple[str, str]]:
+    """Return what each check comes to, verdict and text, by name."""
+    result = luamigrate("check", "--json", *options, url=url or server.url)
+    assert result.code == result.document["exit_code"] == code
+    return {check["name"]: (check["verdict"], check["text"]) for check in result.document["checks"]}
+
+
+@contextmanager
+def configured(server: Instance, **settings: str | int) -> Iterator[None]:
+    """Configure a server, and put back what it had."""
+    names = {name: name.replace("_", "-") for name in settings}
+    former: dict[str, Any] = {name: server.client.config_get(name)[name] for name in names.values()}
+    try:
+        for name, value in settings.items():
+            server.client.config_set(names[name], value)
+        yield
+    finally:
+        for name, value in former.items():
+            server.client.config_set(name, value)
+
+
+@contextmanager
+def busy_client(server: Instance, *command: str | int, flag: str = "b", database: int = 0) -> Iterator[str]:
+    """Have a client named worker-7 wait in a command, and yield its address."""
+    client = redis.Redis.from_url(f"{server.url}?db={database}", client_name="worker-7", protocol=2)
+    with client:
+        connection = client.connection_pool.get_connection()
+        connection.send_command(*command)
+        yield _address(server, flag)
+        connection.disconnect()
+
+
+def _address(server: Instance, flag: str) -> str:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        clients: list[Any] = server.client.client_list()
+        worker = next((each for each in clients if each["name"] == "worker-7"), None)
+        if worker and flag in worker["flags"]:
+            return str(worker["addr"])
+    raise AssertionError(clients)
+
+
+def used(server: Instance) -> int:
+    """Return how much memory the server uses."""
+    memory: Any = server.client.info("memory")
+    return int(memory["used_memory"])
+
+
+def need(server: Instance) -> float:
+    """Return what the copies of jobs are expected to take."""
+    with connect(server.url) as connection:
+        needed = sample.take(connection, JOBS).need
+    assert needed is not None
+    return needed
+
+
+def assert_refused(server: Instance, command: Sequence[str], *fragments: str, options: Sequence[str] = ()) -> Result:
+    """Hold a command to be refused, in a line with these fragments, and to have written nothing."""
+    digest = server.digest()
+    result = luamigrate(*command, *options, url=server.url)
+    assert result.code == 4
+    said = result.out if command == ("check",) else result.err
+    assert any(all(fragment in line for fragment in fragments) for line in said.splitlines()), said
+    assert server.digest() == digest
+    return result
+
+
+def test_a_check_prints_a_line_for_each_check_with_its_verdict(server: Instance) -> None:
+    """All is well: exit 0, and it says that run can be started."""
+    fill(server.client, jobs=20)
+    result = luamigrate("check", url=server.url)
+    assert (result.code, result.err) == (0, "")
+    lines = [line.split()[:2] for line in result.out.splitlines()]
+    for name in FINE:
+        assert ["ok", name] in lines
+    assert "run can be started here." in result.out
+
+
+def test_a_quiet_check_prints_what_it_objects_to_alone(any_server: Instance) -> None:
+    """Nothing about the checks that are fine, a line for the one that is not."""
+    fill(any_server.client, jobs=3)
+    assert luamigrate("check", "--quiet", url=any_server.url).out.split() == ["run", "can", "be", "started", "here."]
+    with busy_client(any_server, "BLPOP", "nothing", 0):
+        result = luamigrate("check", "--quiet", url=any_server.url)
+    assert result.code == 4
+    assert [line.split()[:2] for line in result.out.splitlines() if line] == [["refused", "blocked"]]
+
+
+def test_a_check_writes_nothing(server: Instance) -> None:
+    """By the server's own count of changes, which knows even those that are undone; and all is as it was."""
+    fill(server.client, jobs=20)
+    server.client.hset("step:3", "id", "another")
+    digest, size = server.digest(), server.client.dbsize()
+    changes: Any = server.client.info("persistence")["rdb_changes_since_last_save"]
+    assert luamigrate("check", "--on-existing", "fill", url=server.url).code == 0
+    assert server.client.info("persistence")["rdb_changes_since_last_save"] == changes
+    assert (server.digest(), server.client.dbsize()) == (digest, size)
+
+
+def test_a_check_is_a_document_too(any_server: Instance) -> None:
+    """With the command's name, what each check came to, and the exit code; the human lines are on standard error."""
+    fill(any_server.client, jobs=3)
+    result = luamigrate("check", "--json", url=any_server.url)
+    document = result.document
+    assert (document["command"], document["exit_code"], document["error"]) == ("check", 0, None)
+    assert [check["name"] for check in document["checks"]] == list(FINE)
+    assert {check["verdict"] for check in document["checks"]} == {"ok"}
+    assert all(check["text"] for check in document["checks"])
+    assert document["server"]["product"] in ("redis", "valkey")
+    assert "ok       role" in result.err
+
+
+def test_a_check_tells_how_many_targets_are_there(any_server: Instance) -> None:
+    """Of the sources that it sampled."""
+    fill(any_server.client, jobs=20)
+    for number in range(5):
+        any_server.client.copy(f"job:{number}", f"step:{number}")
+    assert checks(any_server)["targets"][1].startswith("5 of 24 sources sampled")
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_a_refusal_comes_before_anything_is_written(any_server: Instance, command: tuple[str, ...]) -> None:
+    """Exit 4 from the check, from the run and from the dry run, with the same words."""
+    fill(any_server.client, jobs=3)
+    with busy_client(any_server, "BLPOP", "nothing", 0):
+        result = assert_refused(any_server, command, "blocked", "worker-7", "BLPOP")
+        document = luamigrate(*command, "--json", url=any_server.url).document
+    assert document["exit_code"] == 4
+    assert document["error"].startswith("run would be refused here" if command == ("check",) else "blocked: ")
+    assert document["totals"] == {"found": 0, "ignored": 0}
+    assert "run can be started" not in result.out
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_a_refusal_that_is_ignored_becomes_a_warning(any_server: Instance, command: tuple[str, ...]) -> None:
+    """The command goes on, and says why it should not have."""
+    fill(any_server.client, jobs=3)
+    with busy_client(any_server, "BLPOP", "nothing", 0):
+        result = luamigrate(*command, "--json", "--ignore-check", "blocked", url=any_server.url)
+    assert result.code == 0
+    if command == ("check",):
+        (found,) = [check for check in result.document["checks"] if check["name"] == "blocked"]
+        assert found["verdict"] == "warning"
+        assert "worker-7" in found["text"]
+    else:
+        assert result.totals["found"] == 7
+        assert any(text.startswith("blocked: ") and "worker-7" in text for text in result.document["warnings"])
+        assert "Warning: blocked: " in result.err
+
+
+@pytest.mark.parametrize("command", [*STARTS, ("verify",), ("rollback", "--yes")])
+def test_an_unknown_name_to_ignore_is_a_usage_error(any_server: Instance, command: tuple[str, ...]) -> None:
+    """Exit 2 with one line that lists those there are, and nothing else."""
+    result = luamigrate(*command, "--ignore-check", "nonsense", url=any_server.url)
+    assert_one_line(result, 2, "nonsense", *NAMES)
+    assert result.out == ""
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_refusals_are_shown_all_at_once(any_server: Instance, command: tuple[str, ...]) -> None:
+    """A line each, so that nobody mends one after the other; ignoring one of them is not enough."""
+    fill(any_server.client, jobs=300)
+    with busy_client(any_server, "BLPOP", "nothing", 0), configured(any_server, maxmemory=used(any_server) + 20_000):
+        result = assert_refused(any_server, command, "memory", "the copies need")
+        one = assert_refused(any_server, command, "blocked", "worker-7", options=("--ignore-check", "memory"))
+    said, said_of_one = (each.out if command == ("check",) else each.err for each in (result, one))
+    assert [line for line in said.splitlines() if "blocked" in line and "worker-7" in line]
+    assert not [line for line in said_of_one.splitlines() if "refused  memory" in line or line.startswith("memory")]
+
+
+def test_a_replica_is_refused_by_the_check_too(server: Instance) -> None:
+    """It says so and looks no further."""
+    fill(server.client, jobs=3)
+    server.client.replicaof("127.0.0.1", str(free_port()))
+    try:
+        found = checks(server, code=4)
+    finally:
+        server.client.replicaof("no", "one")
+    assert list(found) == ["role"]
+    assert found["role"][0] == "refused"
+    assert "primary" in found["role"][1]
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_copies_that_do_not_fit_are_refused(server: Instance, command: tuple[str, ...]) -> None:
+    """`maxmemory` is a little above what is used; with twice the room they are taken."""
+    fill(server.client, jobs=2000)
+    needed = need(server)
+    with configured(server, maxmemory=int(used(server) + needed / 2)):
+        assert_refused(server, command, "memory", "raise maxmemory", options=HASHES)
+    with configured(server, maxmemory=int(2 * (used(server) + needed))):
+        assert luamigrate(*command, *HASHES, url=server.url).code == 0
+
+
+def fill_unevenly(server: Instance, jobs: int) -> None:
+    """Write hashes of many sizes, compact ones and larger ones."""
+    pipeline = server.client.pipeline(transaction=False)
+    for number in range(jobs):
+        payload = "x" * (number % 300)
+        pipeline.hset(f"job:{number}", mapping={"id": number, "status": "pending", "payload": payload})
+    pipeline.execute()
+
+
+def test_the_estimate_is_about_what_the_copies_take(server: Instance) -> None:
+    """Within a factor of 1.5, by the server's own measure, for keys of many sizes of which it has seen some."""
+    server.client.hset("job:1", "id", 1)
+    # What scripts take themselves when they are run for the first time is not the copies'.
+    assert luamigrate("run", *HASHES, url=server.url).code == 0
+    server.client.flushall()
+    fill_unevenly(server, 5000)
+    expected, before = need(server), used(server)
+    assert luamigrate("run", *HASHES, url=server.url).code == 0
+    assert expected / 1.5 < used(server) - before < expected * 1.5
+
+
+def test_what_has_a_target_already_needs_nothing(any_server: Instance) -> None:
+    """Half of them are there: so half of the memory is enough, but for what the allocator rounds up."""
+    for number in range(80):
+        any_server.client.hset(f"job:{number:02}", "payload", "x" * 100)
+    all_of_them = need(any_server)
+    for number in range(40):
+        any_server.client.copy(f"job:{number:02}", f"step:{number:02}")
+    assert need(any_server) == pytest.approx(all_of_them / 2, rel=0.05)
+
+
+def test_a_server_that_evicts_is_refused_where_it_could_get_full(server: Instance) -> None:
+    """Copies would push out their own sources: nothing is copied, and no source is gone."""
+    fill_unevenly(server, 2000)
+    size, evicted = server.client.dbsize(), server.client.info("stats")["evicted_keys"]
+    limit = int(used(server) + need(server) / 2)
+    with configured(server, maxmemory=limit, maxmemory_policy="allkeys-lru"):
+        for command in STARTS:
+            assert_refused(server, command, "eviction", "allkeys-lru", "noeviction", options=HASHES)
+        assert server.client.dbsize() == size
+        assert server.client.info("stats")["evicted_keys"] == evicted
+
+
+def test_a_server_that_evicts_is_fine_with_ample_room(server: Instance) -> None:
+    """Exit 0, all copied, nothing evicted."""
+    fill_unevenly(server, 2000)
+    with configured(server, maxmemory=int(3 * (used(server) + need(server))), maxmemory_policy="allkeys-lru"):
+        assert checks(server, *HASHES)["memory"][0] == "ok"
+        totals = luamigrate("run", *HASHES, "--json", url=server.url).totals
+        assert totals == {"found": 2000, "copied": 2000, "ignored": 0}
+
+
+def test_failed_saves_are_refused(server_name: str) -> None:
+    """Though the server takes writes all the same: what is copied might not outlive a restart."""
+    with start(server_name) as server:
+        fill(server.client, jobs=3)
+        make_saving_fail(server)
+        server.client.config_set("stop-writes-on-bgsave-error", "no")
+        server.client.config_set("save", "")
+        for command in STARTS:
+            assert_refused(server, command, "saves", "rdb last bgsave")
+        result = run(server, "--json", "--ignore-check", "saves")
+        assert (result.code, result.totals["copied"]) == (0, 7)
+        assert any(text.startswith("saves: ") for text in result.document["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        ("zset", ("BZPOPMIN", "line", 0)),
+        ("list", ("BLPOP", "line", 0)),
+        ("list", ("BLMOVE", "line", "done", "LEFT", "LEFT", 0)),
+        ("stream", ("XREAD", "BLOCK", 0, "STREAMS", "line", "$")),
+        ("stream", ("BLPOP", "nothing", 0)),
+    ],
+)
+def test_a_client_that_waits_is_refused_where_something_to_wait_for_would_be_made(
+    server: Instance, kind: str, command: tuple[str | int, ...]
+) -> None:
+    """With its name, address and command; the server does not tell what it waits for, so any of them counts."""
+    write(server.client, kind)
+    with busy_client(server, *command) as address:
+        verdict, text = checks(server, "--map", "queue=line", "--type", kind, code=4)["blocked"]
+    assert verdict == "refused"
+    assert f"worker-7 at {address} in {command[0]}" in text
+    assert "line" in text
+
+
+def write(client: redis.Redis, kind: str) -> None:
+    """Write a queue of this type."""
+    if kind == "zset":
+        client.zadd("queue", {"1": 1})
+    elif kind == "list":
+        client.rpush("queue", "1")
+    else:
+        client.xadd("queue", {"id": "1"})
+
+
+def test_a_worker_on_the_new_name_is_not_handed_what_is_still_in_the_old_one(server: Instance) -> None:
+    """What the check is for: without it, this job would run twice."""
+    fill(server.client, jobs=3)
+    with busy_client(server, "BZPOPMIN", "steps:pending", 0):
+        assert_refused(server, ("run",), "blocked", "steps:pending", "BZPOPMIN")
+        assert luamigrate("run", "--ignore-check", "blocked", url=server.url).code == 0
+        assert server.client.zcard("steps:pending") == 2
+        assert server.client.zcard("jobs:pending") == 3
+
+
+def test_a_client_that_waits_does_not_matter_where_the_targets_are_there(server: Instance) -> None:
+    """Nothing that could be waited for would be made."""
+    server.client.rpush("queue", "1")
+    server.client.rpush("line", "1")
+    with busy_client(server, "BLPOP", "nothing", 0):
+        assert checks(server, *QUEUE)["blocked"][0] == "ok"
+
+
+def test_a_client_that_waits_does_not_matter_where_only_hashes_are_made(server: Instance) -> None:
+    """Nobody can wait for those; nor for a queue that is not there."""
+    fill(server.client, jobs=3)
+    with busy_client(server, "BLPOP", "nothing", 0):
+        assert checks(server, *HASHES)["blocked"][0] == "ok"
+        assert checks(server, *QUEUE)["blocked"][0] == "ok"
+
+
+def test_a_client_that_waits_in_another_database_does_not_matter(server: Instance) -> None:
+    """Only in the one that is worked on, whichever that is."""
+    server.client.rpush("queue", "1")
+    with busy_client(server, "BLPOP", "line", 0, database=3):
+        assert checks(server, *QUEUE)["blocked"][0] == "ok"
+        with redis.Redis.from_url(f"{server.url}?db=3") as client:
+            client.rpush("queue", "1")
+        assert checks(server, *QUEUE, url=f"{server.url}?db=3", code=4)["blocked"][0] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [(("WAIT", 1, 0), "b"), (("WAITAOF", 0, 1, 0), "b"), (("SUBSCRIBE", "news"), "P"), (("MONITOR",), "O")],
+)
+def test_a_client_that_waits_for_no_key_does_not_matter(
+    server: Instance, command: tuple[str | int, ...], flag: str
+) -> None:
+    """Though the server calls some of them blocked."""
+    if command[0] == "WAITAOF" and server.version < (7, 2):
+        pytest.skip("this server has no WAITAOF")
+    server.client.rpush("queue", "1")
+    with busy_client(server, *command, flag=flag):
+        assert checks(server, *QUEUE)["blocked"][0] == "ok"
+
+
+def test_a_queue_among_many_other_keys_is_not_overlooked(any_server: Instance) -> None:
+    """Some lists beside thousands of hashes: a small sample of names does not happen to hold one."""
+    fill(any_server.client, jobs=4000)
+    for number in range(3):
+        any_server.client.rpush(f"queue:{number}", "1")
+    with busy_client(any_server, "BLPOP", "line:1", 0):
+        found = checks(any_server, "--map", "job:*=step:*", "--map", "queue:*=line:*", code=4)
+    assert found["blocked"][0] == "refused"
+
+
+def test_a_user_who_may_not_ask_is_warned_and_can_run(server: Instance) -> None:
+    """Without INFO and CLIENT LIST: what is not looked at is said, by the name of its check."""
+    fill(server.client, jobs=5)
+    with user(server, commands(server, RUN), KEYS) as url:
+        found = checks(server, url=url)
+        assert {name for name, (verdict, _) in found.items() if verdict == "warning"} == UNKNOWN
+        assert "steps:pending" in found["blocked"][1]
+        result = luamigrate("run", "--json", url=url)
+    assert migrated(server, result)
+    assert {text.partition(":")[0] for text in result.document["warnings"]} == {
+        "memory",
+        "saves",
+        "blocked",
+        "big-keys",
+    }
+
+
+def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(any_server: Instance) -> None:
+    """Without DBSIZE, what a sample stands for is not known: the check warns, and the run can be started."""
+    fill(any_server.client, jobs=4000)
+    with (
+        user(any_server, [*commands(any_server, RUN), "info"], KEYS) as url,
+        configured(any_server, maxmemory=int(used(any_server) + need(any_server) / 2)),
+    ):
+        assert checks(any_server, *HASHES, url=url)["memory"][0] == "warning"
+
+
+@pytest.mark.parametrize("lacking", ["", "watch", "unlink", "hmget", "luamigrate:staging:*"])
+def test_a_user_who_could_not_copy_big_keys_is_warned(server: Instance, lacking: str) -> None:
+    """By the name of what is missing; small ones are copied all the same."""
+    fill(server.client, jobs=5)
+    allowed = [name for name in [*RUN, *BIG] if name != lacking]
+    allowed = [*commands(server, allowed), *(["hpexpireat"] if server.has_field_expiries else [])]
+    keys = [key for key in [*KEYS, "luamigrate:staging:*"] if key != lacking]
+    with user(server, allowed, keys) as url:
+        verdict, text = checks(server, url=url)["big-keys"]
+        if not lacking:
+            assert verdict == "ok"
+        else:
+            assert (verdict, "noperm" in text) == ("warning", True)
+            assert lacking in text.lower() or "key" in text
+        assert migrated(server, luamigrate("run", url=url))
