@@ -1,7 +1,8 @@
-"""The ways of copying a namespace that are measured against each other."""
+"""luamigrate as a whole process, and the ways of copying a namespace from a client."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,48 +10,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import redis
 
 from luamigrate import scripts
+from luamigrate.demo import environment
 
 SOURCE, TARGET = b"job:", b"step:"
-JOBS = ("--quiet", "--map", "job:*=step:*", "--type", "hash")
+JOBS = ("--quiet", "--json", "--map", "job:*=step:*", "--type", "hash")
 RUN = ("run", *JOBS)
 VERIFY = ("verify", *JOBS)
 
-# The shipped decision about a pair, called by a loop that never leaves the server.
-_LOOP = """
-local function answer_each_scanned_pair(decide_about)
-  local function decide(source, target)
-    local kind = redis.call('TYPE', source).ok
-    if kind ~= wanted_type then return 'ignored' end
-    if is_gone(kind, source) then return 'gone' end
-    return decide_about(kind, source, target)
-  end
-  local cursor, copied = '0', 0
-  repeat
-    local reply = redis.call('SCAN', cursor, 'MATCH', 'job:*', 'COUNT', 1000)
-    cursor = reply[1]
-    for _, source in ipairs(reply[2]) do
-      local ok, answer = pcall(decide, source, 'step:' .. string.sub(source, 5))
-      if ok and answer == 'copied' then copied = copied + 1 end
-    end
-  until cursor == '0'
-  return copied
-end
-
-return answer_each_scanned_pair(function(kind, source, target)"""
-
 # Comparing field by field, as one would write it: types, fields in a map, expiries.
 _PLAIN = """
-local function compare(kind, source, target)
+local function compare_present(kind, source, target)
   if redis.call('TYPE', target).ok ~= kind then return 'differs' end
   local wanted, found = redis.call('HGETALL', source), redis.call('HGETALL', target)
   if #wanted ~= #found then return 'differs' end
@@ -63,6 +43,11 @@ local function compare(kind, source, target)
   return apart > 1000 and 'expiry' or 'same'
 end
 
+local function compare(kind, source, target)
+  if not take_up(kind, target) then return 'missing' end
+  return compare_present(kind, source, target)
+end
+
 """
 
 
@@ -72,19 +57,60 @@ class Measured:
 
     seconds: float
     copied: int
+    """Keys that were copied, or found to be the same."""
     peak_memory_mb: float = 0.0
     cpu_seconds: float = 0.0
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """luamigrate's own figures."""
+
+    @property
+    def rate(self) -> float:
+        """Keys per second."""
+        assert self.copied, "nothing was copied"
+        return self.copied / self.seconds
 
 
-def endless_script(client: redis.Redis, *, validate: bool) -> Measured:
-    """Copy everything in one script that blocks everybody: the limit of what any tool can reach."""
-    text = scripts.source("copy")
-    shipped = "return answer_each_source(wanted_type, function(kind, source, target)"
-    assert text.count(shipped) == 1
-    text = text.replace(shipped, _LOOP)
+def luamigrate(url: str, *options: str, program: Path | None = None) -> Measured:
+    """Run the command line as a whole process, that of a folder where one is given."""
+    with tempfile.TemporaryFile() as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            (sys.executable, "-m", "luamigrate", *(options or RUN)),
+            env=environment(REDIS_URL=url),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=program,
+        )
+        assert process.stdout
+        out = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        assert process.returncode == 0, out + errors.read().decode()
+    document = json.loads(out) if "--json" in (options or RUN) else {}
+    totals = document.get("totals", {})
+    # macOS counts bytes here, Linux kilobytes.
+    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+    return Measured(
+        seconds,
+        totals.get("copied", 0) + totals.get("same", 0),
+        usage.ru_maxrss / unit,
+        usage.ru_utime + usage.ru_stime,
+        document,
+    )
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Do the work and return how long that took."""
     began = time.perf_counter()
-    copied: Any = client.eval(text, 0, "hash", str(int(validate)), "0", "0")
-    return Measured(time.perf_counter() - began, int(copied))
+    work()
+    return time.perf_counter() - began
+
+
+def help_seconds() -> float:
+    """Return the processor time that it takes to be helped."""
+    return median(luamigrate("redis://localhost", "--help").cpu_seconds for _ in range(5))
 
 
 @contextmanager
@@ -96,28 +122,10 @@ def plain_luamigrate() -> Iterator[Path]:
             shutil.copytree(scripts.folder().parent / part, folder / part)
         same = folder / "lua" / "shared" / "same.lua"
         before, shipped, after = re.split(r"(?ms)^(local READINGS_UNASKED.*?)(?=^-- The answer)", same.read_text())
-        assert "local function compare(" in shipped
+        for function in re.findall(r"^local function (\w+)", _PLAIN, re.MULTILINE):
+            assert f"local function {function}(" in shipped
         same.write_text(before + _PLAIN + after)
         yield folder
-
-
-def luamigrate(url: str, *options: str, program: Path | None = None) -> Measured:
-    """Run the command line as a whole process, that of a folder where one is given."""
-    environment = {**os.environ, "REDIS_URL": url}
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        (sys.executable, "-m", "luamigrate", *(options or RUN)), env=environment, stdout=subprocess.PIPE, cwd=program
-    )
-    assert process.stdout
-    out = process.stdout.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, out
-    copied = next((int(line.split()[-1].replace(",", "")) for line in out.splitlines() if "keys found" in line), 0)
-    # macOS counts bytes here, Linux kilobytes.
-    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return Measured(seconds, copied, usage.ru_maxrss / unit, usage.ru_utime + usage.ru_stime)
 
 
 def client_pipeline(client: redis.Redis, most: int) -> Measured:
@@ -150,6 +158,13 @@ def five_round_trips(client: redis.Redis, most: int) -> Measured:
         return copied
 
     return _by_batches(client, most, 100, copy)
+
+
+def scan(client: redis.Redis) -> Measured:
+    """Only look for the jobs, a thousand keys at a time; `copied` is how many there are."""
+    began = time.perf_counter()
+    found = sum(1 for _ in client.scan_iter(match=b"job:*", count=1000))
+    return Measured(time.perf_counter() - began, found)
 
 
 def _by_batches(client: redis.Redis, most: int, size: int, copy: Callable[[list[bytes]], int]) -> Measured:

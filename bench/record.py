@@ -1,0 +1,90 @@
+"""The server's own record: how many scripts and SCANs there were, how long they held it, and how busy it was.
+
+INFO counts all commands; SLOWLOG keeps those that took long enough. A threshold of zero would record
+every command within the scripts too, some for each key, and that alone would slow them down.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import redis
+
+RECORDED_US = 50
+"""From how many microseconds on a command is recorded."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Commands of one kind, and how long they held the server, in milliseconds.
+
+    What took less than is recorded counts as that.
+    """
+
+    count: int
+    recorded: list[float]
+    """Sorted: the longest of `count`."""
+
+    @property
+    def longest(self) -> float:
+        """What none exceeded."""
+        return self.percentile(100)
+
+    def percentile(self, percent: float) -> float:
+        """Return what so many percent of all did not exceed."""
+        above = self.count - math.ceil(percent / 100 * self.count)
+        return self.recorded[-1 - above] if above < len(self.recorded) else RECORDED_US / 1000
+
+    def part_within(self, milliseconds: float) -> float:
+        """Return which part of all took no longer, 0 to 1."""
+        return 1 - sum(one > milliseconds for one in self.recorded) / max(1, self.count)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the server says of some work."""
+
+    scripts: Commands
+    scans: Commands
+    busy: float
+    """Which part of the time its processor was: near 1 where nobody but itself limits the work."""
+
+
+def recorded(client: redis.Redis, most: int, work: Callable[[], Result]) -> tuple[Result, Record]:
+    """Do the work, and return its result and the record of it.
+
+    Raises AssertionError where more than `most` commands would have had to be recorded.
+    """
+    client.config_resetstat()
+    client.config_set("slowlog-max-len", most)
+    client.config_set("slowlog-log-slower-than", RECORDED_US)
+    client.slowlog_reset()
+    try:
+        began, processor = time.perf_counter(), _processor_seconds(client)
+        result = work()
+        busy = (_processor_seconds(client) - processor) / (time.perf_counter() - began)
+        client.config_set("slowlog-log-slower-than", -1)
+        entries: Any = client.slowlog_get(most)
+    finally:
+        client.config_set("slowlog-log-slower-than", -1)
+        client.slowlog_reset()
+    assert len(entries) < most, "not all of the slow commands have been recorded"
+    counts: Any = client.info("commandstats")
+    return result, Record(_of(("evalsha", "evalsha_ro"), counts, entries), _of(("scan",), counts, entries), busy)
+
+
+def _processor_seconds(client: redis.Redis) -> float:
+    times: Any = client.info("cpu")
+    return float(times["used_cpu_user"]) + float(times["used_cpu_sys"])
+
+
+def _of(names: tuple[str, ...], counts: Any, entries: Any) -> Commands:
+    count = sum(counts.get(f"cmdstat_{name}", {}).get("calls", 0) for name in names)
+    times = [entry["duration"] for entry in entries if entry["command"].split(b" ")[0].lower().decode() in names]
+    return Commands(count, sorted(time / 1000 for time in times))
