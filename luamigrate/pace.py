@@ -101,7 +101,8 @@ class Pace:
         share = limits.max_pause * SCRIPT_SHARE
         self.pause = Pause(int(share * 1000), max(SMALLEST_CAPACITY, int(share * BYTES_PER_MS)))
         first_count = min(BATCHES_PER_SCAN * self._most, int(limits.max_pause * SCAN_SHARE * SCANNED_PER_MS))
-        self.count = max(SMALLEST_COUNT, first_count)
+        self._first_count = max(SMALLEST_COUNT, first_count)
+        self.count = self._first_count
         """How many keys the next SCAN is to look at."""
 
     @property
@@ -128,6 +129,9 @@ class Pace:
             self.count = max(SMALLEST_COUNT, self.count // 2)
         elif found < wanted and took is not None and took < longest / 2:
             self.count = min(LARGEST_COUNT, 2 * self.count)
+        elif found < wanted and took is None and self.count < self._first_count:
+            # Among many matches a SCAN is never alone; what made it small may long be over.
+            self.count = min(self._first_count, self.count + 1 + self.count // 8)
 
     def seconds_to_wait(self, clock: Callable[[], float]) -> float:
         """How long until the next batch may be sent, where a rate is set."""

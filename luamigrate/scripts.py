@@ -96,15 +96,17 @@ class ScriptCall:
         return self._call.answer()
 
     def answers(self) -> tuple[list[Answer], float]:
-        """Wait for the script's answers for pairs; return them, and how long it held the server, in seconds."""
+        """Wait for the script's answers for pairs; return them, and how long it says it has taken, in seconds.
+
+        That is 0 where no clock moves in a script.
+        """
         reply = self.reply()
         if not isinstance(reply, list) or not reply or not isinstance(microseconds := reply.pop(), int):
             raise self.odd()
         answers: list[Answer] = reply
         if not all(isinstance(answer, (bytes, list)) for answer in answers):
             raise self.odd()
-        # Where no clock moves in a script, what is seen from here has to do.
-        return answers, microseconds / 1e6 or self.seconds
+        return answers, microseconds / 1e6
 
     def odd(self) -> Error:
         """Return the error for an answer that is none."""
@@ -114,6 +116,11 @@ class ScriptCall:
     def seconds(self) -> float:
         """How long the script took, seen from here."""
         return self._call.seconds or 0.0
+
+    @property
+    def waited(self) -> bool:
+        """Whether we waited for it: else `seconds` are our own."""
+        return self._call.waited
 
     @property
     def repeated(self) -> bool:

@@ -75,6 +75,8 @@ class Call:
         """When it was sent last; None before that."""
         self.repeated = False
         """Whether it was sent again, because the connection was lost before its answer came."""
+        self.waited = False
+        """Whether we waited for its answer: where it was there already, `seconds` are our own."""
         self.alone = False
         """Whether nothing else was under way with it when its answer came."""
         self._reply: Any = None
@@ -91,10 +93,10 @@ class Call:
             raise explain(self._reply) from None
         return self._reply
 
-    def complete(self, reply: Any, began: float, *, alone: bool = False) -> float:
+    def complete(self, reply: Any, began: float, *, alone: bool = False, waited: bool = False) -> float:
         """Take the reply to a command that the server could begin at `began`; return the time."""
         now = time.perf_counter()
-        self._reply, self.alone = reply, alone and began < (self.sent or now)
+        self._reply, self.waited, self.alone = reply, waited, alone and began < (self.sent or now)
         self.seconds = now - max(began, self.sent or now)
         return now
 
@@ -197,6 +199,7 @@ class Server:
         """Read the answer to the oldest call under way; or, where the connection is lost, see to another."""
         try:
             self._send()
+            waited = not self._connection.can_read(timeout=0)
             reply = self._receive()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             self.recover(explain(error))
@@ -207,7 +210,7 @@ class Server:
                 return
             reply = error
         alone = len(self._under_way) == 1
-        self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone)
+        self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone, waited=waited)
 
     def recover(self, problem: Error) -> None:
         """Connect again, to a server that is ready, and send the calls under way again.

@@ -173,11 +173,18 @@ class Walk:
         while True:
             replies, seconds = call.answers()
             done = len(replies)
-            self.pace.answered(done, call.seconds)
+            if call.waited or seconds:
+                self.pace.answered(done, call.seconds if call.waited else seconds)
             reading = answers.read(pairs, replies, unclean, every_key=self.every_key, first=first)
             keys = self._count(pairs, reading, visit)
             yield Batch(
-                pairs.rule, visit.stage, reading.tally, keys, visit.scanned, seconds, done if call.repeated else 0
+                pairs.rule,
+                visit.stage,
+                reading.tally,
+                keys,
+                visit.scanned,
+                seconds or call.seconds,
+                done if call.repeated else 0,
             )
             for index, kind, size in reading.big:
                 yield from self._big(pairs.chosen([index]), kind, size, visit)

@@ -165,23 +165,29 @@ def test_a_key_that_is_written_all_the_time_fails_and_the_run_goes_on(server: In
     """`failed` for `busy`, exit 1; nothing is made of it, and the others are copied."""
     write(server, "job:hash", VALUES["hash"])
     write(server, "other:set", VALUES["set"], "set")
-    rules = (*EACH, "--map", "other:*=others:*")
-    with Busy(server, lambda client: CHANGES["hash"](client, b"%d" % time.monotonic_ns())):
-        result = luamigrate("run", *rules, url=server.url)
-    assert (result.code, result.totals) == (1, {"found": 2, "copied": 1, "failed": 1, "ignored": 0})
-    assert result.document["rules"][0]["failed_reasons"] == {"busy": 1}
+    result = stepping(server, written_all_the_time(server), rules=AND_OTHERS)
+    assert (result.exit_code, words(result)) == (1, {"copied": 1, "failed": 1})
+    assert result.totals.reasons == {"busy": 1}
     assert_equal(server, "other:set", "others:set")
     assert sorted(server.client.keys()) == [b"job:hash", b"other:set", b"others:set"]
-    again = luamigrate("run", *rules, url=server.url)
-    assert (again.code, again.totals) == (0, {"found": 2, "copied": 1, "same": 1, "ignored": 0})
+    assert words(stepping(server, lambda _: None, rules=AND_OTHERS)) == {"copied": 1, "same": 1}
+
+
+def written_all_the_time(server: Instance) -> Step:
+    """Write to the hash after each of its chunks, the last one included."""
+
+    def step(batch: Batch) -> None:
+        if batch.big and batch.big[0] == b"job:hash":
+            CHANGES["hash"](server.client, b"%d" % time.monotonic_ns())
+
+    return step
 
 
 def test_a_key_that_is_written_all_the_time_is_taken_whole_where_that_is_allowed(server: Instance) -> None:
     """A long pause is the only way to have it."""
     write(server, "job:hash", VALUES["hash"])
-    with Busy(server, lambda client: CHANGES["hash"](client, b"%d" % time.monotonic_ns())):
-        result = luamigrate("run", *EACH, "--allow-long-pause", url=server.url)
-    assert (result.code, result.totals) == (0, {"found": 1, "copied": 1, "ignored": 0})
+    limits = Limits(max_pause=0.1, allow_long_pause=True)
+    assert words(stepping(server, written_all_the_time(server), limits=limits)) == {"copied": 1}
     assert server.client.hlen("step:hash") == len(VALUES["hash"])
 
 

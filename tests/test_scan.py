@@ -75,7 +75,7 @@ class Repeating:
     def call(self, *_: object) -> Any:
         """Answer the next reply."""
         reply = next(self._replies)
-        return type("Call", (), {"answer": lambda _: reply, "seconds": 0.0, "alone": False})()
+        return type("Call", (), {"answer": lambda _: reply, "seconds": 0.0, "alone": False, "waited": True})()
 
 
 def test_a_key_that_comes_twice_while_it_is_under_way_is_dropped() -> None:
