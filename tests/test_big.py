@@ -530,6 +530,19 @@ def test_no_call_goes_through_more_than_its_share(server: Instance) -> None:
         assert len(calls_of(server, "supply")) >= least
 
 
+def test_a_chunk_ends_by_its_weight_where_no_clock_ends_it(server: Instance) -> None:
+    """Plenty of time, and still no more than the bytes it was given and one step."""
+    write(server, "job:hash", dict.fromkeys(NAMES, b"x" * 100))
+    arguments = ("1000000000", "20000", "hash", "0", "10")
+    staged: Any = server.client.eval(scripts.source("stage"), 2, "job:hash", "staging", *arguments, "60000")
+    assert staged[0] != b"0"
+    assert 50 < staged[1] < 150
+    assert server.client.hlen("staging") == staged[1]
+    compared: Any = server.client.eval(scripts.source("contrast"), 2, "job:hash", "staging", *arguments, "apart", "5")
+    visited = dict(zip(compared[::2], compared[1::2], strict=True))[b"visited"]
+    assert 50 < visited < 150
+
+
 def test_small_keys_beside_a_big_one_are_answered_as_ever(server: Instance) -> None:
     """In the same batch, whatever becomes of the big one; what is of another type is ignored, big or not."""
     write(server, "job:hash", VALUES["hash"])
