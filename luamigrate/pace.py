@@ -118,20 +118,26 @@ class Pace:
         elif took < longest / 2:
             self.size = min(self._most, self.size + 1 + self.size // 10)
 
-    def scanned(self, found: int, seconds: float | None) -> None:
-        """Learn how many keys a SCAN found and what it took; None where it was not alone under way."""
+    def scanned(self, found: int, seconds: float | None, *, waited: bool = True) -> None:
+        """Learn how many keys a SCAN found and what it took; None where it was not alone under way.
+
+        Where nobody `waited` for it, it took so long at most: that can make COUNT larger, not smaller.
+        """
         longest = self._limits.max_pause / 1000 * SCAN_SHARE
         wanted = BATCHES_PER_SCAN * self.size
         took = None if seconds is None else seconds - self._round_trip
-        if took is not None and took > longest:
+        if took is not None and waited and took > longest:
             self.count = max(SMALLEST_COUNT, int(self.count * longest / took * 0.8))
         elif found > 2 * wanted:
             self.count = max(SMALLEST_COUNT, self.count // 2)
-        elif found < wanted and took is not None and took < longest / 2:
+        elif found >= wanted:
+            return
+        elif took is not None and took < longest / 2:
             self.count = min(LARGEST_COUNT, 2 * self.count)
-        elif found < wanted and took is None and self.count < self._first_count:
-            # Among many matches a SCAN is never alone; what made it small may long be over.
-            self.count = min(self._first_count, self.count + 1 + self.count // 8)
+        elif took is None or not waited:
+            # Not known. Among many matches no SCAN is alone, and what made it small may long be over.
+            most = max(self.count, self._first_count) if took is None else LARGEST_COUNT
+            self.count = min(most, self.count + 1 + self.count // 8)
 
     def seconds_to_wait(self, clock: Callable[[], float]) -> float:
         """How long until the next batch may be sent, where a rate is set."""

@@ -45,7 +45,7 @@ def batches(
     call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
     while call and left and not stop():
         cursor, keys = call.answer()
-        pace.scanned(len(keys), call.seconds if call.alone and call.waited else None)
+        pace.scanned(len(keys), call.seconds if call.alone else None, waited=call.waited)
         finished = cursor == FIRST_CURSOR
         call = None if finished else _scan(server, pattern, pace.count, cursor)
         known = set(waiting).union(*under_way)

@@ -118,6 +118,16 @@ def test_count_grows_while_matches_are_sparse_and_a_scan_is_quick(pace: Pace) ->
     assert counts_after(pace, *([(0, 0.0)] * 30))[-1] == LARGEST_COUNT
 
 
+def test_count_grows_slowly_where_nobody_waited_for_the_scan(pace: Pace) -> None:
+    """Its time is our own delay: it makes COUNT no smaller, and a SCAN that is too long will be waited for."""
+    first = pace.count
+    for _ in range(3):
+        pace.scanned(0, 10 * PAUSE, waited=False)
+    assert first < pace.count < 2 * first
+    pace.scanned(0, 10 * PAUSE)
+    assert pace.count < first
+
+
 def test_count_does_not_grow_where_a_scan_brings_enough(pace: Pace) -> None:
     """Nor where it took a good part of its share."""
     first = pace.count
