@@ -29,6 +29,7 @@ local ARGUMENTS = {
   PEXPIRE = { ABSENT, 1 },
   PEXPIREAT = { ABSENT, 1 },
   RENAMENX = { ABSENT, ABSENT },
+  SISMEMBER = { ABSENT, '' },
   SMISMEMBER = { ABSENT, '' },
   SSCAN = { ABSENT, 0 },
   XINFO = { 'STREAM', ABSENT, 'FULL' },

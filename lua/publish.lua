@@ -5,6 +5,7 @@
 --
 -- Answers
 --   published  the target was absent; it now is what the staging key was, and expires as the source
+--   vanished   there is no staging key (any more); nothing was done
 --   exists     the target is there; nothing was done
 --   gone       there is no source (any more); nothing was done
 --
@@ -18,13 +19,16 @@ local function expiry()
   local at = redis.pcall('PEXPIRETIME', source)
   if type(at) == 'number' then return at end
   -- Redis 6.2. The time first: then an expiry is at most too early, by what passes between the two.
-  local now = redis.call('TIME')
+  local now = redis.pcall('TIME')
+  if now.err then return now end
   local left = redis.call('PTTL', source)
   return left < 0 and left or now[1] * 1000 + math.floor(now[2] / 1000) + left
 end
 
 local at = expiry()
 if at == -2 then return 'gone' end
+if type(at) == 'table' then return at end
+if redis.call('EXISTS', staging) == 0 then return 'vanished' end
 if redis.call('RENAMENX', staging, target) == 0 then return 'exists' end
 if at == -1 then
   redis.call('PERSIST', target)

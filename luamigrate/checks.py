@@ -137,12 +137,14 @@ def _memory(server: Server, taken: Sample) -> Iterator[Finding]:
     if taken.need is None:
         text = "what the copies need is not known: this user may not ask how many keys there are (DBSIZE)"
         yield Finding("memory", Verdict.WARNING, text)
+        yield _unknown_eviction(read_info(server, "memory"))
         return
     need = f"the copies need about {_bytes(taken.need)}, by a sample"
     memory = read_info(server, "memory")
     if not memory:
         text = f"{need}; this user may not ask how much there is (INFO): see to it yourself"
         yield Finding("memory", Verdict.WARNING, text)
+        yield _unknown_eviction(memory)
         return
     used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
     policy = memory.get("maxmemory_policy", "noeviction")
@@ -166,6 +168,18 @@ def _memory(server: Server, taken: Sample) -> Iterator[Finding]:
         yield Finding("eviction", Verdict.REFUSED, text)
     else:
         yield Finding("eviction", Verdict.OK, "nothing would be evicted")
+
+
+def _unknown_eviction(memory: dict[str, str]) -> Finding:
+    """Say what can be said where it is not known how much room there is, or how much is needed."""
+    if not memory:
+        text = "this user may not ask whether the server evicts keys when it is full (INFO): see that it does not"
+        return Finding("eviction", Verdict.WARNING, text)
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if int(memory.get("maxmemory", 0)) and policy != "noeviction":
+        text = f"this server evicts keys when it is full ({policy}), and whether the copies fit is not known"
+        return Finding("eviction", Verdict.REFUSED, text)
+    return Finding("eviction", Verdict.OK, "nothing would be evicted")
 
 
 def _saves(server: Server) -> Finding:

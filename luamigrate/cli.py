@@ -305,7 +305,7 @@ def _work(
                 summary.add(batch)
                 narrator.batch(batch)
                 if key_report:
-                    key_report.add(batch.keys)
+                    key_report.add(batch)
             if not summary.totals.found:
                 databases = read_database_sizes(server)
     except Error as error:

@@ -48,6 +48,9 @@ class Guards:
     tell: Callable[[str], None]
     _looked: float = field(default=0.0, init=False)
     _evicted: int | None = field(default=None, init=False)
+    _evicted_by: str = field(default="", init=False)
+    _offset: int = field(default=-1, init=False)
+    """Of replication: who has got so far has all that was written on former connections; -1 where not asked."""
     _reason: str = field(default="", init=False)
     _scarce_since: float = field(default=0.0, init=False)
     _refused_since: float = field(default=0.0, init=False)
@@ -103,9 +106,11 @@ class Guards:
         # WAIT speaks of what was written on its own connection: for a former one, the offsets have to.
         time.sleep(SECONDS_TO_SLEEP)
         facts = read_info(self.server, "replication")
-        found = sum(behind <= 0 for behind in self._behind(facts).values())
+        written = int(facts.get("master_repl_offset", 0))
+        self._offset = written if self._offset < 0 else self._offset
+        found = sum(written - behind >= self._offset for behind in self._behind(facts).values())
         if found >= self.limits.wait_replicas:
-            self._acknowledged_on = self.server.connections
+            self._acknowledged_on, self._offset = self.server.connections, -1
         return found
 
     def _reason_to_wait(self) -> str:
@@ -122,6 +127,8 @@ class Guards:
 
     def _look_for_evictions(self) -> None:
         evicted = int(read_info(self.server, "stats").get("evicted_keys", 0))
+        if self._evicted_by != self.server.identity.run_id:
+            self._evicted, self._evicted_by = None, self.server.identity.run_id
         if self._evicted is not None and evicted > self._evicted and "eviction" not in self.ignored:
             raise Stopped(
                 f"eviction: the server has evicted {evicted - self._evicted:,} keys meanwhile, perhaps sources: "

@@ -13,7 +13,7 @@ from luamigrate.guards import Guards
 from luamigrate.outcome import Batch, Command, Stage, unfinished
 from luamigrate.pace import Limits, Pace
 from luamigrate.rules import BUILT_IN, Plan
-from luamigrate.servers import Endurance, Server
+from luamigrate.servers import Endurance, Server, ServerChanged
 from luamigrate.walk import ByChunks, Walk
 
 SETTLE_SECONDS = 2.0
@@ -231,6 +231,13 @@ def _walk(
         stop=operator.stop,
         **options,
     )
-    yield from walk(ask=ask).batches()
-    if extra and not operator.stop():
-        yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
+    while True:
+        yield from walk(ask=ask).batches()
+        try:
+            if extra and not operator.stop():
+                yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
+        except ServerChanged:
+            server.accept_change()
+            yield Batch(plan[0], began_again=True)
+        else:
+            return

@@ -293,22 +293,19 @@ class Summary:
         self.began = True
         self.warnings += batch.warnings
         if batch.began_again:
-            self._begin_again(batch.stage)
+            self._begin_again()
         self.by_rule[batch.rule].add(batch.tally)
         self.repeated += batch.repeated
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
-    def _begin_again(self, stage: Stage) -> None:
+    def _begin_again(self) -> None:
         words = ", ".join(f"{count:,} {word}" for word, count in self.totals.words) or "nothing"
         self.warnings.append(
             f"another server process answered in mid-run, so everything was looked at from the beginning; "
             f"counted until then, and not in the summary: {words}"
         )
         for tally in self.by_rule.values():
-            if stage is Stage.EXTRA:
-                tally.counts[Word.EXTRA] = tally.waiting = 0
-            else:
-                tally.clear()
+            tally.clear()
 
     @property
     def totals(self) -> Tally:

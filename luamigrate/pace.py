@@ -112,6 +112,7 @@ class Pace:
 
     def answered(self, pairs: int, seconds: float) -> None:
         """Learn what a script took for so many pairs, all that was under way with it included."""
+        self._round_trip = min(self._round_trip, seconds)  # no answer comes sooner
         longest, took = self._limits.max_pause / 1000, seconds - self._round_trip
         if took > longest and pairs > 1:
             self.size = max(1, min(self.size, int(pairs * longest / took / 2)))
@@ -125,6 +126,8 @@ class Pace:
         """
         longest = self._limits.max_pause / 1000 * SCAN_SHARE
         wanted = BATCHES_PER_SCAN * self.size
+        if seconds is not None:
+            self._round_trip = min(self._round_trip, seconds)
         took = None if seconds is None else seconds - self._round_trip
         if took is not None and waited and took > longest:
             self.count = max(SMALLEST_COUNT, int(self.count * longest / took * 0.8))

@@ -26,7 +26,7 @@ READING = {
 SIZING = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "string": "STRLEN", "stream": "XLEN"}
 WRITING = {Command.RUN: ("COPY",), Command.VERIFY: (), Command.ROLLBACK: ("UNLINK",)}
 # HSETNX and SADD cannot be asked about without writing: where they are denied, the key says so.
-FILLING = {"hash": ("HPEXPIREAT",), "zset": ("ZADD",)}
+FILLING = {"hash": ("HPEXPIREAT",), "zset": ("ZADD",), "set": ("SISMEMBER",)}
 OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT"))
 
 # What big keys take beside that. HSET, SADD, RPUSH, MULTI and EXEC cannot be asked about either.

@@ -152,12 +152,14 @@ class KeyReport:
         except OSError as error:
             raise UsageError(f"--report: cannot write {self.name}: {error.strerror}") from None
 
-    def add(self, keys: Sequence[KeyOutcome]) -> None:
-        """Write the lines of these keys."""
+    def add(self, batch: Batch) -> None:
+        """Write the lines of a batch's keys; one that begins again takes back those before it."""
+        if batch.began_again:
+            self.start_again()
         if self.problem:
             return
         try:
-            for key in keys:
+            for key in batch.keys:
                 if self._every_key or not key.clean:
                     self._file.write(json.dumps(documents.key_document(key), ensure_ascii=False) + "\n")
             self._file.flush()

@@ -37,8 +37,8 @@ class Sample:
     keys: list[SampledKey]
     stands_for: dict[Rule, float]
     """How many keys there are for each one sampled."""
-    complete: bool
-    """Whether all keys have been looked at."""
+    complete: frozenset[Rule]
+    """Rules of which all keys have been looked at."""
     counted: bool
     """Whether it is known how many keys there are."""
 
@@ -57,8 +57,7 @@ class Sample:
     def could_create(self, plan: Plan, kinds: Collection[str]) -> list[Rule]:
         """Return the rules that could make a key of one of these types, as far as the sample can tell."""
         would = {key.rule for key in self.keys if key.kind in kinds and not key.has_target}
-        unseen = set() if self.complete else {rule for rule in plan if rule.source.has_star}
-        return [rule for rule in plan if rule in would or (rule in unseen and rule.type in (*kinds, ANY))]
+        return [rule for rule in plan if rule in would or (rule not in self.complete and rule.type in (*kinds, ANY))]
 
 
 def take(server: Server, plan: Plan) -> Sample:
@@ -85,7 +84,8 @@ def take(server: Server, plan: Plan) -> Sample:
         kind, size, target_kind = printable(kind_call.answer()), size_call.answer(), target_call.answer()
         if isinstance(size, int) and rule.type in (kind, ANY):
             keys.append(SampledKey(rule, kind, size, target_kind != b"none"))
-    return Sample(keys, stands_for, complete, counted=total is not None)
+    seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
+    return Sample(keys, stands_for, frozenset(seen), counted=total is not None)
 
 
 def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:

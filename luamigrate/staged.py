@@ -147,7 +147,7 @@ def _watched(big: Big, attempt: Callable[[], Attempt]) -> Generator[Progress, No
         _execute(big, connection, None)
         raise
     match _execute(big, connection, act):
-        case b"exists":
+        case b"exists" | b"vanished":
             raise _Disturbed
         case b"gone":
             return big.outcome(Word.GONE)

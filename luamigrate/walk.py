@@ -22,6 +22,9 @@ from luamigrate.rules import Pairs, Plan, Rule
 from luamigrate.scripts import Question, ScriptCall
 from luamigrate.servers import Answered, Server, ServerChanged
 
+WARNINGS = 10
+"""Of elements that cannot be cut, at most."""
+
 
 class ByChunks(Protocol):
     """A verb's way with a pair that is too big for its script."""
@@ -74,6 +77,8 @@ class Walk:
     """Whether the script acts at a second look on what the first one found missing: copies it, or fills it in."""
     would_fill: bool = False
     """Whether what could be filled is counted as what a run would fill."""
+    uncut: list[bytes] = field(default_factory=list)
+    """Sources with an element so large that it was warned of."""
     nonce: str = field(default_factory=partial(secrets.token_hex, 8))
     """Makes the names of staging keys such that no other run uses, and this one, beginning anew, finds its own."""
 
@@ -88,6 +93,8 @@ class Walk:
             try:
                 yield from self._once_through(revisits)
             except ServerChanged:
+                if self.stage is Stage.EXTRA:
+                    raise  # what the walk before it found holds no more either
                 self.server.accept_change()
                 yield Batch(self.plan[0], self.stage, began_again=True)
                 continue
@@ -249,7 +256,8 @@ class Walk:
                     )
                     self.guards.hold()
             except StopIteration as end:
-                if largest > self.pace.whole_key:
+                if largest > self.pace.whole_key and len(self.uncut) < WARNINGS:
+                    self.uncut.append(big.source)
                     yield Batch(pair.rule, visit.stage, warnings=(_uncut(big.source, largest, longest),))
                 outcome: KeyOutcome | None = end.value
                 return outcome

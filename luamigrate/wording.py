@@ -347,6 +347,10 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
         how = "INTERRUPTED" if summary.interrupted else "STOPPED before the end"
         if looks_only:
             return [f"{how}: what is counted above has been looked at, and nothing was written."]
+        if summary.error and str(summary.error).startswith("eviction"):
+            return [
+                f"{how}: what is counted above is done; what the server has evicted is lost, unless you have a backup."
+            ]
         return [f"{how}: what is counted above is done, and nothing is lost. The same command again continues."]
     if not totals.found:
         return [_nothing_found(summary, databases)]

@@ -536,6 +536,8 @@ def test_a_server_that_is_killed_in_mid_copy_and_comes_back_has_everything_copie
         def restart_and_write() -> None:
             restart(server, *DURABLE)
             assert wait_until_up(server.process, server.client)
+            while server.client.info("persistence")["loading"]:
+                time.sleep(0.005)
             server.client.hset("job:hash", mapping=dict.fromkeys(NAMES, b"another"))
 
         result = stepping(server, once(STAGING, restart_and_write))
