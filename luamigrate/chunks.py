@@ -256,7 +256,7 @@ def contrast(
             big.server, keys, big.pause, kind=big.kind, position=position, step=step, expiries=expiries, names=names
         )
         chunk = _parse(call)
-        position, seconds = chunk["position"], chunk["microseconds"] / 1e6 or call.seconds
+        position, seconds = chunk["position"], call.held(chunk["microseconds"])
         done += chunk["visited"]
         findings.visited = done
         findings.lengths, findings.exact = tuple(chunk["lengths"]), findings.exact and bool(chunk["exact"])

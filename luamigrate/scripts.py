@@ -117,6 +117,10 @@ class ScriptCall:
         """How long the script took, seen from here."""
         return self._call.seconds or 0.0
 
+    def held(self, microseconds: int) -> float:
+        """Return for how long it held the server, in seconds: as it says, or seen from here where it cannot tell."""
+        return microseconds / 1e6 or self.seconds
+
     @property
     def waited(self) -> bool:
         """Whether we waited for it: else `seconds` are our own."""

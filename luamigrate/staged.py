@@ -65,7 +65,11 @@ def copy(big: Big, *, validate: bool = True, ignore_expiry: bool = False) -> Ste
     """Copy where the target is absent, else compare."""
     scripts.register(big.server, "stage")
     try:
-        return (yield from _undisturbed(big, lambda: _copy(big, validate=validate, ignore_expiry=ignore_expiry)))
+        return (
+            yield from _undisturbed(
+                big, lambda target_kind: _copy(big, target_kind, validate=validate, ignore_expiry=ignore_expiry)
+            )
+        )
     finally:
         # One that has been published has another name; one that cannot be removed now expires.
         with suppress(Error):
@@ -77,7 +81,7 @@ def compare(
 ) -> Steps:
     """Say how the pair stands; with `sizes`, as the dry run of a copy would say it."""
     options = {"validate": validate, "ignore_expiry": ignore_expiry, "sizes": sizes}
-    outcome = yield from _undisturbed(big, lambda: _compare(big, **options))
+    outcome = yield from _undisturbed(big, lambda target_kind: _compare(big, target_kind, **options))
     return _with_digest(big, outcome, filling)
 
 
@@ -96,7 +100,7 @@ def fill(big: Big, *, filling: str, ignore_expiry: bool = False) -> Steps:
 
 def remove(big: Big, *, delete: bool) -> Steps:
     """Delete the target if it equals the source, and the source lives at least as long."""
-    return (yield from _undisturbed(big, lambda: _remove(big, delete=delete)))
+    return (yield from _undisturbed(big, lambda target_kind: _remove(big, target_kind, delete=delete)))
 
 
 Decision = tuple[KeyOutcome, Callable[[], Call] | None]
@@ -107,7 +111,7 @@ Attempt = Generator[Progress, None, Decision]
 _Result = TypeVar("_Result")
 
 
-def _undisturbed(big: Big, attempt: Callable[[], Attempt]) -> Steps:
+def _undisturbed(big: Big, attempt: Callable[[str], Attempt]) -> Steps:
     """Make attempts until EXEC confirms one."""
     scripts.register(big.server, "contrast")
     disturbed = 0
@@ -136,12 +140,19 @@ def _connected(big: Big, work: Callable[[], Generator[Progress, None, _Result]])
     return (yield from work())
 
 
-def _watched(big: Big, attempt: Callable[[], Attempt]) -> Generator[Progress, None, KeyOutcome]:
-    """Make an attempt that counts only if nobody has written meanwhile. Raises _Disturbed."""
+def _watched(big: Big, attempt: Callable[[str], Attempt]) -> Generator[Progress, None, KeyOutcome]:
+    """Make an attempt, given the target's type, that counts only if nobody writes meanwhile.
+
+    Raises _Disturbed where somebody does, Replaced where the source is of another type by now.
+    """
     connection = big.server.connections
     big.server.call("WATCH", big.source, big.target, once=True).answer()
     try:
-        outcome, act = yield from attempt()
+        source_kind, target_kind = _types(big)
+        if source_kind not in (big.kind, "none"):
+            raise Replaced
+        gone = source_kind == "none"
+        outcome, act = (big.outcome(Word.GONE), None) if gone else (yield from attempt(target_kind))
     except Answered:
         # It may come from what somebody wrote, such as another type. Else it is as it says.
         _execute(big, connection, None)
@@ -155,10 +166,7 @@ def _watched(big: Big, attempt: Callable[[], Attempt]) -> Generator[Progress, No
             return outcome
 
 
-def _copy(big: Big, *, validate: bool, ignore_expiry: bool) -> Attempt:
-    source_kind, target_kind = _types(big)
-    if source_kind != big.kind:
-        return _replaced(big, source_kind), None
+def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) -> Attempt:
     if big.second_look and big.digest != b"missing" and target_kind == "none":
         return KeyOutcome(big.source, big.target, Word.MISSING, digest=b"missing"), None
     if target_kind != "none":
@@ -179,10 +187,7 @@ def _copy(big: Big, *, validate: bool, ignore_expiry: bool) -> Attempt:
     return big.outcome(Word.COPIED), lambda: scripts.publish(big.server, big.source, big.staging, big.target)
 
 
-def _compare(big: Big, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Attempt:
-    source_kind, target_kind = _types(big)
-    if source_kind != big.kind:
-        return _replaced(big, source_kind), None
+def _compare(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Attempt:
     if target_kind != "none":
         return (yield from _stand(big, target_kind, validate=validate, ignore_expiry=ignore_expiry, sizes=sizes)), None
     refusal = _cannot_be_copied(big) if sizes else None
@@ -206,10 +211,7 @@ def _stand(
     return big.sized(word, findings.lengths if sizes or findings.tells_sizes else None, notes)
 
 
-def _remove(big: Big, *, delete: bool) -> Attempt:
-    source_kind, target_kind = _types(big)
-    if source_kind != big.kind:
-        return _replaced(big, source_kind), None
+def _remove(big: Big, target_kind: str, *, delete: bool) -> Attempt:
     if target_kind == "none":
         return big.outcome(Word.MISSING), None
     if target_kind != big.kind:
@@ -241,13 +243,6 @@ def _types(big: Big) -> tuple[str, str]:
     calls = [big.server.call("TYPE", key, once=True) for key in (big.source, big.target)]
     source_kind, target_kind = (printable(call.answer()) for call in calls)
     return source_kind, target_kind
-
-
-def _replaced(big: Big, source_kind: str) -> KeyOutcome:
-    """Say what came of a source that was of another type a moment ago. Raises Replaced."""
-    if source_kind != "none":
-        raise Replaced
-    return big.outcome(Word.GONE)
 
 
 def _execute(big: Big, connection: int, act: Callable[[], Call] | None) -> Any:
@@ -292,7 +287,7 @@ def _stage(big: Big, most: float) -> Generator[Progress, None, int]:
                 raise _Disturbed
             case _:
                 raise call.odd()
-        progress = Progress(min(1.0, done / length), microseconds / 1e6 or call.seconds, largest)
+        progress = Progress(min(1.0, done / length), call.held(microseconds), largest)
         yield progress.within(0.0, most)
         if position == b"0":
             return done
@@ -343,4 +338,4 @@ def _add_oldest(big: Big, waiting: deque[tuple[float, list[bytes]]], done: float
                 return
             case _:
                 raise call.odd()
-        yield Progress(done, microseconds / 1e6 or call.seconds)
+        yield Progress(done, call.held(microseconds))
