@@ -10,7 +10,7 @@
 --          sets too
 --       8  '1' to answer sizes too: in fields, members, items, entries, or bytes of a string
 --
--- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- Answers for each pair, in the order of KEYS (see shared/each.lua: behind the last answer, the
 -- microseconds taken; fewer answers where the time was spent), a string (with ARGV 8 '1', the first three are
 -- followed by the sizes of source and target):
 --   missing         there is no target
@@ -29,19 +29,13 @@
 include "shared/sources.lua"
 include "shared/same.lua"
 include "shared/lacking.lua"
+include "shared/sizes.lua"
 
 local wanted_type = ARGV[3]
 local validate, ignore_expiry, show_values = ARGV[4] == '1', ARGV[5] == '1', ARGV[6] == '1'
 local filling, sizes_wanted = ARGV[7], ARGV[8] == '1'
 
-local SIZE = {
-  hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', list = 'LLEN', string = 'STRLEN', stream = 'XLEN',
-}
-
-local function size(kind, key)
-  local ask = redis.call('TYPE', key).ok == kind and SIZE[kind]
-  return ask and redis.call(ask, key) or 0
-end
+local function size(kind, key) return redis.call('TYPE', key).ok == kind and size_of(kind, key) or 0 end
 
 local function stand(kind, source, target)
   if validate then return compare(kind, source, target, ignore_expiry, show_values) end

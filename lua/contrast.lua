@@ -29,6 +29,7 @@ include "shared/chunks.lua"
 include "shared/expires.lua"
 include "shared/lasts.lua"
 include "shared/moments.lua"
+include "shared/apart.lua"
 
 local LENGTH = { hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', list = 'LLEN', string = 'STRLEN' }
 

@@ -8,7 +8,7 @@
 --       6  '1' to answer values too where they differ
 --       7..  for each pair what its last look found: 'missing', or ''; absent in a first look
 --
--- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- Answers for each pair, in the order of KEYS (see shared/each.lua: behind the last answer, the
 -- microseconds taken; fewer answers where the time was spent), a string:
 --   copied          the target was absent; it now equals the source (ARGV 4 '0': not compared)
 --   same            the target was there and equals the source, expiry included

@@ -4,7 +4,7 @@
 -- ARGV  1  the time it may take, 2  the weight it may go through: see shared/pause.lua
 --       3  the rule's type: hash, set, zset, list, string, stream or any
 --
--- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- Answers for each pair, in the order of KEYS (see shared/each.lua: behind the last answer, the
 -- microseconds taken; fewer answers where the time was spent), a string:
 --   extra          the target is there, of the rule's type, and its source is not
 --   paired         not so: the source is there, or the target is not

@@ -25,6 +25,7 @@ include "shared/sources.lua"
 include "shared/fresh.lua"
 include "shared/lacking.lua"
 include "shared/adding.lua"
+include "shared/taking.lua"
 
 local wanted_type, ignore_expiry, show_values, filling = ARGV[3], ARGV[4] == '1', ARGV[5] == '1', ARGV[6]
 
@@ -39,7 +40,7 @@ return answer_each_source(wanted_type, function(kind, source, target)
     note(notes, 'digest', found)
     return answer(word, notes)
   end
-  for _, name in ipairs(lacking) do ADD[kind](source, target, name) end
+  for _, name in ipairs(lacking) do add_from(kind, source, target, name) end
   word = compare_present(kind, source, target, ignore_expiry, show_values)
   return word == 'same' and 'filled' or 'failed the filled target is not the same: ' .. word
 end)

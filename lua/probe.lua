@@ -14,7 +14,7 @@ local ABSENT = ARGV[1]
 
 -- COPY onto itself is an error that is raised after permissions are looked at and before anything
 -- is written.
--- RENAMENX likewise fails for want of a source.
+-- RENAMENX likewise fails for want of a source, RESTORE of a payload.
 local ARGUMENTS = {
   COPY = { ABSENT, ABSENT },
   GETRANGE = { ABSENT, 0, 0 },
@@ -28,10 +28,12 @@ local ARGUMENTS = {
   OBJECT = { 'ENCODING', ABSENT },
   PEXPIRE = { ABSENT, 1 },
   PEXPIREAT = { ABSENT, 1 },
+  RESTORE = { ABSENT, 0, '' },
   RENAMENX = { ABSENT, ABSENT },
   SISMEMBER = { ABSENT, '' },
   SMISMEMBER = { ABSENT, '' },
   SSCAN = { ABSENT, 0 },
+  TIME = {},
   XINFO = { 'STREAM', ABSENT, 'FULL' },
   ZADD = { ABSENT, 'XX', 1, '' },
   ZMSCORE = { ABSENT, '' },

@@ -6,7 +6,7 @@
 --       4  '1' to delete, '0' to answer only what would be
 --       5  '1' to answer values too where they differ
 --
--- Answers for each pair, in the order of KEYS (see shared/pairs.lua: behind the last answer, the
+-- Answers for each pair, in the order of KEYS (see shared/each.lua: behind the last answer, the
 -- microseconds taken; fewer answers where the time was spent), a string:
 --   removed         the target equalled its source, which lives at least as long, and is deleted
 --   same            the same, but it is not deleted (only with ARGV 4 '0')

@@ -13,6 +13,7 @@
 
 include "shared/pause.lua"
 include "shared/adding.lua"
+include "shared/taking.lua"
 
 -- What a name weighs: its values are few and small, or the pair would not be filled but copied.
 local LEAST_NAME = 512
@@ -21,7 +22,7 @@ local kind, done = ARGV[3], 0
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'vanished' end
 for i = 4, #ARGV do
   if done > 0 and is_spent() then break end
-  ADD[kind](KEYS[1], KEYS[2], ARGV[i])
+  add_from(kind, KEYS[1], KEYS[2], ARGV[i])
   weight = weight + LEAST_NAME + #ARGV[i]
   done = done + 1
 end

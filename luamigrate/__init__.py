@@ -1,11 +1,12 @@
 """luamigrate gives Redis keys new names by copying them inside the server."""
 
+from luamigrate.access import Tls, connect
 from luamigrate.errors import Error, Exit, Refused, Stopped, UsageError, printable
 from luamigrate.migrate import Operator, migrate, rollback, verify
 from luamigrate.outcome import Batch, Command, KeyOutcome, Reason, Stage, Summary, Tally, Word
 from luamigrate.pace import Limits
 from luamigrate.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
-from luamigrate.servers import Server, connect
+from luamigrate.servers import Server
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "Stopped",
     "Summary",
     "Tally",
+    "Tls",
     "UsageError",
     "Word",
     "connect",

@@ -17,9 +17,12 @@ _PAIRED = b"paired"
 _BIG = b"big "
 """What any script answers for a pair that is too big for it: with type and bytes."""
 
+_MOVED = b"moved"
+"""What any script answers for a pair that another node of the cluster has, or is about to have."""
+
 _FAILED = b"failed "
 
-_NO_WRITES = re.compile(r"\b(READONLY|MISCONF|NOREPLICAS)\b")
+_NO_WRITES = re.compile(r"\b(READONLY|MISCONF|NOREPLICAS)\b|\bcluster is down\b")
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Reading:
     """What came of the others, not counted yet; with `every_key` of the clean ones too."""
     big: list[tuple[int, str, int]] = field(default_factory=list)
     """Pairs that have to be taken apart: index, type, bytes."""
+    moved: list[int] = field(default_factory=list)
+    """Pairs that are elsewhere now: indexes."""
     refused: list[int] = field(default_factory=list)
     """Pairs that the server refused, as it would any other at present: indexes."""
     refusal: str = ""
@@ -89,7 +94,7 @@ def _is_counted(
     """Count an answer, unless each pair that has it needs an outcome of its own."""
     if answer == _PAIRED:
         return True
-    if answer.startswith(_BIG) or _is_refusal(answer):
+    if answer == _MOVED or answer.startswith(_BIG) or _is_refusal(answer):
         return False
     outcome = _outcome(b"", b"", answer, unclean)
     if outcome.word is Word.GONE and first and not has_star:
@@ -106,6 +111,8 @@ def _read_one(reading: Reading, pairs: Pairs, index: int, answer: Answer, unclea
         if not size.isdecimal():
             raise Error(f"the script answered '{printable(answer)}', which has no size")
         reading.big.append((index, kind, int(size)))
+    elif answer == _MOVED:
+        reading.moved.append(index)
     elif isinstance(answer, bytes) and _is_refusal(answer):
         reading.refused.append(index)
         reading.refusal = printable(answer.removeprefix(_FAILED))

@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from luamigrate import permissions, sample
+from redis.crc import key_slot
+
+from luamigrate import sample
+from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Refused
 from luamigrate.guards import FULL
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.pace import Limits
+from luamigrate.permissions import Needs, Permissions
 from luamigrate.rules import Plan, Rule
-from luamigrate.sample import Sample
 from luamigrate.servers import Answered, Server, read_info
 
 NAMES = (
@@ -26,11 +29,14 @@ DEFAULTS = Limits()
 WAITED_ON = ("list", "zset", "stream")
 """Types on whose names a client may wait until there is something."""
 
+ANY_NAMES = (b"1", b"2", b"3", b"4")
+"""Examples for a star: where these share a slot, all names do."""
+
 _WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
 
 
 def look(
-    server: Server,
+    deployment: Deployment,
     plan: Plan,
     command: Command,
     *,
@@ -41,14 +47,32 @@ def look(
     ignored: frozenset[str] = frozenset(),
 ) -> list[Finding]:
     """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all."""
-    findings = [_role(server, command)]
+    findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
-        findings += _permissions(server, plan, command, dry_run=dry_run, fills=fills, extra=extra)
-        may_read = all(finding.verdict is not Verdict.REFUSED for finding in findings[1:])
-        findings += _replicas(server, limits) if command is not Command.VERIFY else ()
+        needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
+        nodes = [(server.place, _of_server(deployment, server, needs, limits)) for server in deployment.primaries]
+        may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
+        findings += _together(nodes)
         if command is Command.RUN and may_read:
-            findings += _of_the_data(server, plan)
+            findings += _of_the_data(deployment, plan)
     return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
+
+
+def _together(nodes: list[tuple[str, list[Finding]]]) -> list[Finding]:
+    """Make one finding of those of one name: what most nodes of a cluster say is said once."""
+    names = list(dict.fromkeys(finding.name for _, found in nodes for finding in found))
+    together = []
+    for name in names:
+        found = [(place, finding) for place, findings in nodes for finding in findings if finding.name == name]
+        worst = max((finding.verdict for _, finding in found), key=list(Verdict).index)
+        texts: dict[str, list[str]] = {}
+        for place, finding in found:
+            if finding.verdict is worst:
+                texts.setdefault(finding.text, []).append(place)
+        everywhere = len(texts) == 1 and len(found) == len(next(iter(texts.values())))
+        lines = list(texts) if everywhere else [f"{', '.join(places)}: {text}" for text, places in texts.items()]
+        together.append(Finding(name, worst, "; ".join(lines)))
+    return together
 
 
 def refuse(findings: list[Finding]) -> None:
@@ -69,12 +93,15 @@ def _overridden(finding: Finding) -> Finding:
     return replace(finding, verdict=Verdict.WARNING, text=f"{finding.text} (ignored, as --ignore-check says)")
 
 
-def _role(server: Server, command: Command) -> Finding:
-    who = server.identity
+def _role(deployment: Deployment, command: Command) -> Finding:
+    who = deployment.identity
+    if isinstance(deployment, Cluster):
+        if deployment.unheld:
+            text = f"{deployment.unheld:,} of the cluster's slots are held by no node: assign them first"
+            return Finding("role", Verdict.REFUSED, text)
+        return Finding("role", Verdict.OK, f"a cluster of {len(deployment.primaries)} primaries")
     if who.mode == "sentinel":
-        raise Refused("role: this is a Sentinel, not a data server: give the address of the primary")
-    if who.mode == "cluster":
-        raise Refused("role: this is a node of a cluster, where luamigrate cannot work yet")
+        raise Refused("role: this is a Sentinel, no data server: sentinel://host:port/service asks it for the primary")
     if who.role == "master":
         return Finding("role", Verdict.OK, "a primary")
     if command is Command.VERIFY:
@@ -88,11 +115,15 @@ def _role(server: Server, command: Command) -> Finding:
     return Finding("role", Verdict.REFUSED, text)
 
 
-def _permissions(
-    server: Server, plan: Plan, command: Command, *, dry_run: bool, fills: bool, extra: bool
-) -> Iterator[Finding]:
+def _of_server(deployment: Deployment, server: Server, needs: Needs, limits: Limits) -> list[Finding]:
+    permitted = Permissions(deployment, server, needs)
+    findings = list(_permissions(server, needs.command, permitted))
+    return findings + list(_replicas(server, limits) if needs.command is not Command.VERIFY else ())
+
+
+def _permissions(server: Server, command: Command, permitted: Permissions) -> Iterator[Finding]:
     try:
-        permissions.refuse_unless_permitted(server, plan, command, dry_run=dry_run, fills=fills, extra=extra)
+        permitted.refuse_unless_permitted()
     except Refused as refusal:
         name, _, text = str(refusal).partition(": ")
         yield Finding(name, Verdict.REFUSED, text)
@@ -102,7 +133,7 @@ def _permissions(
     yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
     yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
     try:
-        permissions.refuse_unless_big_keys_permitted(server, plan, command)
+        permitted.refuse_unless_big_keys_permitted()
     except Refused as refusal:
         text = f"keys too big for one script would fail (noperm): {str(refusal).partition(': ')[2]}"
         yield Finding("big-keys", Verdict.WARNING, text)
@@ -120,26 +151,46 @@ def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
         yield Finding("replicas", Verdict.REFUSED, f"they could not be watched: {refusal}")
 
 
-def _of_the_data(server: Server, plan: Plan) -> Iterator[Finding]:
+def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
     try:
-        taken = sample.take(server, plan)
+        samples = [sample.take(deployment, server, plan) for server in deployment.primaries]
     except Refused as refusal:
         text = f"not looked at, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
-    yield from _memory(server, taken)
-    yield _saves(server)
-    yield _blocked(server, taken.could_create(plan, WAITED_ON))
-    yield Finding("targets", Verdict.OK, f"{taken.present:,} of {len(taken.keys):,} sources sampled have one already")
+    created = [rule for rule in plan if any(rule in taken.could_create(plan, WAITED_ON) for taken in samples)]
+    yield from _together(
+        [
+            (server.place, [*_memory(server, sample.need(samples, server)), _saves(server), _blocked(server, created)])
+            for server in deployment.primaries
+        ]
+    )
+    present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
+    yield Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+    if isinstance(deployment, Cluster):
+        yield from _crowding(plan)
 
 
-def _memory(server: Server, taken: Sample) -> Iterator[Finding]:
-    if taken.need is None:
+def _crowding(plan: Plan) -> Iterator[Finding]:
+    """Warn of rules that would put all their targets into one slot."""
+    for rule in plan:
+        targets = rule.pairs([rule.source.prefix + name + (rule.source.suffix or b"") for name in ANY_NAMES]).targets
+        slots = {key_slot(target) for target in targets}
+        if rule.source.has_star and len(slots) == 1:
+            text = (
+                f"all targets of {rule} have the same hash tag, so that they come into slot {slots.pop()}: one node "
+                "will hold them all"
+            )
+            yield Finding("targets", Verdict.WARNING, text)
+
+
+def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
+    if needed is None:
         text = "what the copies need is not known: this user may not ask how many keys there are (DBSIZE)"
         yield Finding("memory", Verdict.WARNING, text)
         yield _unknown_eviction(read_info(server, "memory"))
         return
-    need = f"the copies need about {_bytes(taken.need)}, by a sample"
+    need = f"the copies need about {_bytes(needed)}, by a sample"
     memory = read_info(server, "memory")
     if not memory:
         text = f"{need}; this user may not ask how much there is (INFO): see to it yourself"
@@ -149,12 +200,12 @@ def _memory(server: Server, taken: Sample) -> Iterator[Finding]:
     used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
     policy = memory.get("maxmemory_policy", "noeviction")
     machine, resident = int(memory.get("total_system_memory", 0)), int(memory.get("used_memory_rss", 0))
-    too_much = bool(limit and taken.need and used + taken.need > FULL * limit)
+    too_much = bool(limit and needed and used + needed > FULL * limit)
     there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
     if too_much and policy == "noeviction":
         text = f"{need}, and {there}: raise maxmemory, or take fewer rules at once"
         yield Finding("memory", Verdict.REFUSED, text)
-    elif machine and taken.need and resident + taken.need > FULL * machine:
+    elif machine and needed and resident + needed > FULL * machine:
         there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
         yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more, or take fewer rules at once")
     else:

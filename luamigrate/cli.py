@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from luamigrate import __version__, checks, demo, documents, options, report, settings, wording
+from luamigrate.cluster import Deployment
 from luamigrate.errors import Error, Exit, Refused, UsageError
 from luamigrate.migrate import SETTLE_SECONDS, Operator, migrate, rollback, verify
 from luamigrate.options import OnExisting
 from luamigrate.outcome import Batch, Command, Summary, Verdict, Word
 from luamigrate.pace import Limits
-from luamigrate.servers import Server, connect, read_database_sizes
+from luamigrate.servers import read_database_sizes
 from luamigrate.settings import StrictCommand
 from luamigrate.signals import Interruption
 
@@ -71,6 +72,11 @@ def _start(
 def run(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
+    password_file: options.PasswordFile = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_insecure: options.TlsInsecure = False,
     dry_run: options.DryRun = False,
     validate: options.Validate = True,
     maps: options.Maps = None,
@@ -128,6 +134,11 @@ def run(
 def run_verify(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
+    password_file: options.PasswordFile = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_insecure: options.TlsInsecure = False,
     maps: options.Maps = None,
     kind: options.Kind = None,
     plan_file: options.PlanFile = None,
@@ -162,6 +173,11 @@ def run_verify(
 def run_rollback(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
+    password_file: options.PasswordFile = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_insecure: options.TlsInsecure = False,
     dry_run: options.DryRun = False,
     maps: options.Maps = None,
     kind: options.Kind = None,
@@ -209,7 +225,7 @@ def run_rollback(
     return _carry_out(ctx, summary, partial(work, dry_run=dry_run), key_report, introduce=yes or dry_run)
 
 
-def _agreed(first: Summary, server: Server | None) -> bool:
+def _agreed(first: Summary, server: Deployment | None) -> bool:
     """Ask whether to delete what a first look found; there must be something."""
     if first.interrupted or first.error or not first.totals.counts[Word.SAME]:
         return False
@@ -246,7 +262,9 @@ def _carry_out(
         return _conclude(ctx, summary, server, key_report)
 
 
-def _conclude(ctx: typer.Context, summary: Summary, server: Server | None, key_report: report.KeyReport | None) -> Exit:
+def _conclude(
+    ctx: typer.Context, summary: Summary, server: Deployment | None, key_report: report.KeyReport | None
+) -> Exit:
     if key_report:
         key_report.close()
     if ctx.params["json"]:
@@ -262,7 +280,7 @@ def _perform(
     interruption: Interruption,
     *,
     introduce: bool = True,
-) -> Server | None:
+) -> Deployment | None:
     """Do the work into `summary` and tell about it; return the server, if it answered."""
     chosen = ctx.params
     narrator = report.Narrator(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
@@ -276,19 +294,20 @@ def _perform(
         show_values=chosen["show_values"],
         every_key=chosen["verbose"] or chosen["report_all"],
     )
-    return _work(chosen["url"], summary, work, narrator, key_report, interruption)
+    summary.warnings += settings.warnings(ctx)
+    return _work(settings.access(ctx), summary, work, narrator, key_report, interruption)
 
 
 def _work(
-    url: str,
+    access: Callable[[], Deployment],
     summary: Summary,
     work: Callable[..., Iterator[Batch]],
     narrator: report.Narrator,
     key_report: report.KeyReport | None,
     interruption: Interruption,
-) -> Server | None:
+) -> Deployment | None:
     """Do the work into `summary`, errors and interruptions included, and tell about it."""
-    server: Server | None = None
+    server: Deployment | None = None
     databases: dict[str, int] | None = None
     began = time.monotonic()
 
@@ -297,9 +316,9 @@ def _work(
 
     operator = Operator(stop=stop, held=lambda: interruption.held, tell=narrator.waiting)
     try:
-        with connect(url) as server:
+        narrator.warn(summary.warnings)
+        with access() as server:
             narrator.connected(server)
-            narrator.warn(summary.warnings)
             interruption.patient = True
             for batch in work(server, summary.plan, operator=operator):
                 summary.add(batch)
@@ -307,7 +326,7 @@ def _work(
                 if key_report:
                     key_report.add(batch)
             if not summary.totals.found:
-                databases = read_database_sizes(server)
+                databases = read_database_sizes(server.primaries)
     except Error as error:
         summary.error = error
     except KeyboardInterrupt:
@@ -332,6 +351,11 @@ def _work(
 def run_check(
     ctx: typer.Context,
     url: options.Url = DEFAULT_URL,
+    password_file: options.PasswordFile = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_insecure: options.TlsInsecure = False,
     maps: options.Maps = None,
     kind: options.Kind = None,
     plan_file: options.PlanFile = None,
@@ -345,14 +369,15 @@ def run_check(
     Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
     with the name to give to --ignore-check. The rules are those of run.
     """
-    ignored, fills = settings.ignored_checks(ctx), on_existing is OnExisting.FILL
-    summary = Summary(settings.plan(ctx), Command.CHECK)
+    access, ignored, fills = settings.access(ctx), settings.ignored_checks(ctx), on_existing is OnExisting.FILL
+    summary = Summary(settings.plan(ctx), Command.CHECK, warnings=settings.warnings(ctx))
     narrator = report.Narrator(summary, to_stderr=json, quiet=quiet, verbose=False)
     narrator.begin(settings.configuration(ctx, summary.plan))
-    server: Server | None = None
+    narrator.warn(summary.warnings)
+    server: Deployment | None = None
     with Interruption():
         try:
-            with connect(url) as server:
+            with access() as server:
                 narrator.connected(server)
                 summary.findings = checks.look(server, summary.plan, Command.RUN, fills=fills, ignored=ignored)
                 narrator.findings(summary.findings)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from luamigrate.cluster import Deployment
 from luamigrate.errors import printable
 from luamigrate.outcome import KeyOutcome, Summary, Tally, Word
 from luamigrate.rules import Rule
-from luamigrate.servers import Server
 
 
-def document(summary: Summary, server: Server | None) -> dict[str, Any]:
+def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
     """Return the JSON document of a command."""
     totals = summary.totals
     content: dict[str, Any] = {
@@ -27,6 +27,11 @@ def document(summary: Summary, server: Server | None) -> dict[str, Any]:
         "warnings": summary.warnings,
         "error": str(summary.error) if summary.error else None,
     }
+    if summary.by_shard:
+        content["shards"] = [
+            {"node": node, "found": tally.found, **dict(tally.words), "ignored": tally.ignored.total()}
+            for node, tally in sorted(summary.by_shard.items())
+        ]
     if summary.findings:
         content["checks"] = [
             {"name": finding.name, "verdict": finding.verdict, "text": finding.text} for finding in summary.findings
@@ -54,11 +59,17 @@ def key_document(key: KeyOutcome) -> dict[str, Any]:
     return content | dict(key.notes)
 
 
-def _server_document(server: Server | None) -> dict[str, Any] | None:
+def _server_document(server: Deployment | None) -> dict[str, Any] | None:
     if server is None:
         return None
     who = server.identity
-    return {"url": server.url, "product": who.product, "version": who.version, "mode": who.mode, "nodes": 1}
+    return {
+        "url": server.url,
+        "product": who.product,
+        "version": who.version,
+        "mode": who.mode,
+        "nodes": len(server.primaries),
+    }
 
 
 def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from luamigrate.errors import Refused, Stopped
-from luamigrate.pace import Limits, Pace
-from luamigrate.servers import Answered, ConnectionLost, Server, read_info
+from luamigrate.cluster import Deployment
+from luamigrate.errors import Stopped
+from luamigrate.pace import Limits, Rate
+from luamigrate.servers import ConnectionLost, Server, read_info
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_SLEEP = 0.1
@@ -33,9 +34,9 @@ _REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),.*offset=(?P<offset>
 class Guards:
     """The guards of one walk."""
 
-    server: Server
+    deployment: Deployment
     limits: Limits
-    pace: Pace
+    rate: Rate
     writes: bool
     """Whether the work writes: only then replicas matter."""
     copies: bool
@@ -46,32 +47,24 @@ class Guards:
     held: Callable[[], bool]
     """Whether the user wants it to wait."""
     tell: Callable[[str], None]
+    _watched: dict[Server, _Watched] = field(default_factory=dict, init=False)
     _looked: float = field(default=0.0, init=False)
-    _evicted: int | None = field(default=None, init=False)
-    _evicted_by: str = field(default="", init=False)
-    _offset: int = field(default=-1, init=False)
-    """Of replication: who has got so far has all that was written on former connections; -1 where not asked."""
     _reason: str = field(default="", init=False)
     _scarce_since: float = field(default=0.0, init=False)
     _refused_since: float = field(default=0.0, init=False)
-    _acknowledged_on: int = field(init=False)
-    """The connection on which everything was written that has not been acknowledged."""
-
-    def __post_init__(self) -> None:
-        self._acknowledged_on = self.server.connections
 
     def hold(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
         while (reason := self._reason_to_wait()) and not self.stop():
             self.tell(reason)
             self._sleep(SECONDS_TO_SLEEP)
-        while (seconds := self.pace.seconds_to_wait(time.monotonic)) and not self.stop():
+        while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.stop():
             self._sleep(min(seconds, SECONDS_TO_SLEEP))
 
-    def refused(self, words: str) -> None:
-        """Wait a moment, because the server takes no writes. Raises Stopped where that lasts."""
+    def refused(self, words: str, server: Server) -> None:
+        """Wait a moment, because a server takes no writes. Raises Stopped where that lasts."""
         if "READONLY" in words:
-            self.server.recover(Stopped("role: the server has become a replica; give the address of the primary"))
+            server.recover(Stopped("role: the server has become a replica; give the address of the primary"))
             return
         reason = f"writes: the server takes none: {words}"
         self._refused_since = self._refused_since or time.monotonic()
@@ -83,35 +76,28 @@ class Guards:
         """Note that the server takes writes, and wait for replicas to have them."""
         self._refused_since = 0.0
         if self.limits.wait_replicas and self.writes and "replicas" not in self.ignored:
-            self._wait_for_replicas(self.limits.wait_replicas)
+            for server in self._servers():
+                self._wait_for_replicas(server, self.limits.wait_replicas)
 
     def end(self) -> None:
-        """Look a last time. Raises Stopped."""
+        """Look a last time. Raises Stopped, or ServerChanged."""
+        for watched in self._servers():
+            watched.server.confirm()
         if self.copies:
             self._look_for_evictions()
 
-    def _wait_for_replicas(self, wanted: int) -> None:
+    def _servers(self) -> list[_Watched]:
+        return [
+            self._watched.setdefault(server, _Watched(server, server.connections))
+            for server in self.deployment.primaries
+        ]
+
+    def _wait_for_replicas(self, server: _Watched, wanted: int) -> None:
         deadline = time.monotonic() + self.limits.patience
-        while not self.stop() and (found := self._replicas_with_all()) < wanted:
+        while not self.stop() and (found := server.replicas_with_all(wanted)) < wanted:
             reason = f"replicas: {found} of {wanted} have acknowledged what was written (--wait-replicas)"
             self._give_up_after(deadline, reason)
             self.tell(reason)
-
-    def _replicas_with_all(self) -> int:
-        """Count the replicas that have all that was written, waiting for them a moment."""
-        if self.server.connections == self._acknowledged_on:
-            with suppress(ConnectionLost):
-                found = self.server.call("WAIT", self.limits.wait_replicas, ACKNOWLEDGED_MS, once=True).answer()
-                return found if isinstance(found, int) else 0
-        # WAIT speaks of what was written on its own connection: for a former one, the offsets have to.
-        time.sleep(SECONDS_TO_SLEEP)
-        facts = read_info(self.server, "replication")
-        written = int(facts.get("master_repl_offset", 0))
-        self._offset = written if self._offset < 0 else self._offset
-        found = sum(written - behind >= self._offset for behind in self._behind(facts).values())
-        if found >= self.limits.wait_replicas:
-            self._acknowledged_on, self._offset = self.server.connections, -1
-        return found
 
     def _reason_to_wait(self) -> str:
         if self.held():
@@ -126,23 +112,19 @@ class Guards:
         return self._reason
 
     def _look_for_evictions(self) -> None:
-        evicted = int(read_info(self.server, "stats").get("evicted_keys", 0))
-        if self._evicted_by != self.server.identity.run_id:
-            self._evicted, self._evicted_by = None, self.server.identity.run_id
-        if self._evicted is not None and evicted > self._evicted and "eviction" not in self.ignored:
+        evicted = sum(server.newly_evicted() for server in self._servers())
+        if evicted and "eviction" not in self.ignored:
             raise Stopped(
-                f"eviction: the server has evicted {evicted - self._evicted:,} keys meanwhile, perhaps sources: "
+                f"eviction: the server has evicted {evicted:,} keys meanwhile, perhaps sources: "
                 "give it more memory, or set maxmemory-policy to noeviction"
             )
-        self._evicted = evicted
 
     def _memory(self) -> str:
-        memory = read_info(self.server, "memory")
-        used, most = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
-        if not most or used < FULL * most or "memory" in self.ignored:
+        used = max(server.memory_used() for server in self._servers())
+        if used < FULL or "memory" in self.ignored:
             self._scarce_since = 0.0
             return ""
-        reason = f"memory: {used / most:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
+        reason = f"memory: {used:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
         self._scarce_since = self._scarce_since or time.monotonic()
         self._give_up_after(self._scarce_since + self.limits.patience, reason)
         return reason
@@ -150,20 +132,11 @@ class Guards:
     def _lag(self) -> str:
         if not self.limits.max_lag or "replicas" in self.ignored:
             return ""
-        behind = self._behind(read_info(self.server, "replication"))
+        behind = {name: lag for server in self._servers() for name, lag in server.behind().items()}
         name, most = max(behind.items(), key=lambda item: item[1], default=("", 0))
         if most <= self.limits.max_lag:
             return ""
         return f"replicas: {name} is {most:,} bytes behind, more than {self.limits.max_lag:,} (--max-lag)"
-
-    def _behind(self, facts: dict[str, str]) -> dict[str, int]:
-        """Return by how many bytes each replica is behind."""
-        written = int(facts.get("master_repl_offset", 0))
-        return {
-            f"{match['ip']}:{match['port']}": written - int(match["offset"])
-            for name, text in facts.items()
-            if re.fullmatch(r"slave\d+", name) and (match := _REPLICA.search(text))
-        }
 
     def _give_up_after(self, deadline: float, reason: str) -> None:
         if time.monotonic() >= deadline:
@@ -171,6 +144,60 @@ class Guards:
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)
-        # A server may close a connection on which nothing is heard, and one that is lost is noticed.
-        with suppress(Refused, Answered):
-            self.server.call("PING").answer()
+        for server in self.deployment.primaries:
+            server.keep_in_touch()
+
+
+@dataclass
+class _Watched:
+    """What is known of a server that is watched."""
+
+    server: Server
+    acknowledged_on: int
+    """The connection on which everything was written that has not been acknowledged."""
+    offset: int = -1
+    """Of replication: who has got so far has all that was written on former connections; -1 where not asked."""
+    evicted: int | None = None
+    evicted_by: str = ""
+
+    def newly_evicted(self) -> int:
+        """How many keys it has evicted since it was asked last."""
+        evicted = int(read_info(self.server, "stats").get("evicted_keys", 0))
+        known = self.evicted if self.evicted_by == self.server.identity.run_id else None
+        self.evicted, self.evicted_by = evicted, self.server.identity.run_id
+        return 0 if known is None else max(0, evicted - known)
+
+    def memory_used(self) -> float:
+        """Which part of maxmemory is used; 0 where there is none."""
+        memory = read_info(self.server, "memory")
+        most = int(memory.get("maxmemory", 0))
+        return int(memory.get("used_memory", 0)) / most if most else 0.0
+
+    def replicas_with_all(self, wanted: int) -> int:
+        """Count the replicas that have all that was written, waiting for them a moment."""
+        if self.server.connections == self.acknowledged_on:
+            with suppress(ConnectionLost):
+                found = self.server.call("WAIT", wanted, ACKNOWLEDGED_MS, once=True).answer()
+                return found if isinstance(found, int) else 0
+        # WAIT speaks of what was written on its own connection: for a former one, the offsets have to.
+        time.sleep(SECONDS_TO_SLEEP)
+        facts = read_info(self.server, "replication")
+        written = int(facts.get("master_repl_offset", 0))
+        self.offset = written if self.offset < 0 else self.offset
+        found = sum(written - behind >= self.offset for behind in _behind(facts).values())
+        if found >= wanted:
+            self.acknowledged_on, self.offset = self.server.connections, -1
+        return found
+
+    def behind(self) -> dict[str, int]:
+        """By how many bytes each replica is behind."""
+        return _behind(read_info(self.server, "replication"))
+
+
+def _behind(facts: dict[str, str]) -> dict[str, int]:
+    written = int(facts.get("master_repl_offset", 0))
+    return {
+        f"{match['ip']}:{match['port']}": written - int(match["offset"])
+        for name, text in facts.items()
+        if re.fullmatch(r"slave\d+", name) and (match := _REPLICA.search(text))
+    }

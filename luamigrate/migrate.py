@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from luamigrate import checks, scripts, staged
+from luamigrate import checks, scripts, shards, staged
+from luamigrate.apart import Across, Way
+from luamigrate.cluster import Deployment
 from luamigrate.errors import UsageError
 from luamigrate.guards import Guards
 from luamigrate.outcome import Batch, Command, Stage, unfinished
-from luamigrate.pace import Limits, Pace
+from luamigrate.pace import Limits, Rate
 from luamigrate.rules import BUILT_IN, Plan
-from luamigrate.servers import Endurance, Server, ServerChanged
+from luamigrate.servers import Endurance, ServerChanged
 from luamigrate.walk import ByChunks, Walk
 
 SETTLE_SECONDS = 2.0
@@ -36,7 +38,7 @@ NOBODY = Operator()
 
 
 def migrate(
-    server: Server,
+    server: Deployment,
     plan: Plan = BUILT_IN,
     *,
     dry_run: bool = False,
@@ -72,17 +74,18 @@ def migrate(
         raise UsageError("only filling can fill queues")
     filling = ("queues" if fill_queues else "sets") if on_existing == "fill" else ""
     ask: Callable[..., scripts.ScriptCall]
+    across: Callable[..., Way]
     by_chunks: Callable[..., staged.Steps]
     shared: dict[str, Any]
     if dry_run:
         script, shared = "compare", {"validate": validate, "filling": filling, "sizes": True}
-        ask, by_chunks = scripts.compare, staged.compare
+        ask, across, by_chunks = scripts.compare, shards.compare, staged.compare
     elif filling:
         script, shared = "fill", {"filling": filling}
-        ask, by_chunks = scripts.fill, staged.fill
+        ask, across, by_chunks = scripts.fill, shards.copy, staged.fill
     else:
         script, shared = "copy", {"validate": validate}
-        ask, by_chunks = scripts.copy, staged.copy
+        ask, across, by_chunks = scripts.copy, shards.copy, staged.copy
     shared["ignore_expiry"] = ignore_expiry
     yield from _walk(
         server,
@@ -90,6 +93,7 @@ def migrate(
         Command.RUN,
         script=script,
         ask=partial(ask, show_values=show_values, **shared),
+        across=partial(across, show_values=show_values, **shared),
         by_chunks=partial(by_chunks, **shared),
         settle=settle,
         limits=limits,
@@ -104,7 +108,7 @@ def migrate(
 
 
 def verify(
-    server: Server,
+    server: Deployment,
     plan: Plan = BUILT_IN,
     *,
     settle: float = SETTLE_SECONDS,
@@ -128,6 +132,7 @@ def verify(
         Command.VERIFY,
         script="compare",
         ask=partial(scripts.compare, ignore_expiry=ignore_expiry, show_values=show_values),
+        across=partial(shards.compare, ignore_expiry=ignore_expiry, show_values=show_values),
         by_chunks=partial(staged.compare, ignore_expiry=ignore_expiry),
         extra=extra,
         settle=settle,
@@ -140,7 +145,7 @@ def verify(
 
 
 def rollback(
-    server: Server,
+    server: Deployment,
     plan: Plan,
     *,
     dry_run: bool = False,
@@ -164,6 +169,7 @@ def rollback(
         Command.ROLLBACK,
         script="remove",
         ask=partial(scripts.remove, delete=not dry_run, show_values=show_values),
+        across=partial(shards.remove, delete=not dry_run, show_values=show_values),
         by_chunks=partial(staged.remove, delete=not dry_run),
         dry_run=dry_run,
         extra=extra,
@@ -176,12 +182,13 @@ def rollback(
 
 
 def _walk(
-    server: Server,
+    server: Deployment,
     plan: Plan,
     command: Command,
     *,
     script: str,
     ask: scripts.Question,
+    across: Across,
     by_chunks: ByChunks,
     settle: float,
     limits: Limits | None,
@@ -204,13 +211,14 @@ def _walk(
     checks.refuse(findings)
     if warnings := checks.warnings(findings):
         yield Batch(plan[0], warnings=warnings)
-    for name in (script, "extra") if extra else (script,):
-        scripts.register(server, name)
-    pace = Pace(limits, server.round_trip)
+    for primary in server.primaries:
+        for name in (script, "extra") if extra else (script,):
+            scripts.register(primary, name)
+    rate = Rate(limits)
     guards = Guards(
-        server=server,
+        deployment=server,
         limits=limits,
-        pace=pace,
+        rate=rate,
         writes=writes,
         copies=writes and command is Command.RUN,
         ignored=ignored_checks,
@@ -220,22 +228,22 @@ def _walk(
     )
     walk = partial(
         Walk,
-        server=server,
+        deployment=server,
         plan=plan,
         by_chunks=by_chunks,
         unfinished=unfinished(command, dry_run=dry_run),
         limits=limits,
-        pace=pace,
+        rate=rate,
         guards=guards,
         settle=settle,
         stop=operator.stop,
         **options,
     )
     while True:
-        yield from walk(ask=ask).batches()
+        yield from walk(ask=ask, across=across).batches()
         try:
             if extra and not operator.stop():
-                yield from walk(ask=scripts.extra, stage=Stage.EXTRA).batches()
+                yield from walk(ask=scripts.extra, across=shards.extra, stage=Stage.EXTRA).batches()
         except ServerChanged:
             server.accept_change()
             yield Batch(plan[0], began_again=True)

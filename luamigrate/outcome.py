@@ -77,6 +77,8 @@ class Reason(StrEnum):
     """Somebody wrote to a big key each time it was being copied or compared."""
     TOO_BIG = "too-big"
     """It would hold the server for longer than allowed, and cannot be taken apart."""
+    VERSION = "version"
+    """Its payload comes from a server of another version, which the target's cannot read."""
     OTHER = "other"
     """Anything else: see the server's text."""
 
@@ -87,6 +89,7 @@ _REASONS = (
     (Reason.OOM, re.compile(r"\bOOM\b")),
     (Reason.BUSY, re.compile(r"^busy: ")),
     (Reason.TOO_BIG, re.compile(r"^too-big: ")),
+    (Reason.VERSION, re.compile(r"DUMP payload version or checksum are wrong|Bad data format")),
     (
         Reason.NOPERM,
         re.compile(r"\bNOPERM\b|ACL failure|[Nn]o permissions to|can't (run this command|access at least)"),
@@ -253,6 +256,8 @@ class Batch:
     """Whether the walk begins anew, because another server answers: what was counted before holds no more."""
     big: tuple[bytes, float] | None = None
     """The source that is being taken apart, and the part of it that is done."""
+    shard: str = ""
+    """The node of a cluster that it was found at."""
 
 
 @dataclass
@@ -274,6 +279,8 @@ class Summary:
     extra_sought: bool = False
     """Whether targets without a source were looked for."""
     by_rule: dict[Rule, Tally] = field(init=False)
+    by_shard: dict[str, Tally] = field(default_factory=dict)
+    """The same by node of a cluster; empty for a single server."""
     began: bool = False
     """Whether the checks had passed."""
     interrupted: bool = False
@@ -295,6 +302,8 @@ class Summary:
         if batch.began_again:
             self._begin_again()
         self.by_rule[batch.rule].add(batch.tally)
+        if batch.shard:
+            self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
@@ -306,6 +315,7 @@ class Summary:
         )
         for tally in self.by_rule.values():
             tally.clear()
+        self.by_shard.clear()
 
     @property
     def totals(self) -> Tally:

@@ -97,7 +97,6 @@ class Pace:
             self._most = max(1, min(self._most, int(limits.max_rate / BATCHES_PER_SECOND)))
         self.size = self._most
         """The most pairs for the next script."""
-        self._due = 0.0
         share = limits.max_pause * SCRIPT_SHARE
         self.pause = Pause(int(share * 1000), max(SMALLEST_CAPACITY, int(share * BYTES_PER_MS)))
         first_count = min(BATCHES_PER_SCAN * self._most, int(limits.max_pause * SCAN_SHARE * SCANNED_PER_MS))
@@ -142,11 +141,19 @@ class Pace:
             most = max(self.count, self._first_count) if took is None else LARGEST_COUNT
             self.count = min(most, self.count + 1 + self.count // 8)
 
+
+class Rate:
+    """Keys per second, at most, wherever they are."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._most = limits.max_rate
+        self._due = 0.0
+
     def seconds_to_wait(self, clock: Callable[[], float]) -> float:
-        """How long until the next batch may be sent, where a rate is set."""
-        return max(0.0, self._due - clock()) if self._limits.max_rate else 0.0
+        """How long until the next batch may be sent."""
+        return max(0.0, self._due - clock()) if self._most else 0.0
 
     def sent(self, pairs: int, clock: Callable[[], float]) -> None:
-        """Count what has been sent towards the rate."""
-        if self._limits.max_rate:
-            self._due = max(self._due, clock()) + pairs / self._limits.max_rate
+        """Count what has been sent."""
+        if self._most:
+            self._due = max(self._due, clock()) + pairs / self._most

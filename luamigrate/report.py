@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from luamigrate import documents, wording
+from luamigrate.cluster import Deployment
 from luamigrate.errors import Error, UsageError, printable
 from luamigrate.outcome import Batch, Finding, KeyOutcome, Stage, Summary, Tally, Verdict
 from luamigrate.rules import Rule
-from luamigrate.servers import Server, read_database_size
+from luamigrate.servers import read_key_count
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_FRAMES = 0.1
@@ -205,12 +206,12 @@ class Narrator:
             lines += ["", "First a look: nothing is deleted before you agree."]
         self._print(f"luamigrate {self._summary.command}", "", *lines, "")
 
-    def connected(self, server: Server) -> None:
+    def connected(self, server: Deployment) -> None:
         """Say who answered."""
         who = server.identity
-        self._database_size = read_database_size(server)
+        self._database_size = read_key_count(server.primaries)
         if not self._quiet:
-            self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.url}")
+            self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.whereabouts}")
 
     def findings(self, findings: Sequence[Finding]) -> None:
         """Print what the checks have found; with --quiet only what they object to."""

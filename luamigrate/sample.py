@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+from luamigrate.cluster import Deployment
 from luamigrate.errors import printable
 from luamigrate.rules import ANY, RESERVED, Plan, Rule
-from luamigrate.servers import Server, read_database_size
+from luamigrate.servers import Call, Redirected, Server, Unsettled, read_key_count
 
 KEYS_PER_SCAN = 500
 SCANS = 20
@@ -28,6 +31,8 @@ class SampledKey:
     size: int
     """In bytes of memory."""
     has_target: bool
+    holder: Server
+    """Where its target is, or will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,6 @@ class Sample:
     """Whether it is known how many keys there are."""
 
     @property
-    def need(self) -> float | None:
-        """Bytes that the copies of sources without a target will take, about; None where that is not known."""
-        if not self.counted:
-            return None
-        return sum(key.size * self.stands_for[key.rule] for key in self.keys if not key.has_target)
-
-    @property
     def present(self) -> int:
         """How many of the sampled keys have a target."""
         return sum(key.has_target for key in self.keys)
@@ -60,32 +58,49 @@ class Sample:
         return [rule for rule in plan if rule in would or (rule not in self.complete and rule.type in (*kinds, ANY))]
 
 
-def take(server: Server, plan: Plan) -> Sample:
-    """Look at some keys of each rule. Raises Refused where that is not permitted."""
+def need(samples: list[Sample], server: Server) -> float | None:
+    """Return the bytes that the copies will take on a server, about; None where that is not known."""
+    if not all(taken.counted for taken in samples):
+        return None
+    return sum(
+        key.size * taken.stands_for[key.rule]
+        for taken in samples
+        for key in taken.keys
+        if key.holder is server and not key.has_target
+    )
+
+
+def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
+    """Look at some keys of each rule that a server holds. Raises Refused where that is not permitted."""
     names, found, scanned, complete = _names(server, [rule for rule in plan if rule.source.has_star])
-    total = scanned if complete else read_database_size(server)
-    names += [(rule, rule.source.prefix) for rule in plan if not rule.source.has_star]
+    total = scanned if complete else read_key_count([server])
+    literal = [rule for rule in plan if not rule.source.has_star]
+    names += [(rule, rule.source.prefix) for rule in literal if deployment.holder(rule.source.prefix) is server]
     sampled = Counter(rule for rule, _ in names)
     scale = max(1.0, (total or scanned) / max(1, scanned))
     stands_for = {
         rule: found[rule] / sampled[rule] * scale if rule.source.has_star else 1.0 for rule in plan if sampled[rule]
     }
-    calls = [
-        (
-            rule,
-            server.call("TYPE", name),
-            server.call("MEMORY", "USAGE", name),
-            server.call("TYPE", rule.pairs([name]).targets[0]),
-        )
-        for rule, name in names
-    ]
+    calls = []
+    for rule, name in names:
+        target = rule.pairs([name]).targets[0]
+        holder = deployment.holder(target)
+        asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), holder.call("TYPE", target)
+        calls.append((rule, holder, asked))
     keys = []
-    for rule, kind_call, size_call, target_call in calls:
-        kind, size, target_kind = printable(kind_call.answer()), size_call.answer(), target_call.answer()
-        if isinstance(size, int) and rule.type in (kind, ANY):
-            keys.append(SampledKey(rule, kind, size, target_kind != b"none"))
+    for rule, holder, asked in calls:
+        # In a cluster, what is on its way to another node is not asked for there: it is a sample.
+        kind, size, target_kind = (_answer(call) for call in asked)
+        if isinstance(size, int) and rule.type in (printable(kind), ANY):
+            keys.append(SampledKey(rule, printable(kind), size, target_kind not in (None, b"none"), holder))
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
     return Sample(keys, stands_for, frozenset(seen), counted=total is not None)
+
+
+def _answer(call: Call) -> Any:
+    with suppress(Redirected, Unsettled):
+        return call.answer()
+    return None
 
 
 def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:

@@ -85,6 +85,9 @@ class ScriptCall:
         self._command = (command, _digest(name), len(keys), *keys, *arguments)
         self._call: Call = server.call(*self._command, once=once)
 
+    def advance(self) -> None:
+        """Take no step before the last: a script takes one."""
+
     def reply(self) -> Any:
         """Wait for what the script answers, registering it again where the server has lost it."""
         for _ in range(REGISTRATIONS):
@@ -209,9 +212,13 @@ def supply(server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str
     return ScriptCall(server, "supply", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
 
 
-def publish(server: Server, source: bytes, staging: bytes, target: bytes) -> Call:
-    """Have publish.lua run by the EXEC that follows; it must have been registered."""
-    return server.call("EVALSHA", _digest("publish"), 3, source, staging, target, once=True)
+def publish(server: Server, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
+    """Have publish.lua run by the EXEC that follows; it must have been registered.
+
+    Where the `source` lives elsewhere, it is the moment at which it expires.
+    """
+    keys, arguments = ((staging, target), (source,)) if isinstance(source, int) else ((staging, target, source), ())
+    return server.call("EVALSHA", _digest("publish"), len(keys), *keys, *arguments, once=True)
 
 
 def probe(
@@ -227,11 +234,70 @@ def probe(
     return dict(zip(commands, texts, strict=True))
 
 
+def read(
+    server: Server,
+    names: Sequence[bytes],
+    pause: Pause,
+    *,
+    kind: str,
+    beside: str = "",
+    digests: Sequence[bytes] = (),
+    alone: bool = False,
+) -> ScriptCall:
+    """Call read.lua: read one half of pairs that live in two slots."""
+    return _ask_about(_reading_command(server), "read", server, names, pause, kind, beside, *digests, alone=alone)
+
+
+def create(
+    server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
+) -> ScriptCall:
+    """Call create.lua: make targets of payloads, each followed by its expiry and weight, where there is none."""
+    return _ask_about("EVALSHA", "create", server, targets, pause, *payloads, alone=alone)
+
+
+def replace(
+    server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
+) -> ScriptCall:
+    """Call replace.lua: replace targets while they have a digest, each followed by payload, expiry and weight."""
+    return _ask_about("EVALSHA", "replace", server, targets, pause, *payloads, alone=alone)
+
+
+def against(
+    server: Server,
+    targets: Sequence[bytes],
+    pause: Pause,
+    *halves: bytes | str | int,
+    expiries: str,
+    show_values: bool,
+    filling: str,
+    writes: bool,
+    alone: bool = False,
+) -> ScriptCall:
+    """Call against.lua: hold the contents of sources against their targets, and fill these."""
+    command, options = "EVALSHA" if writes else _reading_command(server), (expiries, int(show_values), filling)
+    return _ask_about(command, "against", server, targets, pause, *options, *halves, alone=alone)
+
+
 def _ask(
     command: str, name: str, server: Server, pairs: Pairs, pause: Pause, *options: bytes | str | int
 ) -> ScriptCall:
-    arguments = (pause.microseconds, pause.capacity, pairs.rule.type, *options)
-    return ScriptCall(server, name, command, _keys(pairs), *arguments)
+    return _ask_about(command, name, server, _keys(pairs), pause, pairs.rule.type, *options)
+
+
+def _ask_about(
+    command: str,
+    name: str,
+    server: Server,
+    names: Sequence[bytes],
+    pause: Pause,
+    *options: bytes | str | int,
+    alone: bool = False,
+) -> ScriptCall:
+    """Ask about keys; in a cluster they are of many slots and not declared, unless it is one `alone`."""
+    arguments = (pause.microseconds, pause.capacity, *options)
+    if server.identity.mode != "cluster" or alone:
+        return ScriptCall(server, name, command, names, *arguments)
+    return ScriptCall(server, name, command, (), "names", len(names), *names, *arguments)
 
 
 def _reading_command(server: Server) -> str:

@@ -1,4 +1,4 @@
-"""From a URL to a server: connecting, who it is, calls in flight, errors in plain words."""
+"""One server: who it is, calls in flight, connecting again, errors in plain words."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 import hiredis
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool
+from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
-from redis.retry import Retry
 
 from luamigrate.errors import Error, Refused, UsageError, printable
-from luamigrate.urls import redacted
+from luamigrate.urls import address
 
-CONNECT_SECONDS = 5
-"""For each of: reaching the server, agreeing on TLS, logging in, saying hello."""
 ANSWER_SECONDS = 60
 """Far above the longest batch: giving up on a script that still runs would only hide it."""
 
@@ -40,6 +40,18 @@ TICK_SECONDS = 1.0
 """How long an answer is waited for before somebody is told."""
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds between two tries to connect: doubled each time."""
+
+
+_NO_TLS = "does it speak TLS? If not, leave TLS out (redis://)"
+_NO_CERTIFICATE = "does it want a certificate of ours? --tls-cert FILE"
+_OTHER_NAME = "give the host by a name that its certificate is for"
+_ABOUT_CERTIFICATE = {9: "is the clock right here?", 10: "have it renewed", 62: _OTHER_NAME, 64: _OTHER_NAME}
+"""What to do about a certificate, by OpenSSL's verdict: not yet valid, expired, another host name or address."""
+
+_ARGUMENTS = re.compile(r", with args beginning with:.*", re.DOTALL)
+
+_OF_ONE_PLACE = frozenset(("path", "connection_pool"))
+"""Settings of a connection that lead to one server: its socket, its Sentinels."""
 
 
 def _passes(error: RedisError) -> bool:
@@ -57,6 +69,20 @@ class ConnectionLost(Error):
 
 class Answered(Error):
     """The server answered with an error."""
+
+
+class Redirected(Answered):
+    """Another node of the cluster has the key, or will have it."""
+
+    def __init__(self, text: str, host: str, port: int, *, asking: bool) -> None:
+        super().__init__(text)
+        self.host, self.port = host, port
+        self.asking = asking
+        """Whether it is only on its way there."""
+
+
+class Unsettled(Answered):
+    """The cluster cannot answer at present: a slot is being moved, or a node is down."""
 
 
 class ServerChanged(Error):
@@ -113,6 +139,8 @@ class Endurance:
     """Is told what is waited for, again and again."""
     needs_primary: bool = False
     """Whether a replica will not do."""
+    replaced: Callable[[], bool] = lambda: False
+    """Whether another server has taken over what this one was for, so that waiting for it makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +188,43 @@ class Server:
         except (ValueError, TypeError) as error:  # a host name or file that cannot be one
             raise UsageError(f"the URL cannot be used: {printable(os.fsencode(str(error)))}") from None
         except (RedisError, OSError) as error:
-            raise explain(error, url) from None
+            raise self._explain(error) from None
 
     @property
     def is_lost(self) -> bool:
         """Whether the server was waited for in vain."""
         return self._lost is not None
+
+    def at(self, host: str, port: int) -> Server:
+        """Connect to another server with the same user, TLS, database and time-outs. Raises what `connect` does."""
+        settings = {name: value for name, value in self._pool.connection_kwargs.items() if name not in _OF_ONE_PLACE}
+        tls = issubclass(self._pool.connection_class, SSLConnection)
+        pool = ConnectionPool(SSLConnection if tls else Connection, **(settings | {"host": host, "port": port}))
+        return Server(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
+
+    @property
+    def whereabouts(self) -> str:
+        """Where it is, in words: the URL, and what leads from there to it."""
+        return self.url
+
+    @property
+    def host(self) -> str:
+        """Where it is, without the port."""
+        return str(self._pool.connection_kwargs.get("host") or "localhost")
+
+    @property
+    def place(self) -> str:
+        """Where it is: host and port."""
+        return address(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+
+    @property
+    def primaries(self) -> list[Server]:
+        """Itself: a cluster has several."""
+        return [self]
+
+    def holder(self, _key: bytes) -> Server:
+        """Return itself: in a cluster every key has its own."""
+        return self
 
     def endure(self, endurance: Endurance) -> None:
         """From now on, wait for a server that is lost."""
@@ -194,6 +253,20 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def confirm(self) -> None:
+        """See that it is still the server that is meant: otherwise its calls raise ServerChanged from now on."""
+
+    def keep_in_touch(self) -> None:
+        """Be heard: a server may close a connection on which nothing is, and one that is lost is noticed."""
+        with suppress(Refused, Answered):
+            self.call("PING").answer()
+
+    def flush(self) -> None:
+        """Send what is on its way now, because another server will be waited for first."""
+        # Whoever waits for an answer finds out where this fails.
+        with suppress(redis.ConnectionError, redis.TimeoutError, OSError):
+            self._send()
 
     def read_next(self) -> None:
         """Read the answer to the oldest call under way; or, where the connection is lost, see to another."""
@@ -253,13 +326,18 @@ class Server:
                     return None
                 reason = Error("role: it is a replica now")
             except (RedisError, OSError) as error:
-                reason = explain(error, self.url)
+                reason = self._explain(error)
             except Error as error:
                 reason = error
             self._connection.disconnect()
+            if endurance.replaced():
+                return ServerChanged("another node has taken its place: run again")
             time.sleep(min(delay, max(0.0, deadline - time.monotonic())))
             delay = min(2 * delay, LONGEST_DELAY)
         return problem
+
+    def _explain(self, error: Exception) -> Error:
+        return explain(error, self.url, self._pool.connection_kwargs.get("password"))
 
     def _receive(self) -> Any:
         waited = 0.0
@@ -325,27 +403,9 @@ class Server:
         return self._connection.read_response(disable_decoding=True)
 
 
-def connect(url: str = "redis://localhost:6379") -> Server:
-    """Connect to the server at `redis://`, `rediss://` or `unix://`.
-
-    Raises UsageError for a URL that is none, Refused where a permission is lacking, Error where
-    the server cannot be reached or does not let us in.
-    """
-    shown = redacted(url)
-    pool = ConnectionPool.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=CONNECT_SECONDS,
-        health_check_interval=0,
-    )
-    return Server(pool, shown)
-
-
-def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table of cases
-    """Turn what the client raised into one line that says what to do."""
-    text = printable(str(error).strip().rstrip(".").encode("utf-8", "surrogateescape"))
+def explain(error: Exception, url: str = "", password: str | None = None) -> Error:  # noqa: C901, PLR0912  # a table of cases
+    """Turn what the client raised into one line that says what to do, and does not show the password."""
+    text = words(error, password)
     at = f" at {url}" if url else ""
     match error:
         case NoScriptError():
@@ -353,22 +413,26 @@ def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table 
         case NoPermissionError():
             return Refused(f"permissions: {text}; grant it (ACL SETUSER)")
         case RedisError() if "Authentication required" in text or "HELLO must be called" in text:
-            return Error(f"the server{at} asks for a password: put it into the URL")
-        case AuthenticationError():
-            return Error(f"the server{at} refuses the user or password of the URL: {text}")
+            return Error(f"the server{at} asks for a password: --password-file, REDIS_PASSWORD, or in the URL")
         case RedisError() if "without any password configured" in text:
-            return Error(f"the server{at} has no password: leave it out of the URL")
+            return Error(f"the server{at} has no password: give none")
+        case AuthenticationError():
+            return Error(f"the server{at} refuses the user or password: {text}")
+        case MovedError() | AskError():
+            return Redirected(text, error.host, int(error.port), asking=not isinstance(error, MovedError))
+        case ClusterDownError() | TryAgainError():
+            return Unsettled(f"the cluster{at} cannot answer at present: {text}")
         case BusyLoadingError():
             return Error("the server is loading its data set: run again when it has finished")
         case ResponseError() if text.startswith("BUSY"):
             return Error(f"the server{at} is busy with somebody's script: {text}")
         case redis.TimeoutError():
-            hint = "; does it speak TLS? If not, use redis://" if at and url.startswith("rediss:") else ""
+            hint = f"; {_NO_TLS}" if url.startswith("rediss:") else ""
             return Error(f"no answer from the server{at}: {text}{hint}")
         case redis.ConnectionError() if not url:
             return ConnectionLost(f"the connection was lost: {text}")
         case redis.ConnectionError() | OSError():
-            return Error(f"cannot connect to the server{at}: {_tls_hint(error, text)}; is it there, and the URL right?")
+            return Error(f"cannot connect to the server{at}: {advise(error, text, url)}")
         case ResponseError() if "unknown command" in text:
             return Refused(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
         case _:
@@ -376,13 +440,31 @@ def explain(error: Exception, url: str = "") -> Error:  # noqa: C901  # a table 
             return Answered(f"the server{at} answered: {f'{code} ' if code else ''}{text}")
 
 
-def _tls_hint(error: Exception, text: str) -> str:
+def words(error: Exception, password: str | None) -> str:
+    """Return what an error says, escaped, without what servers repeat of a command that they do not know."""
+    text = _ARGUMENTS.sub("", str(error)).strip().rstrip(".")
+    return printable((text.replace(password, "***") if password else text).encode("utf-8", "surrogateescape"))
+
+
+def advise(error: Exception, text: str, url: str = "") -> str:
+    """Add to what the client said about connecting what to look at."""
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{text}; its certificate is not trusted here: add ?ssl_ca_certs=FILE to the URL"
-    if isinstance(cause, ssl.SSLError):
-        return f"{text}; does it speak TLS? If not, use redis://"
-    return text
+    # Whoever does not take our certificate lets the handshake end, and closes before or while we write.
+    agreed = "connecting to" not in text
+    match cause:
+        case ssl.SSLCertVerificationError():
+            advice = _ABOUT_CERTIFICATE.get(cause.verify_code, "--tls-ca FILE names an authority to trust")
+        case ssl.SSLError() if agreed or "ALERT" in (cause.reason or ""):
+            advice = _NO_CERTIFICATE
+        case ssl.SSLError():
+            advice = _NO_TLS
+        case _ if agreed and url.startswith("rediss:"):
+            advice = _NO_CERTIFICATE
+        case _ if agreed and url.startswith("redis:"):
+            advice = "is it a port for TLS? Then use rediss://"
+        case _:
+            advice = "is it there, and the URL right?"
+    return f"{text}; {advice}"
 
 
 def read_info(server: Server, section: str) -> dict[str, str]:
@@ -397,17 +479,25 @@ def read_info(server: Server, section: str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def read_database_sizes(server: Server) -> dict[str, int] | None:
+def read_database_sizes(servers: Iterable[Server]) -> dict[str, int] | None:
     """Return the number of keys by database, or None where the user may not ask."""
-    keyspace = read_info(server, "keyspace")
-    if not keyspace and not read_info(server, "server"):
-        return None
-    return {name: int(facts.removeprefix("keys=").partition(",")[0]) for name, facts in keyspace.items()}
+    sizes: dict[str, int] = {}
+    for server in servers:
+        keyspace = read_info(server, "keyspace")
+        if not keyspace and not read_info(server, "server"):
+            return None
+        for name, facts in keyspace.items():
+            sizes[name] = sizes.get(name, 0) + int(facts.removeprefix("keys=").partition(",")[0])
+    return sizes
 
 
-def read_database_size(server: Server) -> int | None:
+def read_key_count(servers: Iterable[Server]) -> int | None:
     """Return the number of keys of the database, or None where the user may not ask."""
-    with suppress(Refused, Answered):
-        size = server.call("DBSIZE").answer()
-        return size if isinstance(size, int) else None
-    return None
+    count = 0
+    for server in servers:
+        try:
+            size = server.call("DBSIZE").answer()
+        except (Refused, Answered):
+            return None
+        count += size if isinstance(size, int) else 0
+    return count

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from luamigrate import rules
+from luamigrate import rules, wording
+from luamigrate.access import Tls, connect, way_in
 from luamigrate.checks import NAMES
+from luamigrate.cluster import Deployment
 from luamigrate.errors import UsageError, printable
 from luamigrate.pace import Limits
 from luamigrate.urls import redacted
@@ -26,11 +31,68 @@ class StrictCommand(TyperCommand):
             text = os.environ.get(name) if isinstance(name, str) else None
             if text is None or _source(ctx, option.name) == "COMMANDLINE":
                 continue
-            if not text.strip():
-                raise UsageError(f"{name} is set but blank: give it a value or unset it")
+            _refuse_blank(str(name), text)
             if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
                 raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
         return rest
+
+
+_ACCESS = "luamigrate.access"
+"""Under which name the context keeps it."""
+
+
+def _refuse_blank(name: str, text: str) -> None:
+    if not text.strip():
+        raise UsageError(f"{name} is set but blank: give it a value or unset it")
+
+
+def access(ctx: typer.Context) -> Callable[[], Deployment]:
+    """Return how to connect. Raises UsageError."""
+    # Read once: a password may come through a pipe.
+    if _ACCESS not in ctx.meta:
+        chosen = ctx.params
+        arguments: dict[str, Any] = {
+            "url": chosen["url"],
+            "tls": Tls(**{name: chosen[f"tls_{name}"] for name in ("ca", "cert", "key", "insecure")}),
+            "password": _password(chosen["password_file"]),
+            "sentinel_password": _secret("SENTINEL_PASSWORD"),
+        }
+        way_in(**arguments)
+        ctx.meta[_ACCESS] = partial(connect, **arguments)
+    how: Callable[[], Deployment] = ctx.meta[_ACCESS]
+    return how
+
+
+def warnings(ctx: typer.Context) -> list[str]:
+    """Return what has to be said before a server is asked."""
+    return [wording.INSECURE] if ctx.params["tls_insecure"] else []
+
+
+def _password(file: Path | None) -> str | None:
+    secret = _secret("REDIS_PASSWORD")
+    if not file:
+        return secret
+    if secret is not None:
+        raise UsageError("REDIS_PASSWORD and --password-file (REDIS_PASSWORD_FILE) exclude each other")
+    shown = printable(os.fsencode(file))
+    try:
+        with file.open("rb") as lines:
+            line = lines.readline().removesuffix(b"\n").removesuffix(b"\r")
+        password = line.decode()
+    except OSError as error:
+        raise UsageError(f"--password-file: cannot read {shown}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--password-file: the first line of {shown} is not UTF-8") from None
+    if not password:
+        raise UsageError(f"--password-file: the first line of {shown} is empty")
+    return password
+
+
+def _secret(name: str) -> str | None:
+    text = os.environ.get(name)
+    if text is not None:
+        _refuse_blank(name, text)
+    return text
 
 
 def plan(ctx: typer.Context) -> rules.Plan:
@@ -67,14 +129,17 @@ def ignored_checks(ctx: typer.Context) -> frozenset[str]:
 
 def refuse_nonsense(ctx: typer.Context) -> None:
     """Raise UsageError before anything is printed."""
+    access(ctx)
     limits(ctx)
     ignored_checks(ctx)
 
 
-_RARE = frozenset(("max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
+_WAY_IN = ("password_file", "tls_ca", "tls_cert", "tls_key", "tls_insecure")
+_RARE = frozenset((*_WAY_IN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
 """Shown only where they are set."""
 
 _DECISIVE = (
+    *_WAY_IN,
     *("dry_run", "validate", "on_existing", "fill_queues", "sample", "extra", "settle", "ignore_expiry"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )
@@ -84,6 +149,8 @@ def configuration(ctx: typer.Context, chosen: rules.Plan) -> list[tuple[str, str
     """Return name, value and origin of each setting that decides what is done."""
     of_plan = next(name for name in ("maps", "plan_file", "") if not name or ctx.params[name])
     rows = [("url", redacted(ctx.params["url"]), origin(ctx, "url"))]
+    if "REDIS_PASSWORD" in os.environ:
+        rows.append(("password", "***", "REDIS_PASSWORD"))
     rows.append(("plan", f"{len(chosen)} rules" if len(chosen) > 1 else str(chosen[0]), origin(ctx, of_plan)))
     names = [
         name for name in _DECISIVE if name in ctx.params and not (name in _RARE and origin(ctx, name) == "default")
@@ -92,7 +159,13 @@ def configuration(ctx: typer.Context, chosen: rules.Plan) -> list[tuple[str, str
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value).lower()
+    match value:
+        case list():
+            return ", ".join(value)
+        case Path():
+            return printable(os.fsencode(value))
+        case _:
+            return str(value).lower()
 
 
 def origin(ctx: typer.Context, name: str) -> str:

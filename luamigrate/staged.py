@@ -184,7 +184,7 @@ def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) ->
             notes = findings.notes_but(ignore_expiry=True)
             return big.outcome(Word.FAILED, f"the fresh copy is not the same: {findings.word}", notes), None
     scripts.register(big.server, "publish")
-    return big.outcome(Word.COPIED), lambda: scripts.publish(big.server, big.source, big.staging, big.target)
+    return big.outcome(Word.COPIED), lambda: scripts.publish(big.server, big.staging, big.target, source=big.source)
 
 
 def _compare(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Attempt:

@@ -5,25 +5,49 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from luamigrate import answers, scan, staged
+from luamigrate.apart import Across, Apart, are_apart
 from luamigrate.chunks import Big
+from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Error, Refused, Stopped, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
-from luamigrate.pace import WHOLE, Limits, Pace
+from luamigrate.pace import WHOLE, Limits, Pace, Pause, Rate
 from luamigrate.revisit import Look, Revisits
 from luamigrate.rules import Pairs, Plan, Rule
-from luamigrate.scripts import Question, ScriptCall
+from luamigrate.scripts import Answer, Question
 from luamigrate.servers import Answered, Server, ServerChanged
 
 WARNINGS = 10
 """Of elements that cannot be cut, at most."""
+
+
+class Asked(Protocol):
+    """A batch of pairs that is on its way: a script, or what takes several steps."""
+
+    @property
+    def waited(self) -> bool:
+        """Whether we waited for the answer: else `seconds` are our own."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, seen from here."""
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it was sent again, because a connection was lost before its answer came."""
+
+    def advance(self) -> None:
+        """Take the next step, if there is one before the last."""
+
+    def answers(self) -> tuple[list[Answer], float]:
+        """Wait for the answers, and how long they say a server was held for, in seconds; 0 for unknown."""
 
 
 class ByChunks(Protocol):
@@ -31,6 +55,20 @@ class ByChunks(Protocol):
 
     def __call__(self, big: Big) -> staged.Steps:
         """Go through it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pairs of one server, that all take the same way."""
+
+    server: Server
+    pairs: Pairs
+    across: bool = False
+    """Whether source and target live in different slots."""
+
+    def chosen(self, indexes: Sequence[int]) -> _Part:
+        """Return only these pairs."""
+        return replace(self, pairs=self.pairs.chosen(indexes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +85,7 @@ class _Visit:
         """Take out the second looks that have been answered, but for those that are put aside."""
         if not self.undecided:
             return {}
-        aside = {*reading.refused, *(index for index, _, _ in reading.big)}
+        aside = {*reading.refused, *reading.moved, *(index for index, _, _ in reading.big)}
         sources = [pairs.sources[index] for index in range(reading.answered) if index not in aside]
         return {source: self.undecided.pop(source) for source in sources if source in self.undecided}
 
@@ -56,14 +94,16 @@ class _Visit:
 class Walk:
     """What to ask about which keys, and how gently."""
 
-    server: Server
+    deployment: Deployment
     plan: Plan
     ask: Question
+    across: Across
+    """The way with pairs whose halves live in two slots."""
     by_chunks: ByChunks
     unfinished: frozenset[Word]
     """Words that are looked at again, and reported if they stay."""
     limits: Limits
-    pace: Pace
+    rate: Rate
     guards: Guards
     settle: float
     """Seconds before the second look; 0 for none."""
@@ -79,6 +119,7 @@ class Walk:
     """Whether what could be filled is counted as what a run would fill."""
     uncut: list[bytes] = field(default_factory=list)
     """Sources with an element so large that it was warned of."""
+    paces: dict[Server, Pace] = field(default_factory=dict)
     nonce: str = field(default_factory=partial(secrets.token_hex, 8))
     """Makes the names of staging keys such that no other run uses, and this one, beginning anew, finds its own."""
 
@@ -95,7 +136,7 @@ class Walk:
             except ServerChanged:
                 if self.stage is Stage.EXTRA:
                     raise  # what the walk before it found holds no more either
-                self.server.accept_change()
+                self.deployment.accept_change()
                 yield Batch(self.plan[0], self.stage, began_again=True)
                 continue
             except (Error, KeyboardInterrupt) as problem:
@@ -118,121 +159,158 @@ class Walk:
         self.guards.end()
 
     def _scan(self, rule: Rule, revisits: Revisits) -> Iterator[Batch]:
-        forward = self.stage is Stage.SCAN
-        pattern, pairs_of = (rule.source, rule.pairs) if forward else (rule.target, rule.pairs_of_targets)
-        under_way: deque[Iterator[Batch]] = deque()
+        under_way: deque[tuple[_Part, Asked, _Visit]] = deque()
         try:
-            for found in scan.batches(self.server, pattern, self.pace, self.stop, self.sample):
-                self.guards.hold()
-                if self.stop():
-                    break
-                if not found.keys:
-                    yield Batch(rule, self.stage, scanned=found.scanned)
-                    continue
-                pairs = pairs_of(found.keys)
-                under_way.append(self._outcomes(pairs, self._send(pairs), _Visit(self.stage, found.scanned, revisits)))
-                if len(under_way) == scan.IN_FLIGHT:
-                    yield from under_way.popleft()
-                while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
-                    yield from self._look_again(revisits)
+            yield from self._look_at_all(rule, revisits, under_way)
         except Stopped:
-            yield from self._finish(under_way)
+            # Count what has been sent, now that a guard has said no: it may say so again, which is known.
+            while under_way:
+                with suppress(Stopped):
+                    yield from self._outcomes(*under_way.popleft())
             raise
         while under_way:
-            yield from under_way.popleft()
+            yield from self._outcomes(*under_way.popleft())
 
-    def _finish(self, under_way: deque[Iterator[Batch]]) -> Iterator[Batch]:
-        """Count what has been sent, now that a guard has said no: it may say so again, which is known."""
-        while under_way:
-            with suppress(Stopped):
-                yield from under_way.popleft()
+    def _look_at_all(
+        self, rule: Rule, revisits: Revisits, under_way: deque[tuple[_Part, Asked, _Visit]]
+    ) -> Iterator[Batch]:
+        """Send what is found, and count what comes of it; the last batches are left under way."""
+        forward = self.stage is Stage.SCAN
+        pattern, pairs_of = (rule.source, rule.pairs) if forward else (rule.target, rule.pairs_of_targets)
+        most, again = scan.IN_FLIGHT * len(self.deployment.primaries), 0
+        for found in scan.everywhere(self.deployment, pattern, self._pace, self.stop, self.sample):
+            self.guards.hold()
+            if self.stop():
+                break
+            if not found.keys:
+                yield Batch(rule, self.stage, scanned=found.scanned)
+                continue
+            again += len(found.keys) if found.again else 0
+            for part in self._parts(pairs_of(found.keys)):
+                for _, earlier, _ in under_way:
+                    earlier.advance()
+                under_way.append((part, self._send(part), _Visit(self.stage, found.scanned, revisits)))
+            while len(under_way) >= most:
+                yield from self._outcomes(*under_way.popleft())
+            while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
+                yield from self._look_again(revisits)
+        if again:
+            yield Batch(rule, self.stage, warnings=(_looked_again(rule, again),))
 
-    def _send(self, pairs: Pairs) -> ScriptCall:
-        self.pace.sent(len(pairs), time.monotonic)
-        return self.ask(self.server, pairs, self.pace.pause)
+    def _pace(self, server: Server) -> Pace:
+        if server not in self.paces:
+            self.paces[server] = Pace(self.limits, server.round_trip)
+        return self.paces[server]
+
+    def _parts(self, pairs: Pairs) -> Iterator[_Part]:
+        """Part pairs by the server that they were found at, and by whether it has both halves of them."""
+        if isinstance(self.deployment, Server):
+            yield _Part(self.deployment, pairs)
+            return
+        indexes: dict[tuple[Server, bool], list[int]] = {}
+        found = pairs.sources if self.stage is Stage.SCAN else pairs.targets
+        for index, name in enumerate(found):
+            across = are_apart(pairs.sources[index], pairs.targets[index])
+            indexes.setdefault((self.deployment.holder(name), across), []).append(index)
+        for (server, across), chosen in indexes.items():
+            yield _Part(server, pairs.chosen(chosen), across)
+
+    def _send(self, part: _Part, pause: Pause | None = None) -> Asked:
+        pairs, pause = part.pairs, pause or self._pace(part.server).pause
+        self.rate.sent(len(pairs), time.monotonic)
+        if part.across and isinstance(self.deployment, Cluster):
+            return Apart(self.deployment, part.server, pairs, pause, self.across)
+        call = self.ask(part.server, pairs, pause)
+        if isinstance(self.deployment, Cluster):
+            part.server.flush()
+        return call
 
     def _look_again(self, revisits: Revisits, scanned: float = 0.0) -> Iterator[Batch]:
         """Look at some of what is due, or wait a moment."""
         self.guards.hold()
-        due = revisits.take(self.pace.size)
+        due = revisits.take(self.limits.batch_size)
         if not due:
             yield Batch(self.plan[-1], Stage.AGAIN, scanned=scanned)
             time.sleep(min(SECONDS_TO_SLEEP, revisits.seconds_left))
-            # A server may close a connection on which nothing is heard.
-            self.ask(self.server, Pairs(self.plan[-1], [], []), self.pace.pause).reply()
+            for server in self.deployment.primaries:
+                server.keep_in_touch()
             return
         visit = _Visit(Stage.AGAIN, scanned, revisits, {look.outcome.source: look for look in due})
         outcomes = [look.outcome for look in due]
         names = [outcome.source for outcome in outcomes], [outcome.target for outcome in outcomes]
         pairs = Pairs(due[0].rule, *names, [outcome.digest for outcome in outcomes])
         try:
-            yield from self._outcomes(pairs, self._send(pairs), visit)
+            for part, asked in [(part, self._send(part)) for part in self._parts(pairs)]:
+                yield from self._outcomes(part, asked, visit)
         finally:
             revisits.put_back(list(visit.undecided.values()))
 
-    def _outcomes(self, pairs: Pairs, call: ScriptCall, visit: _Visit) -> Iterator[Batch]:
-        """Wait for a script's answers and count them.
+    def _outcomes(self, part: _Part, asked: Asked, visit: _Visit) -> Iterator[Batch]:
+        """Wait for answers about pairs and count them.
 
-        Pairs for which it had no time are sent again, and so are those for which the server takes no
-        writes at present; those that are too big for it are taken apart.
+        Pairs for which there was no time are sent again, and so are those for which the server takes no
+        writes at present; those that are too big are taken apart; those that have moved are followed.
         """
         unclean, first = self.unfinished | {Word.FAILED}, visit.stage is not Stage.AGAIN
         while True:
-            replies, seconds = call.answers()
+            replies, seconds = asked.answers()
             done = len(replies)
-            if call.waited or seconds:
-                self.pace.answered(done, call.seconds if call.waited else seconds)
-            reading = answers.read(pairs, replies, unclean, every_key=self.every_key, first=first)
-            keys = self._count(pairs, reading, visit)
-            yield Batch(
-                pairs.rule,
-                visit.stage,
-                reading.tally,
-                keys,
-                visit.scanned,
-                seconds or call.seconds,
-                done if call.repeated else 0,
+            if asked.waited or seconds:
+                self._pace(part.server).answered(done, asked.seconds if asked.waited else seconds)
+            reading = answers.read(part.pairs, replies, unclean, every_key=self.every_key, first=first)
+            keys = self._count(part.pairs, reading, visit)
+            repeated = done if asked.repeated else 0
+            yield self._batch(
+                part, visit, tally=reading.tally, keys=keys, seconds=seconds or asked.seconds, repeated=repeated
             )
             for index, kind, size in reading.big:
-                yield from self._big(pairs.chosen([index]), kind, size, visit)
+                yield from self._big(part.chosen([index]), kind, size, visit)
+            if reading.moved:
+                moved = replace(part.chosen(reading.moved), across=True)
+                yield from self._outcomes(moved, self._send(moved), visit)
             if reading.refused:
-                self.guards.refused(reading.refusal)
+                self.guards.refused(reading.refusal, part.server)
             else:
                 self.guards.accepted()
-            pairs = pairs.chosen([*reading.refused, *range(done, len(pairs))])
-            if not pairs.sources or self.stop():
+            part = part.chosen([*reading.refused, *range(done, len(part.pairs))])
+            if not part.pairs.sources or self.stop():
                 return
-            call = self.ask(self.server, pairs, self.pace.pause)
+            asked = self._send(part)
 
-    def _big(self, pair: Pairs, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
+    def _batch(self, part: _Part, visit: _Visit, **content: Any) -> Batch:
+        shard = part.server.place if isinstance(self.deployment, Cluster) else ""
+        return Batch(part.pairs.rule, visit.stage, scanned=visit.scanned, shard=shard, **content)
+
+    def _big(self, part: _Part, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
         """Take a pair apart that is too big for one script, or take it whole, or say why not."""
         try:
-            outcome = yield from self._in_chunks(pair, kind, size, visit)
+            outcome = yield from self._in_chunks(part, kind, size, visit)
         except staged.Replaced:
-            yield from self._outcomes(pair, self.ask(self.server, pair, self.pace.pause), visit)
+            yield from self._outcomes(part, self._send(part), visit)
             return
         match outcome.reason if outcome else None:
             case Reason.TOO_BIG:
-                take_whole = size <= self.pace.whole_key or self.limits.allow_long_pause
+                take_whole = size <= self._pace(part.server).whole_key or self.limits.allow_long_pause
             case Reason.BUSY:
                 take_whole = self.limits.allow_long_pause
             case _:
                 take_whole = False
         if take_whole:
-            yield from self._outcomes(pair, self.ask(self.server, pair, WHOLE), visit)
+            yield from self._outcomes(part, self._send(part, WHOLE), visit)
         elif outcome:
             reading = answers.one(outcome, self.unfinished | {Word.FAILED}, every_key=self.every_key)
-            keys = self._count(pair, reading, visit)
-            yield Batch(pair.rule, visit.stage, reading.tally, keys, visit.scanned)
+            keys = self._count(part.pairs, reading, visit)
+            yield self._batch(part, visit, tally=reading.tally, keys=keys)
 
-    def _in_chunks(self, pair: Pairs, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
+    def _in_chunks(self, part: _Part, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
+        pair, pace = part.pairs, self._pace(part.server)
         big = Big(
-            server=self.server,
+            server=part.server,
             source=pair.sources[0],
             target=pair.targets[0],
             kind=kind,
             size=size,
-            pause=self.pace.pause,
+            pause=pace.pause,
             digest=pair.digests[0] if pair.digests else b"",
             second_look=bool(pair.digests),
             settle=self.settle,
@@ -247,24 +325,18 @@ class Walk:
                 while True:
                     progress = next(steps)
                     largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
-                    yield Batch(
-                        pair.rule,
-                        visit.stage,
-                        scanned=visit.scanned,
-                        seconds=progress.seconds,
-                        big=(big.source, progress.done),
-                    )
+                    yield self._batch(part, visit, seconds=progress.seconds, big=(big.source, progress.done))
                     self.guards.hold()
             except StopIteration as end:
-                if largest > self.pace.whole_key and len(self.uncut) < WARNINGS:
+                if largest > pace.whole_key and len(self.uncut) < WARNINGS:
                     self.uncut.append(big.source)
-                    yield Batch(pair.rule, visit.stage, warnings=(_uncut(big.source, largest, longest),))
+                    yield self._batch(part, visit, warnings=(_uncut(big.source, largest, longest),))
                 outcome: KeyOutcome | None = end.value
                 return outcome
             except (Refused, Answered) as refusal:
                 if not answers.takes_no_writes(str(refusal)):
                     return big.outcome(Word.FAILED, str(refusal))
-                self.guards.refused(str(refusal))
+                self.guards.refused(str(refusal), part.server)
             finally:
                 steps.close()
         return None
@@ -299,6 +371,13 @@ class Walk:
             tally = Tally(waiting=-1)
             tally.count(look.outcome.word, look.outcome.text)
             yield Batch(look.rule, Stage.AGAIN, tally, [look.outcome])
+
+
+def _looked_again(rule: Rule, keys: int) -> str:
+    return (
+        f"slots of the cluster were moved while {rule} was scanned: {keys:,} keys in them were looked at again, and "
+        "are counted twice where they had been found before"
+    )
 
 
 def _uncut(source: bytes, largest: int, longest: float) -> str:

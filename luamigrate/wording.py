@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from luamigrate.cluster import Deployment
 from luamigrate.errors import Exit, printable
 from luamigrate.outcome import (
     Command,
@@ -20,7 +21,6 @@ from luamigrate.outcome import (
     unfinished,
 )
 from luamigrate.rules import Rule
-from luamigrate.servers import Server
 
 AFTER_CUT_OVER = (
     "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
@@ -31,6 +31,11 @@ FILLS_AT_ONCE = (
     "first, would be brought back."
 )
 
+INSECURE = (
+    "--tls-insecure: no certificate is looked at. Anybody between here and the server can read and change everything, "
+    "the password included."
+)
+
 _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items", "stream": "entries", "string": "bytes"}
 
 _FAILED_ADVICE = {
@@ -38,6 +43,7 @@ _FAILED_ADVICE = {
     Reason.NOPERM: "noperm: grant this user what the server's words name (--report FILE has them).",
     Reason.BUSY: "busy: somebody wrote to big keys all the time; try when it is quieter.",
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
+    Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
     Reason.OTHER: "other: --report FILE gives the server's words for each key.",
 }
 
@@ -203,7 +209,7 @@ def second_look_result(tally: Tally) -> str:
     return "found now: " + ", ".join(f"{count:,} {word}" for word, count in tally.words)
 
 
-def question(summary: Summary, server: Server | None) -> str:
+def question(summary: Summary, server: Deployment | None) -> str:
     """Ask whether to delete what a first look found to be deletable."""
     totals = summary.totals
     where = f" at {server.url}" if server else ""
@@ -234,6 +240,9 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     lines += [f"  {rule}: {_rule_summary(rule, tally)}" for rule, tally in summary.by_rule.items()]
+    lines += [
+        f"  found at {node}: {tally.found:,}: {_words(tally)}" for node, tally in sorted(summary.by_shard.items())
+    ]
     return lines
 
 
@@ -258,11 +267,15 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
 
 
 def _rule_summary(rule: Rule, tally: Tally) -> str:
+    return _words(tally) or _nothing(rule)
+
+
+def _words(tally: Tally) -> str:
     words = [f"{count:,} {word}" for word, count in tally.words if word not in (Word.FAILED, Word.KEPT)]
     words += [f"{count:,} kept ({reason})" for reason, count in sorted(tally.kept.items())]
     words += [f"{count:,} failed ({reason})" for reason, count in sorted(tally.reasons.items())]
     words += [f"ignored {_ignored(tally)}"] if tally.ignored else []
-    return ", ".join(words) or _nothing(rule)
+    return ", ".join(words)
 
 
 def late_warnings(summary: Summary) -> list[str]:

@@ -6,47 +6,95 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from luamigrate import cli
 from luamigrate.demo import SETTINGS
-from tests import binaries
-from tests.instances import Instance, assert_kept, snapshot, start
+from tests import binaries, clusters
+from tests.instances import Instance, Reachable, assert_kept, snapshot, start
 
 SHORT = "0.02"
 """Seconds to settle where a test does not say: nobody writes meanwhile."""
 
 
+TOPOLOGIES = ("standalone", "cluster")
+MARKERS = {
+    "single_server(why)": "makes no sense on a cluster",
+    "cluster": "makes sense on a cluster only",
+}
+ON_A_CLUSTER = "cluster-"
+"""Begins the names of servers that are the nodes of a cluster."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the same tests run on single servers or on clusters."""
+    parser.addoption("--topology", choices=TOPOLOGIES, default=TOPOLOGIES[0], help="what the tests run on")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to pass with no server at all."""
+    for marker, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{marker}: {meaning}")
     if not any(isinstance(binaries.find(name), Path) for name in binaries.NAMES):
         pytest.exit("no Redis or Valkey server can be had on this machine: nothing would be tested", returncode=1)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for a server on each of them, alone or as a cluster."""
+    if "server_name" in metafunc.fixturenames:
+        prefix = ON_A_CLUSTER if _is_on_clusters(metafunc.config) else ""
+        metafunc.parametrize("server_name", [prefix + name for name in binaries.NAMES], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what makes no sense here, and on clusters what asks for no server: it has run already."""
+    wanted = [item for item in items if _is_wanted(item, on_clusters=_is_on_clusters(config))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+    items[:] = wanted
+
+
+def _is_on_clusters(config: pytest.Config) -> bool:
+    return bool(config.getoption("topology") == "cluster")
+
+
+def _is_wanted(item: pytest.Item, *, on_clusters: bool) -> bool:
+    if item.get_closest_marker("cluster"):
+        return on_clusters
+    asks = {"server", "any_server"} & set(getattr(item, "fixturenames", ()))
+    return not on_clusters or (bool(asks) and not item.get_closest_marker("single_server"))
+
+
 @pytest.fixture(scope="session")
 def running() -> Iterator[Callable[[str], Instance]]:
-    """Start each server once for this process, when it is first asked for."""
+    """Start each server or cluster once for this process, when it is first asked for."""
     with ExitStack() as stack:
         instances: dict[str, Instance] = {}
 
         def get(name: str) -> Instance:
             if name not in instances:
-                instances[name] = stack.enter_context(start(name))
+                instances[name] = stack.enter_context(_start(name))
             return instances[name]
 
         yield get
 
 
-@pytest.fixture(params=binaries.NAMES)
+def _start(name: str) -> AbstractContextManager[Instance]:
+    if not name.startswith(ON_A_CLUSTER):
+        return start(name)
+    # It has all that the tests of both topologies ask of a server.
+    return cast("AbstractContextManager[Instance]", clusters.start(name.removeprefix(ON_A_CLUSTER)))
+
+
+@pytest.fixture
 def server_name(request: pytest.FixtureRequest) -> str:
     """Name each server in turn; one that cannot be had here is a visible skip."""
     name: str = request.param
-    found = binaries.find(name)
+    found = binaries.find(name.removeprefix(ON_A_CLUSTER))
     if not isinstance(found, Path):
         pytest.skip(f"{name}: {found}")
     return name
@@ -54,7 +102,7 @@ def server_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(server_name: str, running: Callable[[str], Instance]) -> Instance:
-    """Give the test an empty server to itself."""
+    """Give the test an empty server, or cluster, to itself."""
     instance = running(server_name)
     instance.client.flushall()
     instance.client.script_flush()
@@ -62,10 +110,10 @@ def server(server_name: str, running: Callable[[str], Instance]) -> Instance:
 
 
 @pytest.fixture
-def any_server(running: Callable[[str], Instance]) -> Instance:
-    """Give the test one server, for what does not depend on the version."""
+def any_server(request: pytest.FixtureRequest, running: Callable[[str], Instance]) -> Instance:
+    """Give the test one server, or cluster, for what does not depend on the version."""
     name = next(name for name in ("valkey-9.1", *binaries.NAMES) if isinstance(binaries.find(name), Path))
-    instance = running(name)
+    instance = running(ON_A_CLUSTER + name if _is_on_clusters(request.config) else name)
     instance.client.flushall()
     return instance
 
@@ -106,7 +154,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
     return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def run(server: Instance, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
+def run(server: Reachable, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
     """Run `luamigrate run` and hold it to its first promises: whatever was there is as it was."""
     before = snapshot(server.client)
     result = luamigrate("run", *arguments, url=server.url, env=env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,15 +22,34 @@ Value = tuple[str, Any]
 
 EXPIRY_NOISE_MS = 20
 
+# On versions whose clock goes on in a script, asked until it stands still from one answer to the next.
+EXPIRES_AT = """
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+while true do
+  local before, left, after = now(), redis.call('PTTL', KEYS[1]), now()
+  if left < 0 then return 0 end
+  if before == after then return before + left end
+end
+"""
 
-@dataclass
-class Instance:
-    """A running server."""
 
-    name: str
+class Reachable:
+    """What the command line can be run against, with an ordinary client of its own."""
+
     url: str
-    process: Popen[bytes]
-    client: redis.Redis = field(repr=False)
+    client: redis.Redis
+
+    def url_for(self, user: str, password: str) -> str:
+        """Return the URL with which a user connects."""
+        return self.url.replace("://", f"://{user}:{password}@")
+
+    def calls(self) -> Counter[str]:
+        """Count the calls of each command since the statistics were last reset."""
+        statistics: Any = self.client.info("commandstats")
+        return Counter({name.removeprefix("cmdstat_"): each["calls"] for name, each in statistics.items()})
 
     @property
     def version(self) -> tuple[int, int]:
@@ -43,6 +63,33 @@ class Instance:
     def has_field_expiries(self) -> bool:
         """Whether fields of a hash can expire."""
         return self.version >= (7, 4)
+
+
+@dataclass
+class Instance(Reachable):
+    """A running server."""
+
+    name: str
+    url: str
+    process: Popen[bytes]
+    client: redis.Redis = field(repr=False)
+    mode = "standalone"
+
+    def shards(self) -> list[Instance]:
+        """Return the servers that each hold a part of the keys."""
+        return [self]
+
+    def shard_for(self, *_: str | int) -> Instance:
+        """Return the server to which a command is sent."""
+        return self
+
+    def own_name(self, name: str) -> str:
+        """Return the name, or one that begins so, of a key that this server would hold."""
+        return name
+
+    def another_client(self, **options: Any) -> redis.Redis:
+        """Return a client with connections of its own."""
+        return redis.Redis.from_url(self.url, **{"protocol": 2, **options})
 
     def kill(self) -> None:
         """Kill it with -9, and have its socket out of the way."""
@@ -87,8 +134,13 @@ def start(name: str, *options: str) -> Iterator[Instance]:
 
 
 def _start(binary: Path, socket: Path, *options: str) -> Popen[bytes]:
-    more = ("--enable-debug-command", "yes") if binaries.version(binary) >= (7, 0) else ()
+    more = debugging(binary)
     return start_server(binary, socket.parent, "--port", "0", "--unixsocket", str(socket), *more, *options)
+
+
+def debugging(binary: Path) -> tuple[str, ...]:
+    """Return the options with which a server lets itself be asked by DEBUG."""
+    return ("--enable-debug-command", "yes") if binaries.version(binary) >= (7, 0) else ()
 
 
 def read_value(client: redis.Redis, key: bytes) -> Value:
@@ -112,8 +164,19 @@ def read_value(client: redis.Redis, key: bytes) -> Value:
 
 def read_expiry(client: redis.Redis, key: bytes) -> int | None:
     """Return when a key expires, in milliseconds since 1970, some of them off; None for never."""
-    remaining = client.pttl(key)
-    return None if remaining < 0 else int(time.time() * 1000) + remaining
+    while True:
+        before, remaining, after = time.time(), client.pttl(key), time.time()
+        if remaining < 0:
+            return None
+        # Where the machine was busy meanwhile, nobody knows which moment that counts from.
+        if (after - before) * 1000 < EXPIRY_NOISE_MS / 2:
+            return int(after * 1000) + remaining
+
+
+def expires_at(client: redis.Redis | redis.RedisCluster, key: bytes | str) -> int:
+    """Return the millisecond since 1970 in which a key expires, 0 for never."""
+    moment: Any = client.eval(EXPIRES_AT, 1, key)
+    return int(moment)
 
 
 Snapshot = dict[bytes, tuple[Value, int | None]]

@@ -220,12 +220,10 @@ def test_a_wrong_password_is_said_so(server: Instance) -> None:
     """Exit 1, for a user that is not there, for a wrong and for a missing password."""
     server.client.config_set("requirepass", "right")
     try:
-        path = server.url.removeprefix("unix://")
-        for userinfo in (f":{SECRET}@", f"nobody:{SECRET}@"):
-            result = luamigrate("run", url=f"unix://{userinfo}{path}")
-            assert_one_line(result, 1, "user or password")
+        for name in ("", "nobody"):
+            assert_one_line(luamigrate("run", url=server.url_for(name, SECRET)), 1, "user or password")
         assert_one_line(luamigrate("run", url=server.url), 1, "asks for a password")
-        assert luamigrate("run", "--allow-empty", url=f"unix://:right@{path}").code == 0
+        assert luamigrate("run", "--allow-empty", url=server.url_for("", "right")).code == 0
     finally:
         server.client.config_set("requirepass", "")
 
@@ -235,16 +233,16 @@ def test_a_password_may_hold_any_character(any_server: Instance) -> None:
     password = "p@ss/w:rd#?%ü"
     any_server.client.acl_setuser("odd", enabled=True, passwords=[f"+{password}"], categories=["+@all"], keys=["*"])
     try:
-        path = any_server.url.removeprefix("unix://")
         encoded = "p%40ss%2Fw%3Ard%23%3F%25%C3%BC"
-        result = luamigrate("run", "--allow-empty", url=f"unix://odd:{encoded}@{path}")
+        result = luamigrate("run", "--allow-empty", url=any_server.url_for("odd", encoded))
         assert result.code == 0
         assert encoded not in result.out + result.err
-        assert "unix://odd:***@" in result.out
+        assert any_server.url_for("odd", "***") in result.out
     finally:
         any_server.client.acl_deluser("odd")
 
 
+@pytest.mark.single_server("a cluster has one database")
 def test_a_database_that_is_not_there_is_said_so(server: Instance) -> None:
     """Exit 1 with the server's words."""
     assert_one_line(luamigrate("run", url=f"{server.url}?db=99"), 1, "DB index is out of range")
@@ -260,6 +258,7 @@ def test_a_server_that_lacks_a_command_is_refused(server_name: str, command: str
         assert server.client.dbsize() == size
 
 
+@pytest.mark.single_server("in a cluster, REPLICAOF is not allowed")
 def test_a_replica_is_refused(server: Instance) -> None:
     """Exit 4: what is written there would be lost; the dry run says the same."""
     fill(server.client, jobs=3)

@@ -98,11 +98,11 @@ class Busy(threading.Thread):
     def __init__(self, server: Instance, act: Callable[[redis.Redis], object], interval: float = 0.0) -> None:
         super().__init__(daemon=True)
         self.times = 0
-        self._url, self._act, self._interval, self._done = server.url, act, interval, threading.Event()
+        self._server, self._act, self._interval, self._done = server, act, interval, threading.Event()
 
     def run(self) -> None:
         """Do it until told to stop."""
-        with redis.Redis.from_url(self._url) as client:
+        with self._server.another_client() as client:
             while not self._done.wait(self._interval):
                 self._act(client)
                 self.times += 1

@@ -31,7 +31,7 @@ def user(server: Instance, allowed: list[str], keys: list[str]) -> Iterator[str]
     rules = [f"+{name}" for name in allowed] + [f"~{key}" for key in keys]
     server.client.execute_command("ACL", "SETUSER", "careful", "reset", "on", ">secret", *rules)
     try:
-        yield server.url.replace("unix://", "unix://careful:secret@")
+        yield server.url_for("careful", "secret")
     finally:
         server.client.acl_deluser("careful")
 

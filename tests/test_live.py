@@ -2,103 +2,50 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Self
-
-import redis
+from typing import Any
 
 from luamigrate import Batch, Limits, connect, migrate, plan, verify
 from luamigrate.servers import Server
 from tests.conftest import luamigrate
-from tests.instances import Instance
+from tests.instances import Instance, snapshot
+from tests.judge import DualWriter, assert_migrated
 from tests.test_run import HASHES
 
 JOBS = 2000
 RULE = plan([("job:*", "step:*", "hash")])
 
-# What a careful application does: one atomic write to the old name, and to the new one if it is there.
-UPDATE_BOTH = """
-for _, key in ipairs(KEYS) do
-  if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, ARGV[1], ARGV[2]) end
-end
-"""
-
-# What most do: one atomic write to both names, whether or not the new one is there. So half-written
-# targets come to be, and fields are deleted on both sides.
-WRITE_BOTH = """
-for _, key in ipairs(KEYS) do
-  if ARGV[2] == '' then redis.call('HDEL', key, ARGV[1]) else redis.call('HSET', key, ARGV[1], ARGV[2]) end
-end
-"""
-
-
-class Application(threading.Thread):
-    """Writes to random jobs, under both names, and remembers what it wrote; None for what it deleted."""
-
-    def __init__(self, url: str, script: str, *, jobs: int = JOBS, deletes: bool = False) -> None:
-        super().__init__(daemon=True)
-        self.written: dict[int, dict[bytes, bytes | None]] = {}
-        self.done = threading.Event()
-        self._url, self._script, self._jobs, self._deletes = url, script, jobs, deletes
-
-    def run(self) -> None:
-        """Write until told to stop."""
-        chance = random.Random(7)
-        with redis.Redis.from_url(self._url) as client:
-            write = client.register_script(self._script)
-            while not self.done.is_set():
-                number, field = chance.randrange(self._jobs), b"f%d" % chance.randrange(8)
-                deletes = self._deletes and chance.random() < 0.3
-                value = b"" if deletes else b"%d" % chance.randrange(10**9)
-                write(keys=[f"job:{number}", f"step:{number}"], args=[field, value])
-                self.written.setdefault(number, {})[field] = value or None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.join()
-
 
 def test_a_run_beside_a_dual_writer_ends_with_everything_the_same(server: Instance) -> None:
     """No word but copied and same, nothing lost, and sources hold just what the application wrote."""
-    before = {number: {b"id": b"%d" % number} for number in range(JOBS)}
     pipeline = server.client.pipeline(transaction=False)
     for number in range(JOBS):
         pipeline.hset(f"job:{number}", "id", number)
     pipeline.execute()
     words: Counter[str] = Counter()
-    with Application(server.url, UPDATE_BOTH) as application, connect(server.url) as connection:
+    with DualWriter(server, snapshot(server.client)) as application, connect(server.url) as connection:
         for batch in migrate(connection, RULE, limits=Limits(batch_size=7)):
             words.update(batch.tally.counts)
-    assert words == {"copied": JOBS}
-    assert len(application.written) > 10
+    assert words.keys() <= {"copied", "same"}
+    assert words.total() == JOBS
     again = luamigrate("run", *HASHES, "--json", url=server.url)
     assert again.totals == {"found": JOBS, "same": JOBS, "ignored": 0}
-    for number, fields in before.items():
-        expected = fields | application.written.get(number, {})
-        assert server.client.hgetall(f"job:{number}") == server.client.hgetall(f"step:{number}") == expected
+    assert_migrated(server, application.expected)
 
 
 def test_fill_and_verify_beside_a_dual_writer_end_with_everything_the_same(server: Instance) -> None:
     """Nothing is lost, and no field that the writer has deleted is back."""
     jobs = 300
-    before = {number: {b"id": b"%d" % number, b"f0": b"0"} for number in range(jobs)}
     pipeline = server.client.pipeline(transaction=False)
-    for number, fields in before.items():
-        pipeline.hset(f"job:{number}", mapping=fields)  # type: ignore[arg-type]
+    for number in range(jobs):
+        pipeline.hset(f"job:{number}", mapping={"id": number, "f0": "0"})
         if number % 3 == 0:
             pipeline.hset(f"step:{number}", "f0", "0")
     pipeline.execute()
     words: Counter[str] = Counter()
-    writer = Application(server.url, WRITE_BOTH, jobs=jobs, deletes=True)
+    writer = DualWriter(server, snapshot(server.client), creates=True, deletes=True)
     with writer as application, connect(server.url) as connection:
-        wait_until_it_writes(application)
         for _ in range(3):
             for batch in migrate(connection, RULE, limits=Limits(batch_size=7), on_existing="fill", settle=0.05):
                 words.update(batch.tally.counts)
@@ -110,16 +57,7 @@ def test_fill_and_verify_beside_a_dual_writer_end_with_everything_the_same(serve
         words.update(batch.tally.counts)
     again = luamigrate("verify", *HASHES, "--extra", "--json", url=server.url)
     assert (again.code, again.totals) == (0, {"found": jobs, "same": jobs, "ignored": 0})
-    for number, fields in before.items():
-        written = {**fields, **application.written.get(number, {})}
-        expected = {name: value for name, value in written.items() if value is not None}
-        assert server.client.hgetall(f"job:{number}") == server.client.hgetall(f"step:{number}") == expected
-
-
-def wait_until_it_writes(application: Application) -> None:
-    """Wait until the application has written to some jobs."""
-    while len(application.written) < 20:
-        application.done.wait(0.01)
+    assert_migrated(server, application.expected)
 
 
 def collect(server: Instance, work: Callable[[Server], Iterator[Batch]]) -> list[Batch]:

@@ -11,6 +11,8 @@ import redis
 from luamigrate import scripts
 from tests.instances import Instance
 
+pytestmark = pytest.mark.single_server("scripts are called by themselves, with keys of several slots")
+
 COMPARED = ("1", "0", "0")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from luamigrate import Limits, UsageError, Word, connect, migrate, plan
-from luamigrate.pace import LARGEST_COUNT, SCAN_SHARE, SCRIPT_SHARE, SMALLEST_COUNT, Pace
+from luamigrate.pace import LARGEST_COUNT, SCAN_SHARE, SCRIPT_SHARE, SMALLEST_COUNT, Pace, Rate
 from luamigrate.scan import IN_FLIGHT
 from tests.instances import Instance
 from tests.test_run import fill
@@ -174,26 +174,26 @@ def test_what_a_script_may_weigh_goes_with_the_pause(max_pause: float) -> None:
 
 def test_a_rate_is_kept_whatever_the_clock_says() -> None:
     """Each batch is due when the keys before it have had their time; what was not used is not saved up."""
-    pace, clock = Pace(Limits(max_rate=100), 0.0), Clock()
-    assert pace.seconds_to_wait(clock) == 0
-    pace.sent(10, clock)
-    assert pace.seconds_to_wait(clock) == pytest.approx(0.1)
+    rate, clock = Rate(Limits(max_rate=100)), Clock()
+    assert rate.seconds_to_wait(clock) == 0
+    rate.sent(10, clock)
+    assert rate.seconds_to_wait(clock) == pytest.approx(0.1)
     clock.now += 0.04
-    assert pace.seconds_to_wait(clock) == pytest.approx(0.06)
-    pace.sent(10, clock)
-    assert pace.seconds_to_wait(clock) == pytest.approx(0.16)
+    assert rate.seconds_to_wait(clock) == pytest.approx(0.06)
+    rate.sent(10, clock)
+    assert rate.seconds_to_wait(clock) == pytest.approx(0.16)
     clock.now += 3600
-    assert pace.seconds_to_wait(clock) == 0
-    pace.sent(10, clock)
-    pace.sent(10, clock)
-    assert pace.seconds_to_wait(clock) == pytest.approx(0.2)
+    assert rate.seconds_to_wait(clock) == 0
+    rate.sent(10, clock)
+    rate.sent(10, clock)
+    assert rate.seconds_to_wait(clock) == pytest.approx(0.2)
 
 
-def test_without_a_rate_nothing_waits(pace: Pace) -> None:
+def test_without_a_rate_nothing_waits() -> None:
     """However much was sent."""
-    clock = Clock()
-    pace.sent(1_000_000, clock)
-    assert pace.seconds_to_wait(clock) == 0
+    rate, clock = Rate(Limits()), Clock()
+    rate.sent(1_000_000, clock)
+    assert rate.seconds_to_wait(clock) == 0
 
 
 @pytest.mark.parametrize(
@@ -220,6 +220,7 @@ def test_limits_take_what_makes_sense() -> None:
     Limits(batch_size=10_000, max_pause=60_000, max_rate=1e9, max_lag=2**40, wait_replicas=1000, patience=86_400)
 
 
+@pytest.mark.single_server("it counts the scans of one server")
 def test_a_sparse_key_space_takes_few_scans(server: Instance) -> None:
     """One match in a thousand: COUNT grows until a SCAN takes its share of the pause."""
     server.client.execute_command("DEBUG", "POPULATE", 200_000, "other", 10)

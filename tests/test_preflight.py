@@ -56,9 +56,19 @@ def configured(server: Instance, **settings: str | int) -> Iterator[None]:
 
 
 @contextmanager
+def limited(server: Instance, room: float, policy: str = "noeviction") -> Iterator[None]:
+    """Leave a server so much memory to take, or that in all to the nodes of a cluster."""
+    with configured(server, maxmemory=0, maxmemory_policy=policy):
+        shards = server.shards()
+        for shard in shards:
+            shard.client.config_set("maxmemory", int(used(shard) + room / len(shards)))
+        yield
+
+
+@contextmanager
 def busy_client(server: Instance, *command: str | int, flag: str = "b", database: int = 0) -> Iterator[str]:
     """Have a client named worker-7 wait in a command, and yield its address."""
-    client = redis.Redis.from_url(f"{server.url}?db={database}", client_name="worker-7", protocol=2)
+    client = server.shard_for(*command).another_client(client_name="worker-7", db=database)
     with client:
         connection = client.connection_pool.get_connection()
         connection.send_command(*command)
@@ -85,7 +95,8 @@ def used(server: Instance) -> int:
 def need(server: Instance) -> float:
     """Return what the copies of jobs are expected to take."""
     with connect(server.url) as connection:
-        needed = sample.take(connection, JOBS).need
+        (node,) = connection.primaries
+        needed = sample.need([sample.take(connection, node, JOBS)], node)
     assert needed is not None
     return needed
 
@@ -196,7 +207,7 @@ def test_an_unknown_name_to_ignore_is_a_usage_error(any_server: Instance, comman
 def test_refusals_are_shown_all_at_once(any_server: Instance, command: tuple[str, ...]) -> None:
     """A line each, so that nobody mends one after the other; ignoring one of them is not enough."""
     fill(any_server.client, jobs=300)
-    with busy_client(any_server, "BLPOP", "nothing", 0), configured(any_server, maxmemory=used(any_server) + 20_000):
+    with busy_client(any_server, "BLPOP", "nothing", 0), limited(any_server, 20_000):
         result = assert_refused(any_server, command, "memory", "the copies need")
         one = assert_refused(any_server, command, "blocked", "worker-7", options=("--ignore-check", "memory"))
     said, said_of_one = (each.out if command == ("check",) else each.err for each in (result, one))
@@ -204,6 +215,7 @@ def test_refusals_are_shown_all_at_once(any_server: Instance, command: tuple[str
     assert not [line for line in said_of_one.splitlines() if "refused  memory" in line or line.startswith("memory")]
 
 
+@pytest.mark.single_server("in a cluster, REPLICAOF is not allowed")
 def test_a_replica_is_refused_by_the_check_too(server: Instance) -> None:
     """It says so and looks no further."""
     fill(server.client, jobs=3)
@@ -222,9 +234,9 @@ def test_copies_that_do_not_fit_are_refused(server: Instance, command: tuple[str
     """`maxmemory` is a little above what is used; with twice the room they are taken."""
     fill(server.client, jobs=2000)
     needed = need(server)
-    with configured(server, maxmemory=int(used(server) + needed / 2)):
+    with limited(server, needed / 2):
         assert_refused(server, command, "memory", "raise maxmemory", options=HASHES)
-    with configured(server, maxmemory=int(2 * (used(server) + needed))):
+    with limited(server, used(server) + 2 * needed):
         assert luamigrate(*command, *HASHES, url=server.url).code == 0
 
 
@@ -263,8 +275,7 @@ def test_a_server_that_evicts_is_refused_where_it_could_get_full(server: Instanc
     """Copies would push out their own sources: nothing is copied, and no source is gone."""
     fill_unevenly(server, 2000)
     size, evicted = server.client.dbsize(), server.client.info("stats")["evicted_keys"]
-    limit = int(used(server) + need(server) / 2)
-    with configured(server, maxmemory=limit, maxmemory_policy="allkeys-lru"):
+    with limited(server, need(server) / 2, policy="allkeys-lru"):
         for command in STARTS:
             assert_refused(server, command, "eviction", "allkeys-lru", "noeviction", options=HASHES)
         assert server.client.dbsize() == size
@@ -274,7 +285,7 @@ def test_a_server_that_evicts_is_refused_where_it_could_get_full(server: Instanc
 def test_a_server_that_evicts_is_fine_with_ample_room(server: Instance) -> None:
     """Exit 0, all copied, nothing evicted."""
     fill_unevenly(server, 2000)
-    with configured(server, maxmemory=int(3 * (used(server) + need(server))), maxmemory_policy="allkeys-lru"):
+    with limited(server, 2 * used(server) + 3 * need(server), policy="allkeys-lru"):
         assert checks(server, *HASHES)["memory"][0] == "ok"
         totals = luamigrate("run", *HASHES, "--json", url=server.url).totals
         assert totals == {"found": 2000, "copied": 2000, "ignored": 0}
@@ -299,7 +310,7 @@ def test_failed_saves_are_refused(server_name: str) -> None:
     [
         ("zset", ("BZPOPMIN", "line", 0)),
         ("list", ("BLPOP", "line", 0)),
-        ("list", ("BLMOVE", "line", "done", "LEFT", "LEFT", 0)),
+        ("list", ("BLMOVE", "line", "{line}done", "LEFT", "LEFT", 0)),
         ("stream", ("XREAD", "BLOCK", 0, "STREAMS", "line", "$")),
         ("stream", ("BLPOP", "nothing", 0)),
     ],
@@ -352,6 +363,7 @@ def test_a_client_that_waits_does_not_matter_where_only_hashes_are_made(server: 
         assert checks(server, *QUEUE)["blocked"][0] == "ok"
 
 
+@pytest.mark.single_server("a cluster has one database")
 def test_a_client_that_waits_in_another_database_does_not_matter(server: Instance) -> None:
     """Only in the one that is worked on, whichever that is."""
     server.client.rpush("queue", "1")
@@ -404,7 +416,7 @@ def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(a
     fill(any_server.client, jobs=4000)
     with (
         user(any_server, [*commands(any_server, RUN), "info"], KEYS) as url,
-        configured(any_server, maxmemory=int(used(any_server) + need(any_server) / 2)),
+        limited(any_server, need(any_server) / 2),
     ):
         assert checks(any_server, *HASHES, url=url)["memory"][0] == "warning"
 

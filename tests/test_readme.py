@@ -77,6 +77,7 @@ def sessions() -> list[str]:
     return [block for block in blocks("console") if "make test" not in block]
 
 
+@pytest.mark.single_server("it is a session with one server")
 def test_the_session_is_what_really_happens(
     any_server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,6 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_test_command_is_the_one_of_ci() -> None:
-    """CI runs what the README tells a newcomer to type."""
+    """CI runs what the README tells a newcomer to type, and then the same on clusters."""
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make test", "make test-cluster"]

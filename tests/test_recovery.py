@@ -87,6 +87,7 @@ def test_what_a_restart_has_lost_is_copied_again(server_name: str) -> None:
         assert_all_copied(server, 400)
 
 
+@pytest.mark.single_server("the one process is stopped")
 def test_a_server_that_hangs_for_a_while_is_waited_for(any_server: Instance) -> None:
     """It is the same process, so the scan goes on where it was."""
     fill(any_server.client, jobs=500)
@@ -101,12 +102,13 @@ def test_a_server_that_hangs_for_a_while_is_waited_for(any_server: Instance) -> 
     assert not summary.warnings
 
 
+@pytest.mark.single_server("the one process is stopped")
 def test_a_server_that_hangs_for_longer_than_an_answer_may_take(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is given up, another one made, and the script that had run meanwhile is told apart."""
     monkeypatch.setattr("luamigrate.servers.ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("luamigrate.servers.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("luamigrate.access.CONNECT_SECONDS", 1.0)
     fill(any_server.client, jobs=500)
 
     def hang() -> None:
@@ -186,6 +188,7 @@ class CutOften:
         return self.passing(content)
 
 
+@pytest.mark.single_server("a proxy stands before one server")
 @pytest.mark.parametrize("where", ["before the request", "in the request", "before the reply", "in the reply"])
 def test_connections_that_are_cut_cost_no_key(server: Instance, where: str) -> None:
     """Wherever they are cut, again and again: all is copied, and what was asked twice is said."""

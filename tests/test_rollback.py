@@ -137,6 +137,7 @@ def test_a_field_that_is_kept_for_is_named(server: Instance, tmp_path: Path) -> 
     assert line == {"source": "job:1", "target": "step:1", **expected}
 
 
+@pytest.mark.single_server("a script is called by itself, with keys of several slots")
 def test_moments_that_pass_while_the_script_runs_are_no_proof(server: Instance) -> None:
     """On Redis 6.2 and 7.0 the clock goes on in a script, and what is past looks alike."""
     client = server.client

@@ -34,6 +34,7 @@ def send(address: str, attachment: bytes) -> str:
     return address + str(len(attachment))
 
 
+@pytest.mark.single_server("RQ writes keys of several slots in one transaction")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_jobs_of_rq_are_copied_exactly(server: Instance, tmp_path: Path) -> None:
     """Every job equals its source by the server's own digest, expiry included, and RQ can read the copy."""

@@ -339,6 +339,7 @@ def run_untouched(server: Instance, *options: str) -> int:
     return luamigrate("run", *HASHES, *options, url=server.url).code
 
 
+@pytest.mark.single_server("a cluster has one database")
 def test_only_the_database_of_the_url_is_touched(server: Instance) -> None:
     """The URL's number decides."""
     server.client.hset("job:1", "a", "0")

@@ -11,6 +11,8 @@ from luamigrate import Limits, Pattern, connect, scan
 from luamigrate.pace import Pace
 from tests.instances import Instance
 
+pytestmark = pytest.mark.single_server("it is how one server's table is gone through")
+
 EVERYTHING = Pattern.parse(b"k:*")
 
 

@@ -59,6 +59,7 @@ def test_a_signal_ends_the_run_in_good_order(any_server: Instance, number: signa
     assert again.totals == {"found": JOBS, "copied": JOBS - copied, "same": copied, "ignored": 0}
 
 
+@pytest.mark.single_server("the one process is stopped")
 def test_a_second_signal_stops_at_once(any_server: Instance) -> None:
     """Even while the server does not answer; what was copied is whole."""
     fill(any_server.client, jobs=2000)
@@ -104,6 +105,7 @@ def test_nohup_is_respected(any_server: Instance) -> None:
     assert "3,000 copied" in out
 
 
+@pytest.mark.single_server("the one process is stopped")
 def test_a_signal_before_the_first_write_ends_it_at_once(any_server: Instance) -> None:
     """While the server does not even answer the greeting, nothing is waited for."""
     any_server.process.send_signal(signal.SIGSTOP)

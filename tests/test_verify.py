@@ -317,7 +317,7 @@ def test_the_user_of_the_readme_can_verify(server: Instance) -> None:
     )
     server.client.execute_command(*line.split())
     try:
-        result = luamigrate("verify", "--extra", url=server.url.replace("unix://", "unix://verifier:secret@"))
+        result = luamigrate("verify", "--extra", url=server.url_for("verifier", "secret"))
     finally:
         server.client.acl_deluser("verifier")
     assert result.code == 3
@@ -334,6 +334,7 @@ def test_a_command_that_is_not_permitted_is_named(server: Instance) -> None:
         assert_one_line(luamigrate("verify", url=url), 4, "permissions", "HGETALL")
 
 
+@pytest.mark.single_server("in a cluster, REPLICAOF is not allowed")
 def test_a_replica_will_do_and_it_is_said_loudly(server: Instance) -> None:
     """A warning on the screen, with --quiet too, and in the document; the answer is as good as the replica."""
     prepare(server)

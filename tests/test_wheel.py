@@ -53,6 +53,7 @@ def test_both_distributions_carry_all_of_the_program_and_nothing_else(built: Pat
     assert not any(name.startswith("tests") for name in files)
 
 
+@pytest.mark.single_server("what is installed is the same for both")
 @pytest.mark.timeout(180)
 def test_the_installed_wheel_finds_its_lua(built: Path, any_server: Instance, tmp_path: Path) -> None:
     """In an empty environment, in another folder, with nothing of ours on the path."""

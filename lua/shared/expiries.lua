@@ -2,6 +2,7 @@
 
 include "shared/expires.lua"
 include "shared/moments.lua"
+include "shared/apart.lua"
 include "shared/values.lua"
 
 -- Calls visit(field, a, b) for each field of the source, as each_expiry_of does.

@@ -1,9 +1,4 @@
--- moments.lua: included where fields' expiries are compared. Do two things expire together?
---
--- The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL goes on counting.
-
--- Two writes of one EXPIRE are some milliseconds apart. Below this, two expiries are the same.
-local EXPIRY_TOLERANCE_MS = 1000
+-- moments.lua: included where fields' expiries are compared.
 
 local FIELDS_PER_CALL = 1000 -- unpack() gives up at 8,000 values
 
@@ -18,10 +13,4 @@ local function each_expiry_of(fields, one, other, visit)
     -- On a key that is not there, Redis answers with nothing instead of a list.
     for i = 1, count do visit(fields[first + i - 1], a[i], b and b[i] or -2) end
   end
-end
-
--- Both in milliseconds, below zero for none. Zero is a moment that has passed while the script ran:
--- which one cannot be told any more.
-local function apart(a, b)
-  return a == 0 or b == 0 or (a < 0) ~= (b < 0) or math.abs(a - b) > EXPIRY_TOLERANCE_MS
 end

@@ -8,6 +8,8 @@
 --       2  the weight, in bytes, that it may go through in that time; a key that weighs more is not
 --          touched
 
+include "shared/names.lua"
+
 local BUDGET, CAPACITY = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 -- The clock is asked again once this part of the capacity has been gone through.

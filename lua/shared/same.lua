@@ -3,6 +3,7 @@
 include "shared/weight.lua"
 include "shared/expiries.lua"
 include "shared/values.lua"
+include "shared/contents.lua"
 
 local READINGS_UNASKED = 15
 
@@ -25,6 +26,20 @@ local function payload_tells(key)
   return false
 end
 
+-- Whether a hash and a target that may be anything hold the same.
+local function fields_equal(source, target)
+  local found = redis.pcall('HGETALL', target)
+  if #found == 0 then return false end
+  local wanted = redis.call('HGETALL', source)
+  if #wanted ~= #found then return false end
+  local value_of = {}
+  for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
+  for i = 1, #found, 2 do
+    if value_of[found[i]] ~= found[i + 1] then return false end
+  end
+  return true
+end
+
 -- Whether two keys are found equal in value, the expiries of fields included, at the least cost; if
 -- not, that proves nothing. Equal payloads prove it at half the price of reading the fields. A set
 -- is compared inside the server anyway, and a payload costs more than the string in it.
@@ -36,6 +51,13 @@ local function equal_at_a_glance(kind, source, target)
   if redis.call('DUMP', target) == redis.call('DUMP', source) then return true end
   if kind == 'hash' then readings_left = readings_left or 0 end
   return false
+end
+
+-- How the values of two keys of one kind stand: as compare_contents says it.
+local function compare_values(kind, source, target, show_values)
+  -- Sets are compared by the server itself, which is many times quicker.
+  if kind == 'set' then return judge(redis.call('SDIFF', source, target), redis.call('SDIFF', target, source), {}) end
+  return compare_contents(kind, contents_of(kind, source), contents_of(kind, target), show_values)
 end
 
 -- How a target that is there stands to its source, which is of the given kind and not gone: 'same',

@@ -1,13 +1,13 @@
 -- weight.lua: included by the scripts that read keys whole. How much work is a key?
 
-include "shared/pairs.lua"
+include "shared/each.lua"
 
 -- Items of a list and entries of a stream can be much smaller than what it takes to compare them.
 local LEAST_WEIGHT = { list = { 'LLEN', 48 }, stream = { 'XLEN', 100 } }
 
 -- Adds a key to what the script goes through: its bytes in memory, by a sample of its elements, or the
 -- equivalent in work. The answer for its pair is 'big' where the key alone would be too much. Returns
--- whether the key is there.
+-- that weight, false where the key is not there.
 local function take_up(kind, key)
   local bytes = redis.call('MEMORY', 'USAGE', key)
   if not bytes then return false end
@@ -18,5 +18,5 @@ local function take_up(kind, key)
   end
   if bytes > CAPACITY then error({ decided = 'big ' .. kind .. ' ' .. bytes }) end
   weight = weight + bytes
-  return true
+  return bytes
 end

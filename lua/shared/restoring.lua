@@ -1,0 +1,13 @@
+-- restoring.lua: included by the scripts that make a key of a payload.
+
+-- Makes the key, in the place of what is there only where `replace` says so, with its expiry: in milliseconds
+-- since 1970, '-1' for never. Returns the digest of the payload that it has now, which need not be the
+-- one it was given; nil where it has expired already. Writes: RESTORE.
+local function restore(key, payload, at, bytes, replace)
+  weight = weight + bytes
+  local arguments = { key, at == '-1' and 0 or at, payload, 'ABSTTL' }
+  if replace then arguments[5] = 'REPLACE' end
+  redis.call('RESTORE', unpack(arguments))
+  local made = redis.call('DUMP', key)
+  return made and redis.sha1hex(made) or nil
+end

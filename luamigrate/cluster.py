@@ -1,0 +1,308 @@
+"""A cluster: its primaries, which of them holds a key, and how that changes while the work is under way."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self
+
+from redis.crc import key_slot
+
+from luamigrate.errors import Error, Refused, printable
+from luamigrate.servers import Endurance, Identity, Redirected, Server, Unsettled
+
+SLOTS = 16_384
+SECONDS_BETWEEN_TRIES = 0.05
+MOST_KEYS_AT_ONCE = 10_000
+"""Of a slot: naming them takes a millisecond or two."""
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who holds which slot at a moment, as the primaries themselves say."""
+
+    holders: dict[int, str]
+    """The node of each slot."""
+    epochs: dict[str, str]
+    """Of the nodes: raised by every slot that they are given."""
+    on_the_way: frozenset[int]
+    """Slots whose keys are being moved one by one: some may be here and some there."""
+
+    def unlike(self, before: Layout) -> list[int]:
+        """Return the slots of which keys may have moved since `before`, be it there and back."""
+        raised = {node for node, epoch in self.epochs.items() if before.epochs.get(node) != epoch}
+        moved = (
+            slot
+            for slot in range(SLOTS)
+            if self.holders.get(slot) != before.holders.get(slot) or self.holders.get(slot) in raised
+        )
+        return sorted({*moved, *self.on_the_way, *before.on_the_way})
+
+
+class Cluster:
+    """The primaries of a cluster, with a connection to each.
+
+    A node that is lost is waited for as a single server is, unless another one has taken its place: then
+    calls to it raise ServerChanged, and `accept_change` finds out who holds its slots now.
+    """
+
+    def __init__(self, entry: Server) -> None:
+        self.url = entry.url
+        self.identity: Identity = entry.identity
+        """Of the node that was asked first."""
+        self._entry = entry
+        self._endurance = Endurance()
+        self._nodes: dict[Address, Server] = {}
+        self._retired: list[Server] = []
+        self._known: list[Address] = []
+        """Of all nodes, replicas included, as last heard."""
+        self._holders: list[Server | None] = [None] * SLOTS
+        self._learn(_slots(entry))
+        entry.close()
+
+    @property
+    def primaries(self) -> list[Server]:
+        """The nodes that hold slots, in the order of their addresses."""
+        holding = set(map(id, self._holders))
+        return [server for _, server in sorted(self._nodes.items()) if id(server) in holding]
+
+    def held_by(self, server: Server) -> list[int]:
+        """Return the slots that a node holds, in order."""
+        return [slot for slot, holder in enumerate(self._holders) if holder is server]
+
+    @property
+    def unheld(self) -> int:
+        """How many slots nobody holds."""
+        return self._holders.count(None)
+
+    def holder(self, key: bytes) -> Server:
+        """Return the node that holds a key's slot. Raises Error where nobody does."""
+        return self.holder_of(key_slot(key))
+
+    def holder_of(self, slot: int) -> Server:
+        """Return the node that holds a slot. Raises Error where nobody does."""
+        server = self._holders[slot]
+        if server is None:
+            raise Error(f"the cluster is incomplete: nobody holds slot {slot}")
+        return server
+
+    def endure(self, endurance: Endurance) -> None:
+        """From now on, wait for nodes that are lost."""
+        self._endurance = endurance
+        for address, server in self._nodes.items():
+            self._prepare(address, server)
+
+    def refresh(self) -> None:
+        """Ask anew who holds which slot. Raises Error where nobody can be asked."""
+        self._learn(self._ask_around())
+
+    def accept_change(self) -> None:
+        """Go on with the nodes that hold the slots now. Raises Error where some cannot be reached in time."""
+        deadline = time.monotonic() + self._endurance.patience
+        for server in self._nodes.values():
+            server.accept_change()
+        while True:
+            try:
+                self.refresh()
+                for server in self.primaries:
+                    server.call("PING").answer()
+            except Error as problem:
+                if self._endurance.stop() or time.monotonic() >= deadline:
+                    raise Error(str(problem)) from None
+                self._endurance.tell(f"waiting for the cluster: {problem}")
+                for server in self._nodes.values():
+                    server.accept_change()
+                time.sleep(SECONDS_BETWEEN_TRIES)
+            else:
+                return
+
+    def ask_alone(self, key: bytes, ask: Callable[[Server], Any]) -> Any:
+        """Ask about a single key, which must be declared, whoever has it now, and return the answer.
+
+        `ask` returns what takes `answers`. Where nobody has it before the patience ends, that is the answer.
+        """
+        deadline = time.monotonic() + self._endurance.patience
+        server, asking = self.holder(key), False
+        while True:
+            if asking:
+                server.call("ASKING", once=True)
+            try:
+                answers, _ = ask(server).answers()
+                if answers[0] != b"moved":
+                    return answers[0]
+                problem: Error = Error("it is on its way to another node")
+            except Redirected as error:
+                problem, server, asking = error, self._node((error.host, error.port)), error.asking
+                if not asking:
+                    self._holders[key_slot(key)] = server
+            except Unsettled as error:
+                problem, server, asking = error, self.holder(key), False
+            if time.monotonic() >= deadline or self._endurance.stop():
+                return b"failed " + str(problem).encode()
+            if not isinstance(problem, Redirected):
+                self._endurance.tell(f"waiting for the cluster: {problem}")
+                time.sleep(SECONDS_BETWEEN_TRIES)
+
+    def layout(self) -> Layout:
+        """Ask every primary which slots it holds, and which are on their way to or from it."""
+        holders: dict[int, str] = {}
+        epochs: dict[str, str] = {}
+        on_the_way: set[int] = set()
+        for node, epoch, held, moving in map(_own_line, [server.call("CLUSTER", "NODES") for server in self.primaries]):
+            epochs[node] = epoch
+            holders |= dict.fromkeys(held, node)
+            on_the_way |= moving.keys()
+        return Layout(holders, epochs, frozenset(on_the_way))
+
+    def moved_since(self, before: Layout) -> list[int]:
+        """Return the slots of which keys may have moved since, and know who holds them now."""
+        self.refresh()
+        return self.layout().unlike(before)
+
+    def keys_of(self, slot: int) -> list[bytes] | None:
+        """Return all keys of a slot that are there at one moment; None where they are too many for that.
+
+        Where they are being moved one by one, first those that are still here, then those that are there.
+        """
+        for _ in range(MOST_KEYS_AT_ONCE):
+            server = self._holders[slot]
+            if server is None:
+                return []
+            count = server.call("CLUSTER", "COUNTKEYSINSLOT", slot).answer()
+            if count > MOST_KEYS_AT_ONCE:
+                return None
+            own, keys = _own_line_and_keys(server, slot)
+            _, _, held, moving = own
+            if slot in held and slot not in moving:
+                return keys
+            if slot in held:
+                return keys + _own_line_and_keys(self._node_called(moving[slot]), slot)[1]
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            self.refresh()
+        raise Error(f"slot {slot} does not come to rest: run again when no slots are being moved")
+
+    def close(self) -> None:
+        """End the connections."""
+        for server in (*self._nodes.values(), *self._retired):
+            server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def whereabouts(self) -> str:
+        """Where it is, in words."""
+        return f"{self.url}, {len(self.primaries)} primaries"
+
+    def _learn(self, ranges: list[_Range]) -> None:
+        """Take in who holds which slots; connect to whom we do not know, part from whom holds none."""
+        holding = {where.primary for where in ranges}
+        # Not closed yet: calls to them may still be under way.
+        self._retired += [self._nodes.pop(address) for address in self._nodes.keys() - holding]
+        servers = {address: self._node(address) for address in holding}
+        self._known = list(dict.fromkeys([*holding, *(node for where in ranges for node in where.replicas)]))
+        self._holders = [None] * SLOTS
+        for where in ranges:
+            self._holders[where.first : where.last + 1] = [servers[where.primary]] * (where.last + 1 - where.first)
+
+    def _node(self, address: Address) -> Server:
+        if address not in self._nodes:
+            self._nodes[address] = self._entry.at(*address)
+            self._prepare(address, self._nodes[address])
+        return self._nodes[address]
+
+    def _node_called(self, node: str) -> Server:
+        """Return the node with this identifier."""
+        for server in self.primaries:
+            if _own_line(server.call("CLUSTER", "NODES"))[0] == node:
+                return server
+        raise Error(f"the cluster has no node {node}, to which a slot is being moved")
+
+    def _prepare(self, address: Address, server: Server) -> None:
+        replaced = partial(self._is_replaced, address)
+        server.endure(replace(self._endurance, needs_primary=True, replaced=replaced))
+
+    def _is_replaced(self, address: Address) -> bool:
+        with suppress(Error):
+            return all(where.primary != address for where in self._ask_around(but=address))
+        return False
+
+    def _ask_around(self, but: Address | None = None) -> list[_Range]:
+        """Ask the first node that answers who holds which slots."""
+        problem = Error("no node of the cluster can be asked")
+        for address in self._known:
+            if address == but:
+                continue
+            try:
+                with self._entry.at(*address) as server:
+                    return _slots(server)
+            except Error as error:
+                problem = error
+        raise problem
+
+
+@dataclass(frozen=True)
+class _Range:
+    first: int
+    last: int
+    primary: Address
+    replicas: list[Address]
+
+
+def _slots(server: Server) -> list[_Range]:
+    """Ask a node who holds which slots. Raises Refused where that is not permitted."""
+    reply = server.call("CLUSTER", "SLOTS").answer()
+    try:
+        ranges = []
+        for first, last, *nodes in reply:
+            primary, *replicas = [(printable(host or b"") or server.host, int(port)) for host, port, *_ in nodes]
+            ranges.append(_Range(first, last, primary, replicas))
+    except (TypeError, ValueError):
+        raise Error("the server does not answer CLUSTER SLOTS as it should") from None
+    if not ranges:
+        raise Refused("cluster: no slot is held by any node: the cluster has not been formed")
+    return ranges
+
+
+_Line = tuple[str, str, set[int], dict[int, str]]
+"""A node's identifier and epoch, the slots that it holds, and those on their way, with the other node."""
+
+
+def _own_line(call: Any) -> _Line:
+    return _parse_own_line(call.answer())
+
+
+def _parse_own_line(reply: Any) -> _Line:
+    match = re.search(rb"^(\S+) \S+ \S*myself\S* \S+ \S+ \S+ (\d+) \S+(.*)$", reply, re.MULTILINE)
+    if not match:
+        raise Error("the server does not answer CLUSTER NODES as it should")
+    held: set[int] = set()
+    moving: dict[int, str] = {}
+    for part in printable(match[3]).split():
+        if on_the_way := re.fullmatch(r"\[(\d+)-[<>]-(\w+)\]", part):
+            moving[int(on_the_way[1])] = on_the_way[2]
+        elif span := re.fullmatch(r"(\d+)(?:-(\d+))?", part):
+            held.update(range(int(span[1]), int(span[2] or span[1]) + 1))
+    return printable(match[1]), printable(match[2]), held, moving
+
+
+def _own_line_and_keys(server: Server, slot: int) -> tuple[_Line, list[bytes]]:
+    """Ask for both at one moment."""
+    server.call("MULTI", once=True)
+    server.call("CLUSTER", "NODES", once=True)
+    server.call("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE, once=True)
+    nodes, keys = server.call("EXEC", once=True).answer()
+    return _parse_own_line(nodes), keys
+
+
+Deployment = Server | Cluster
+"""What a URL leads to."""
