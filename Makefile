@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-LUA    := copy compare fill remove extra probe stage contrast publish supply
+LUA    := copy compare fill remove extra probe stage contrast publish supply read create replace against fetch append hold pick
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-cluster check bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/luamigrate demo
@@ -14,6 +14,10 @@ demo: $(VENV)/.demo
 # The tests wait more than they work: three at a time keep two cores busy.
 test: check
 	$(BIN)/pytest -n 3 -rs
+
+# The same tests on clusters, and what is about clusters alone.
+test-cluster: $(VENV)/.dev
+	$(BIN)/pytest -n 2 --topology=cluster -rs
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -51,20 +51,16 @@ for i = 1, #KEYS do
   }
 end
 
--- The clocks of two servers, and on Redis 6.2 the readings of an expiry, are some milliseconds apart.
-local CLOCK_TOLERANCE_MS = 50
-
 -- Whether two moments, -1 for never, are to be noted: the source's and the target's.
 local function stands_out(a, b)
-  if expiries == 'sooner' then return a >= 0 and (b < 0 or a + CLOCK_TOLERANCE_MS < b) end
+  if expiries == 'sooner' then return a >= 0 and (b < 0 or a < b) end
   return expiries == 'apart' and apart(a, b)
 end
 
 local function note_key_expiry(notes, source, target)
   local at = expires_at(target)
   if not stands_out(source.at, at) then return false end
-  local now = redis.call('TIME')
-  now = now[1] * 1000 + math.floor(now[2] / 1000)
+  local now = milliseconds()
   note(notes, 'source_ttl_ms', source.at >= 0 and source.at - now)
   note(notes, 'target_ttl_ms', at >= 0 and at - now)
   return true

@@ -24,8 +24,7 @@
 include "shared/sources.lua"
 include "shared/fresh.lua"
 include "shared/lacking.lua"
-include "shared/adding.lua"
-include "shared/taking.lua"
+include "shared/from.lua"
 
 local wanted_type, ignore_expiry, show_values, filling = ARGV[3], ARGV[4] == '1', ARGV[5] == '1', ARGV[6]
 

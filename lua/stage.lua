@@ -16,34 +16,20 @@
 
 include "shared/chunks.lua"
 include "shared/expires.lua"
+include "shared/staging.lua"
+include "shared/every_second.lua"
 
 local source, staging = KEYS[1], KEYS[2]
 local kind, position, step, lifetime = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 
-local function add_hash(elements)
-  in_slices(elements, 2, function(...) redis.call('HSET', staging, ...) end)
-  if not anything_expires('fields') then return end
-  in_slices(every_second(elements, 1), 1, function(...)
-    local fields = { ... }
-    for i, at in ipairs(redis.call('HPEXPIRETIME', source, 'FIELDS', #fields, ...)) do
-      if at > 0 then redis.call('HPEXPIREAT', staging, at, 'FIELDS', 1, fields[i]) end
+local function carry_expiries(fields)
+  in_slices(fields, 1, function(...)
+    local given = { ... }
+    for i, at in ipairs(redis.call('HPEXPIRETIME', source, 'FIELDS', #given, ...)) do
+      if at > 0 then redis.call('HPEXPIREAT', staging, at, 'FIELDS', 1, given[i]) end
     end
   end)
 end
-
-local ADD = {
-  hash = add_hash,
-  set = function(elements)
-    in_slices(elements, 1, function(...) redis.call('SADD', staging, ...) end)
-  end,
-  zset = function(elements)
-    for i = 1, #elements, 2 do elements[i], elements[i + 1] = elements[i + 1], elements[i] end
-    in_slices(elements, 2, function(...) redis.call('ZADD', staging, ...) end)
-  end,
-  list = function(elements)
-    in_slices(elements, 1, function(...) redis.call('RPUSH', staging, ...) end)
-  end,
-}
 
 if position ~= '0' and redis.call('EXISTS', staging) == 0 then return 'vanished' end
 local copied, largest = 1, 0
@@ -51,7 +37,9 @@ if kind == 'string' then
   redis.call('COPY', source, staging)
 else
   position, copied, largest = go_through(kind, source, position, step, function(elements)
-    if #elements > 0 then ADD[kind](elements) end
+    if #elements == 0 then return end
+    STAGE[kind](staging, elements)
+    if kind == 'hash' and anything_expires('fields') then carry_expiries(every_second(elements, 1)) end
   end)
 end
 redis.call('PEXPIRE', staging, lifetime)

@@ -136,7 +136,7 @@ def _tls_settings(tls: Tls, *, spoken: bool) -> dict[str, Any]:
 
 def _refuse_bad_files(tls: Tls) -> None:
     """Raise UsageError for files that the client would stumble over at each connection."""
-    scratch = ssl.create_default_context()
+    scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for option, path in (("--tls-ca", tls.ca), ("--tls-cert", tls.cert)):
         if path:
             _read(option, path, "holds no certificate in PEM format", partial(scratch.load_verify_locations, path))

@@ -20,6 +20,9 @@ SECONDS_BETWEEN_TRIES = 0.05
 MOST_KEYS_AT_ONCE = 10_000
 """Of a slot: naming them takes a millisecond or two."""
 
+_ELSEWHERE = re.compile(r"non local key|rehashing of the slot|cluster is down")
+"""In a script's words."""
+
 Address = tuple[str, int]
 
 
@@ -101,6 +104,10 @@ class Cluster:
     def refresh(self) -> None:
         """Ask anew who holds which slot. Raises Error where nobody can be asked."""
         self._learn(self._ask_around())
+
+    def is_unsettled(self, problem: Error) -> bool:
+        """Tell whether something failed because a key is elsewhere, or on its way there."""
+        return isinstance(problem, (Redirected, Unsettled)) or bool(_ELSEWHERE.search(str(problem)))
 
     def accept_change(self) -> None:
         """Go on with the nodes that hold the slots now. Raises Error where some cannot be reached in time."""

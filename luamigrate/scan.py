@@ -136,15 +136,19 @@ def _overlooked(
             for first in range(0, len(names), size):
                 yield Found(server, names[first : first + size], 1.0, again=True)
     for _ in range(PASSES):
-        if not crowded or stop():
+        if not crowded:
             return
         before = cluster.layout()
         for server in dict.fromkeys(cluster.holder_of(slot) for slot in crowded):
-            for found in batches(server, pattern, pace_of(server), stop):
-                yield Found(server, [key for key in found.keys if key_slot(key) in crowded], 1.0, again=True)
-        crowded = [slot for slot in cluster.moved_since(before) if slot in crowded]
-    if crowded:
-        raise Error(f"slot {crowded[0]} and others do not come to rest: run again when no slots are being moved")
+            yield from _of_slots(batches(server, pattern, pace_of(server), stop), crowded)
+        crowded = [slot for slot in cluster.moved_since(before) if slot in crowded and not stop()]
+    raise Error(f"slot {crowded[0]} and others do not come to rest: run again when no slots are being moved")
+
+
+def _of_slots(scan: Iterator[Found], slots: list[int]) -> Iterator[Found]:
+    for found in scan:
+        keys = [key for key in found.keys if key_slot(key) in slots]
+        yield Found(found.server, keys, 1.0, again=True)
 
 
 def _scan(server: Server, pattern: Pattern, count: int, cursor: bytes) -> Call:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +68,19 @@ def _expand(name: str, directory: Path, including: tuple[str, ...], done: set[st
 def register(server: Server, name: str) -> None:
     """Have the server keep a script. Raises Error."""
     server.call("SCRIPT", "LOAD", source(name)).answer()
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """A chunk of a big key: a flat list, and the moments at which fields expire, if any does."""
+
+    flat: list[bytes]
+    moments: list[int]
+
+    @property
+    def arguments(self) -> tuple[bytes | int, ...]:
+        """What append.lua and hold.lua take."""
+        return (len(self.flat), *self.flat, *self.moments)
 
 
 class ScriptCall:
@@ -207,8 +221,42 @@ def contrast(
     return ScriptCall(server, "contrast", _reading_command(server), keys, *arguments, once=True)
 
 
-def supply(server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
-    """Call supply.lua: add to the target, the second key, those of the names that it still lacks."""
+def fetch(server: Server, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
+    """Call fetch.lua: read a chunk of a key."""
+    arguments = (pause.microseconds, pause.capacity, kind, position, step)
+    return ScriptCall(server, "fetch", _reading_command(server), [key], *arguments, once=True)
+
+
+def append(
+    server: Server, staging: bytes, elements: Elements, *, kind: str, lifetime_ms: int, is_first: bool
+) -> ScriptCall:
+    """Call append.lua: add what was fetched to a staging key."""
+    return ScriptCall(
+        server, "append", "EVALSHA", [staging], kind, lifetime_ms, int(is_first), *elements.arguments, once=True
+    )
+
+
+def hold(
+    server: Server, key: bytes, elements: Elements, *, kind: str, position: bytes, expiries: str, names: int
+) -> ScriptCall:
+    """Call hold.lua: hold what was fetched against another key; reads only."""
+    options = (kind, position, expiries, names)
+    return ScriptCall(server, "hold", _reading_command(server), [key], *options, *elements.arguments, once=True)
+
+
+def pick(server: Server, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
+    """Call pick.lua: read what a source holds of some names."""
+    options = (pause.microseconds, pause.capacity, kind)
+    return ScriptCall(server, "pick", _reading_command(server), [source], *options, *names)
+
+
+def supply(
+    server: Server, keys: Sequence[bytes], pause: Pause, *, kind: str, names: Sequence[bytes | int]
+) -> ScriptCall:
+    """Call supply.lua: add to the target, the first key, those of the names that it still lacks.
+
+    Where there is no source, the second key, the names are what pick.lua answers.
+    """
     return ScriptCall(server, "supply", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
 
 

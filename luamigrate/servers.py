@@ -202,6 +202,10 @@ class Server:
         pool = ConnectionPool(SSLConnection if tls else Connection, **(settings | {"host": host, "port": port}))
         return Server(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
 
+    def once_more(self) -> Server:
+        """Make another connection to the same server. Raises what `connect` does."""
+        return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+
     @property
     def whereabouts(self) -> str:
         """Where it is, in words: the URL, and what leads from there to it."""
@@ -225,6 +229,13 @@ class Server:
     def holder(self, _key: bytes) -> Server:
         """Return itself: in a cluster every key has its own."""
         return self
+
+    def refresh(self) -> None:
+        """Learn nothing: in a cluster, keys move."""
+
+    def is_unsettled(self, _problem: Error) -> bool:
+        """Tell that it is settled: in a cluster, keys move."""
+        return False
 
     def endure(self, endurance: Endurance) -> None:
         """From now on, wait for a server that is lost."""

@@ -21,9 +21,6 @@ from luamigrate.servers import Server
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a source."""
 
-CLOCK_TOLERANCE_MS = 50
-"""As in lua/against.lua."""
-
 VANISHED: Answer = [b"missing", b"digest", b"missing"]
 """Of a target that was there at the last look: it is made again only if it still is not there at the next."""
 
@@ -174,7 +171,7 @@ class _Contrast:
 
     def _by_expiry(self, source: Half, target: Half) -> Answer:
         if self.expiries == "sooner":
-            noted = source.at >= 0 and (target.at < 0 or source.at + CLOCK_TOLERANCE_MS < target.at)
+            noted = source.at >= 0 and (target.at < 0 or source.at < target.at)
         else:
             noted = self.expiries == "apart" and expire_apart(source.at, target.at)
         if not noted:

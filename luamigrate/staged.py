@@ -13,14 +13,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from luamigrate import scripts
-from luamigrate.chunks import KINDS, Big, Ended, Findings, Progress, contrast, contrast_both, go_on, length_of, step_for
+from luamigrate.big import (
+    KINDS,
+    Big,
+    Ended,
+    Progress,
+    Vanished,
+    go_on,
+    length_of,
+    publish,
+    stage_chunk,
+    step_for,
+    supply,
+)
+from luamigrate.chunks import Findings, contrast, contrast_both
 from luamigrate.errors import Error, printable
 from luamigrate.outcome import KeyOutcome, Word
-from luamigrate.servers import Answered, Call, ConnectionLost, ScriptMissing, explain
+from luamigrate.servers import Answered, Call, ConnectionLost, ScriptMissing, Server, explain
 
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a big key."""
@@ -40,6 +54,9 @@ FILLABLE = {"": (), "sets": ("hash", "set"), "queues": ("hash", "set", "zset")}
 NAMES_WAITING = 100_000
 """Names that wait to be added to a big target, at most."""
 NAMES_PER_CALL = 500
+
+GONE = -2
+"""The expiry of what is not there."""
 
 STRINGS = 40
 """Times what a script copies and compares of others: a string is copied as a block of memory."""
@@ -63,7 +80,7 @@ class _Disturbed(Exception):
 
 def copy(big: Big, *, validate: bool = True, ignore_expiry: bool = False) -> Steps:
     """Copy where the target is absent, else compare."""
-    scripts.register(big.server, "stage")
+    scripts.register(big.target_server, "append" if big.across else "stage")
     try:
         return (
             yield from _undisturbed(
@@ -73,7 +90,7 @@ def copy(big: Big, *, validate: bool = True, ignore_expiry: bool = False) -> Ste
     finally:
         # One that has been published has another name; one that cannot be removed now expires.
         with suppress(Error):
-            big.server.call("UNLINK", big.staging).answer()
+            big.target_server.call("UNLINK", big.staging).answer()
 
 
 def compare(
@@ -103,7 +120,16 @@ def remove(big: Big, *, delete: bool) -> Steps:
     return (yield from _undisturbed(big, lambda target_kind: _remove(big, target_kind, delete=delete)))
 
 
-Decision = tuple[KeyOutcome, Callable[[], Call] | None]
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is done to the target, if nobody has written to the pair meanwhile."""
+
+    call: Callable[[], Call]
+    makes: bool
+    """Whether it makes the target, which must then have been made of a source that is still the same."""
+
+
+Decision = tuple[KeyOutcome, Act | None]
 """What comes of a pair if nobody has written to it meanwhile, and what is to be done then."""
 
 Attempt = Generator[Progress, None, Decision]
@@ -113,7 +139,8 @@ _Result = TypeVar("_Result")
 
 def _undisturbed(big: Big, attempt: Callable[[str], Attempt]) -> Steps:
     """Make attempts until EXEC confirms one."""
-    scripts.register(big.server, "contrast")
+    for server, name in ((big.server, "fetch"), (big.target_server, "hold")) if big.across else ():
+        scripts.register(server, name)
     disturbed = 0
     while disturbed < ATTEMPTS:
         try:
@@ -123,8 +150,9 @@ def _undisturbed(big: Big, attempt: Callable[[str], Attempt]) -> Steps:
         except Ended:
             return None
         finally:
-            with suppress(Error):
-                big.server.call("UNWATCH").answer()
+            for server in (big.server, big.target_server):
+                with suppress(Error):
+                    server.call("UNWATCH").answer()
     text = f"busy: somebody wrote to it in each of {disturbed} attempts; try again when it is quieter"
     return big.outcome(Word.FAILED, text)
 
@@ -135,7 +163,7 @@ def _connected(big: Big, work: Callable[[], Generator[Progress, None, _Result]])
         try:
             return (yield from work())
         except ConnectionLost:
-            if big.server.is_lost:
+            if big.server.is_lost or big.target_server.is_lost:
                 raise
     return (yield from work())
 
@@ -145,8 +173,7 @@ def _watched(big: Big, attempt: Callable[[str], Attempt]) -> Generator[Progress,
 
     Raises _Disturbed where somebody does, Replaced where the source is of another type by now.
     """
-    connection = big.server.connections
-    big.server.call("WATCH", big.source, big.target, once=True).answer()
+    watched = _watch(big)
     try:
         source_kind, target_kind = _types(big)
         if source_kind not in (big.kind, "none"):
@@ -155,15 +182,76 @@ def _watched(big: Big, attempt: Callable[[str], Attempt]) -> Generator[Progress,
         outcome, act = (big.outcome(Word.GONE), None) if gone else (yield from attempt(target_kind))
     except Answered:
         # It may come from what somebody wrote, such as another type. Else it is as it says.
-        _execute(big, connection, None)
+        watched.confirm()
         raise
-    match _execute(big, connection, act):
+    match watched.execute(act):
         case b"exists" | b"vanished":
             raise _Disturbed
         case b"gone":
             return big.outcome(Word.GONE)
         case _:
             return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Source and target under WATCH, which holds for the connections that they were watched on."""
+
+    big: Big
+    connections: dict[Server, int]
+
+    def execute(self, act: Act | None) -> Any:
+        """Act, if nobody has written meanwhile; return the answer. Raises _Disturbed."""
+        if len(self.connections) == 1:
+            return self._exec(self.big.server, act)
+        # No node has both. So a second watch on the source begins before the first one ends.
+        with self.big.server.once_more() as second:
+            second.call("WATCH", self.big.source, once=True).answer()
+            self._exec(self.big.server, None)
+            answer = self._exec(self.big.target_server, act)
+            if act and act.makes:
+                self._exec(second, None)
+        return answer
+
+    def confirm(self) -> None:
+        """Raise _Disturbed where somebody has written."""
+        for server in self.connections:
+            self._exec(server, None)
+
+    def _exec(self, server: Server, act: Act | None) -> Any:
+        if server.connections != self.connections.get(server, server.connections):
+            # It was lost and made again without anybody noticing, and WATCH with it.
+            raise ConnectionLost("the connection was lost")
+        server.call("MULTI", once=True)
+        queued = act.call() if act else None
+        execution = server.call("EXEC", once=True)
+        if queued:
+            queued.answer()  # what is refused here and now says why
+        answers = execution.answer()
+        if not isinstance(answers, list) or len(answers) != (queued is not None):
+            raise _Disturbed
+        if queued and isinstance(answers[0], Exception):
+            problem = explain(answers[0])
+            # What EXEC runs is not sent again where the scripts have been forgotten meanwhile.
+            raise _Disturbed if isinstance(problem, ScriptMissing) else problem
+        return answers[0] if queued else None
+
+
+def _watch(big: Big) -> _Watched:
+    watched = _Watched(big, {server: server.connections for server in (big.server, big.target_server)})
+    for keys in ((big.source,), (big.target,)) if big.across else ((big.source, big.target),):
+        big.holder(keys[0]).call("WATCH", *keys, once=True).answer()
+    return watched
+
+
+def _expiry(big: Big) -> int:
+    """Return when the source expires, in milliseconds since 1970."""
+    call = scripts.fetch(big.server, big.source, replace(big.pause, capacity=1), kind=big.kind, position=b"0", step=1)
+    reply = call.reply()
+    found = dict(zip(reply[::2], reply[1::2], strict=False)) if isinstance(reply, list) else {}
+    if not isinstance(at := found.get(b"expiry"), int):
+        raise call.odd()
+    return at
 
 
 def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) -> Attempt:
@@ -173,7 +261,7 @@ def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) ->
         return (yield from _stand(big, target_kind, validate=validate, ignore_expiry=ignore_expiry, sizes=False)), None
     if refusal := _cannot_be_copied(big):
         return refusal, None
-    big.server.call("UNLINK", big.staging, once=True).answer()
+    big.target_server.call("UNLINK", big.staging, once=True).answer()
     if not (yield from _stage(big, 0.5 if validate else 1.0)):
         return big.outcome(Word.GONE), None  # all its fields have expired
     if validate:
@@ -183,8 +271,11 @@ def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) ->
         if findings.word is not Word.SAME or findings.expiring_apart:
             notes = findings.notes_but(ignore_expiry=True)
             return big.outcome(Word.FAILED, f"the fresh copy is not the same: {findings.word}", notes), None
-    scripts.register(big.server, "publish")
-    return big.outcome(Word.COPIED), lambda: scripts.publish(big.server, big.staging, big.target, source=big.source)
+    scripts.register(big.target_server, "publish")
+    expires_at = _expiry(big) if big.across else None
+    if expires_at == GONE:
+        return big.outcome(Word.GONE), None
+    return big.outcome(Word.COPIED), Act(partial(publish, big, expires_at), makes=True)
 
 
 def _compare(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Attempt:
@@ -228,41 +319,22 @@ def _remove(big: Big, target_kind: str, *, delete: bool) -> Attempt:
         return big.outcome(Word.KEPT, "expiry", findings.notes_but(ignore_expiry=False)), None
     if not delete:
         return big.outcome(Word.SAME), None
-    return big.outcome(Word.REMOVED), lambda: big.server.call("UNLINK", big.target, once=True)
+    unlink = partial(big.target_server.call, "UNLINK", big.target, once=True)
+    return big.outcome(Word.REMOVED), Act(unlink, makes=False)
 
 
 def _cannot_be_copied(big: Big) -> KeyOutcome | None:
     if big.kind not in KINDS:
         return big.outcome(Word.FAILED, too_big(big))
-    if big.kind == "string" and big.size > STRINGS * big.pause.capacity and not big.allow_long_pause:
+    if big.kind == "string" and not big.across and big.size > STRINGS * big.pause.capacity and not big.allow_long_pause:
         return big.outcome(Word.FAILED, too_big(big))
     return None
 
 
 def _types(big: Big) -> tuple[str, str]:
-    calls = [big.server.call("TYPE", key, once=True) for key in (big.source, big.target)]
+    calls = [big.holder(key).call("TYPE", key, once=True) for key in (big.source, big.target)]
     source_kind, target_kind = (printable(call.answer()) for call in calls)
     return source_kind, target_kind
-
-
-def _execute(big: Big, connection: int, act: Callable[[], Call] | None) -> Any:
-    """Act, if nobody has written since WATCH on this connection; return the answer. Raises _Disturbed."""
-    if big.server.connections != connection:
-        # It was lost and made again without anybody noticing, and WATCH with it.
-        raise ConnectionLost("the connection was lost")
-    big.server.call("MULTI", once=True)
-    queued = act() if act else None
-    execution = big.server.call("EXEC", once=True)
-    if queued:
-        queued.answer()  # what is refused here and now says why
-    answers = execution.answer()
-    if not isinstance(answers, list) or len(answers) != (queued is not None):
-        raise _Disturbed
-    if queued and isinstance(answers[0], Exception):
-        problem = explain(answers[0])
-        # What EXEC runs is not sent again where the scripts have been forgotten meanwhile.
-        raise _Disturbed if isinstance(problem, ScriptMissing) else problem
-    return answers[0] if queued else None
 
 
 def _stage(big: Big, most: float) -> Generator[Progress, None, int]:
@@ -271,24 +343,12 @@ def _stage(big: Big, most: float) -> Generator[Progress, None, int]:
     step = step_for(big, length)
     while True:
         go_on(big)
-        call = scripts.stage(
-            big.server,
-            (big.source, big.staging),
-            big.pause,
-            kind=big.kind,
-            position=position,
-            step=step,
-            lifetime_ms=LIFETIME_MS,
-        )
-        match call.reply():
-            case [bytes() as position, int() as copied, int() as largest, int() as microseconds]:
-                done += copied
-            case b"vanished":
-                raise _Disturbed
-            case _:
-                raise call.odd()
-        progress = Progress(min(1.0, done / length), call.held(microseconds), largest)
-        yield progress.within(0.0, most)
+        try:
+            position, copied, progress = stage_chunk(big, position, step, LIFETIME_MS)
+        except Vanished:
+            raise _Disturbed from None
+        done += copied
+        yield replace(progress, done=min(1.0, done / length)).within(0.0, most)
         if position == b"0":
             return done
 
@@ -307,7 +367,7 @@ def _add_what_is_missing(big: Big) -> Generator[Progress, None, None]:
     The names wait here, a bounded number of them; each is looked at again in the moment in which it
     is added, so what is deleted or written meanwhile stays as it is.
     """
-    scripts.register(big.server, "supply")
+    scripts.register(big.target_server, "supply")
     waiting: deque[tuple[float, list[bytes]]] = deque()
     findings = Findings(big.kind)
     for chunk, progress in contrast(big, (big.source, big.target), "", findings, NAMES_WAITING):
@@ -328,14 +388,9 @@ def _add_oldest(big: Big, waiting: deque[tuple[float, list[bytes]]], done: float
         time.sleep(min(0.1, left))
         yield Progress(done)
     while names:
-        call = scripts.supply(
-            big.server, (big.source, big.target), big.pause, kind=big.kind, names=names[:NAMES_PER_CALL]
-        )
-        match call.reply():
-            case [int() as looked_at, int() as microseconds] if looked_at > 0:
-                names = names[looked_at:]
-            case b"vanished":
-                return
-            case _:
-                raise call.odd()
-        yield Progress(done, call.held(microseconds))
+        try:
+            looked_at, seconds = supply(big, names[:NAMES_PER_CALL])
+        except Vanished:
+            return
+        names = names[looked_at:]
+        yield Progress(done, seconds)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from luamigrate import answers, scan, staged
 from luamigrate.apart import Across, Apart, are_apart
-from luamigrate.chunks import Big
+from luamigrate.big import Big
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Error, Refused, Stopped, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
@@ -303,23 +303,10 @@ class Walk:
             yield self._batch(part, visit, tally=reading.tally, keys=keys)
 
     def _in_chunks(self, part: _Part, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
-        pair, pace = part.pairs, self._pace(part.server)
-        big = Big(
-            server=part.server,
-            source=pair.sources[0],
-            target=pair.targets[0],
-            kind=kind,
-            size=size,
-            pause=pace.pause,
-            digest=pair.digests[0] if pair.digests else b"",
-            second_look=bool(pair.digests),
-            settle=self.settle,
-            stop=self.stop,
-            allow_long_pause=self.limits.allow_long_pause,
-            nonce=self.nonce,
-        )
-        largest, longest = 0, 0.0
+        whole, largest, longest = self._pace(part.server).whole_key, 0, 0.0
+        deadline = time.monotonic() + self.limits.patience
         while not self.stop():
+            big = self._as_big(part, kind, size)
             steps = self.by_chunks(big)
             try:
                 while True:
@@ -328,18 +315,47 @@ class Walk:
                     yield self._batch(part, visit, seconds=progress.seconds, big=(big.source, progress.done))
                     self.guards.hold()
             except StopIteration as end:
-                if largest > pace.whole_key and len(self.uncut) < WARNINGS:
+                if largest > whole and len(self.uncut) < WARNINGS:
                     self.uncut.append(big.source)
                     yield self._batch(part, visit, warnings=(_uncut(big.source, largest, longest),))
                 outcome: KeyOutcome | None = end.value
                 return outcome
             except (Refused, Answered) as refusal:
-                if not answers.takes_no_writes(str(refusal)):
+                if self.deployment.is_unsettled(refusal) and time.monotonic() < deadline:
+                    part = self._follow(part)
+                elif answers.takes_no_writes(str(refusal)):
+                    self.guards.refused(str(refusal), part.server)
+                else:
                     return big.outcome(Word.FAILED, str(refusal))
-                self.guards.refused(str(refusal), part.server)
             finally:
                 steps.close()
         return None
+
+    def _as_big(self, part: _Part, kind: str, size: int) -> Big:
+        pair = part.pairs
+        return Big(
+            server=part.server,
+            target_server=self.deployment.holder(pair.targets[0]),
+            across=part.across,
+            source=pair.sources[0],
+            target=pair.targets[0],
+            kind=kind,
+            size=size,
+            pause=self._pace(part.server).pause,
+            digest=pair.digests[0] if pair.digests else b"",
+            second_look=bool(pair.digests),
+            settle=self.settle,
+            stop=self.stop,
+            allow_long_pause=self.limits.allow_long_pause,
+            nonce=self.nonce,
+        )
+
+    def _follow(self, part: _Part) -> _Part:
+        """Find out where a big key is now: its slot must have come to rest before it can be watched."""
+        self.guards.tell("waiting for the cluster: the slot of a big key is being moved")
+        time.sleep(SECONDS_TO_SLEEP)
+        self.deployment.refresh()
+        return replace(part, server=self.deployment.holder(part.pairs.sources[0]))
 
     def _count(self, pairs: Pairs, reading: answers.Reading, visit: _Visit) -> list[KeyOutcome]:
         """Count what has been decided, and put aside what is to be looked at again; return what is left."""

@@ -212,7 +212,7 @@ def second_look_result(tally: Tally) -> str:
 def question(summary: Summary, server: Deployment | None) -> str:
     """Ask whether to delete what a first look found to be deletable."""
     totals = summary.totals
-    where = f" at {server.url}" if server else ""
+    where = f" at {server.whereabouts}" if server else ""
     return (
         f"Delete {_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
         f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "

@@ -9,7 +9,10 @@ import pytest
 
 from luamigrate import scripts
 
-SCRIPTS = ("copy", "compare", "fill", "remove", "extra", "probe", "stage", "contrast", "publish", "supply")
+SCRIPTS = (
+    *("copy", "compare", "fill", "remove", "extra", "probe", "stage", "contrast", "publish", "supply"),
+    *("read", "create", "replace", "against", "fetch", "append", "hold", "pick"),
+)
 
 
 def test_includes_are_expanded_once_each(tmp_path: Path) -> None:

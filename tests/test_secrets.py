@@ -1,8 +1,9 @@
-"""Passwords: from a URL, the environment or a file; never in what is printed, and by the last two in no process list."""
+"""Passwords: from a URL, the environment or a file, and neither in what is printed nor in process lists."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from luamigrate import UsageError, connect
-from luamigrate.demo import environment, free_port
+from luamigrate import UsageError, access, connect, servers
+from luamigrate.demo import SETTINGS, environment, free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
 from tests.test_bad_input import assert_one_line
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.single_server("how to get in is the same for every node
 SECRET = "s3cr3t/ü:x"
 ENCODED = quote(SECRET, safe="")
 USER = "operator"
-COMMANDS = (("run",), ("run", "--dry-run"), ("verify", "--extra"), ("rollback", "--yes"), ("check",))
+COMMANDS = (("run",), ("verify", "--extra"), ("rollback", "--yes"), ("check",))
 OUTPUTS = ((), ("--json",), ("--quiet",))
 WAYS = ("url", "environment", "file")
 
@@ -114,7 +115,7 @@ def echo(listener: socket.socket) -> None:
     with suppress(OSError):
         while True:
             connection, _ = listener.accept()
-            with connection:
+            with connection, suppress(ConnectionError):
                 while content := connection.recv(4096):
                     connection.sendall(b"-ERR unknown command " + content.replace(b"\r\n", b" ") + b"\r\n")
 
@@ -310,6 +311,19 @@ def test_the_process_list_shows_no_password(tmp_path: Path, name: str) -> None:
                 assert (SECRET.encode() in (lists / "environ").read_bytes()) is (name == "environment")
             out, _ = process.communicate()
         assert_shows_nothing(out.decode())
+
+
+def test_the_page_names_what_there_is() -> None:
+    """Every option and variable of docs/security.md is one of ours, and what it quotes is printed."""
+    page = (Path(__file__).parent.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    help_text = luamigrate("run", "--help").out
+    assert set(re.findall(r"--(?:tls|password|wait)[\w-]*", page)) <= set(re.findall(r"--[\w-]+", help_text))
+    assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= set(SETTINGS)
+    program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (access, servers))
+    questions = re.findall(r"^\| `([^`]+\?)` \|", page, re.MULTILINE)
+    assert len(questions) == 3
+    for words in questions:
+        assert words in program
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import redis
 import trustme
 
-from luamigrate import Error, Limits, Summary, Tls, connect, migrate, plan
+from luamigrate import Error, Limits, Server, Summary, Tls, connect, migrate, plan
 from luamigrate.demo import free_port, throwaway_server
 from tests import binaries
 from tests.conftest import Result, luamigrate
@@ -115,6 +115,7 @@ def test_the_primary_that_the_sentinels_name(primary: str, port: int) -> None:
 def test_a_server_beside_the_primary_is_reached_by_its_address(primary: str, port: int) -> None:
     """No Sentinel is asked about it."""
     with connect(f"sentinel://localhost:{port}/{SERVICE}/3") as entry:
+        assert isinstance(entry, Server)
         with entry.at("localhost", port_of(primary)) as other:
             assert (other.url, other.identity) == (f"redis://localhost:{port_of(primary)}", entry.identity)
         with pytest.raises(Error, match="cannot connect"):
@@ -246,5 +247,7 @@ def test_sentinels_and_servers_over_tls(tmp_path: Path) -> None:
         assert (insecure.code, len(insecure.document["warnings"])) == (0, 1)
         assert_one_line(luamigrate("run", url=f"{url}?tls=true"), 1, "certificate", "--tls-ca FILE")
         assert_one_line(luamigrate("run", url=url), 1, f"localhost:{own} cannot be asked")
-        with connect(url, tls=Tls(ca=Path(ca))) as entry, entry.at("localhost", port) as other:
-            assert other.url == f"rediss://localhost:{port}"
+        with connect(url, tls=Tls(ca=Path(ca))) as entry:
+            assert isinstance(entry, Server)
+            with entry.at("localhost", port) as other:
+                assert other.url == f"rediss://localhost:{port}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from luamigrate import UsageError, connect
+from luamigrate import Server, UsageError, connect
 from luamigrate.demo import throwaway_server
 from luamigrate.servers import Identity
 from luamigrate.urls import redacted
@@ -41,18 +42,22 @@ def test_versions_are_compared_as_numbers(identity: Identity, at_least: bool) ->
     assert identity.is_at_least(redis=(7, 0), valkey=(7, 2)) is at_least
 
 
+@pytest.mark.single_server("a cluster has several connections")
 def test_answers_come_in_the_order_of_the_calls(any_server: Instance) -> None:
     """Whichever is asked for first."""
     with connect(any_server.url) as connection:
+        assert isinstance(connection, Server)
         calls = [connection.call("ECHO", str(number)) for number in range(10)]
         assert calls[7].answer() == b"7"
         assert [call.answer() for call in calls] == [str(number).encode() for number in range(10)]
         assert all(call.seconds is not None for call in calls)
 
 
+@pytest.mark.single_server("a cluster has several connections")
 def test_a_script_is_never_sent_twice(any_server: Instance) -> None:
     """A connection that is cut while a script runs is an error, and the script has run once."""
     with connect(any_server.url) as connection:
+        assert isinstance(connection, Server)
         identifier = connection.call("CLIENT", "ID").answer()
         cut = "redis.call('INCR', KEYS[1]) redis.call('CLIENT', 'KILL', 'ID', ARGV[1], 'SKIPME', 'no')"
         call = connection.call("EVAL", "redis.call('INCR', KEYS[1])", 1, "ran")

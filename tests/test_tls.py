@@ -11,7 +11,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from luamigrate import Tls, UsageError, connect
+from luamigrate import Server, Tls, UsageError, connect
 from luamigrate.demo import free_port, throwaway_server
 from tests import binaries
 from tests.conftest import luamigrate
@@ -19,6 +19,8 @@ from tests.instances import Instance, start
 from tests.test_bad_input import SECRET, assert_one_line
 from tests.test_run import fill
 from tests.tls import context, has_tls, own_tls_options, speaking_tls
+
+pytestmark = pytest.mark.single_server("the proxy stands before one server")
 
 COMMANDS = (("run",), ("verify",), ("rollback", "--yes"), ("check",))
 
@@ -227,10 +229,29 @@ def test_the_servers_own_tls(authority: trustme.CA, ca: str, ours: tuple[str, st
         assert luamigrate("verify", *mutual, "--tls-insecure", url=url).code == 0
 
 
+def test_the_nodes_of_a_cluster_are_reached_over_tls(authority: trustme.CA, ca: str, tmp_path: Path) -> None:
+    """With the settings of the first one, though this one is alone."""
+    binary = binaries.find(binaries.SYSTEM)
+    if not isinstance(binary, Path) or not has_tls(binary):
+        pytest.skip(f"no server with TLS on this system: {binary}")
+    port = next(port for port in iter(free_port, 0) if port < 50_000)  # its bus listens 10,000 above
+    own = (*own_tls_options(authority, tmp_path), "--tls-auth-clients", "no", "--tls-cluster", "yes")
+    options = ("--bind", "127.0.0.1", "--tls-port", str(port), "--cluster-enabled", "yes", *own)
+    with start(binaries.SYSTEM, *options) as server:
+        server.client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        fill(server.client, jobs=50)
+        for name in ("localhost", "127.0.0.1"):
+            for command in COMMANDS:
+                result = luamigrate(*command, "--tls-ca", ca, url=f"rediss://{name}:{port}")
+                assert (result.code, result.err) == (0, "")
+        assert_one_line(luamigrate("run", url=f"rediss://localhost:{port}"), 1, "--tls-ca FILE")
+
+
 def test_another_server_is_reached_with_the_same_tls(any_server: Instance, authority: trustme.CA, ca: str) -> None:
     """And its certificate is held to its own name."""
     certificate = authority.issue_cert("localhost")
     with behind_tls(any_server, certificate) as url, connect(url, tls=Tls(ca=Path(ca))) as entry:
+        assert isinstance(entry, Server)
         port = int(url.rpartition(":")[2])
         with entry.at("localhost", port) as other:
             assert (other.url, other.identity) == (url, entry.identity)

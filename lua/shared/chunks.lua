@@ -6,8 +6,6 @@
 
 include "shared/pause.lua"
 
-local ELEMENTS_PER_CALL = 1000 -- unpack() gives up at 8,000 values
-
 -- What an element weighs beside its bytes.
 local LEAST_ELEMENT = 48
 
@@ -53,19 +51,4 @@ local function go_through(kind, key, position, step, visit)
     visit(elements, from)
   until position == '0' or is_spent()
   return position, visited, largest
-end
-
--- Calls visit with at most ELEMENTS_PER_CALL elements of a flat list at a time, unpacked.
-local function in_slices(elements, parts, visit)
-  local size = ELEMENTS_PER_CALL * parts
-  for first = 1, #elements, size do
-    visit(unpack(elements, first, math.min(first + size - 1, #elements)))
-  end
-end
-
--- Every second value of a flat list, from the first or the second one on.
-local function every_second(elements, first)
-  local found = {}
-  for i = first, #elements, 2 do found[#found + 1] = elements[i] end
-  return found
 end

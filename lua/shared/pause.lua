@@ -9,22 +9,12 @@
 --          touched
 
 include "shared/names.lua"
+include "shared/clock.lua"
 
 local BUDGET, CAPACITY = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 -- The clock is asked again once this part of the capacity has been gone through.
 local BYTES_PER_LOOK = CAPACITY / 16
-
-local clock = rawget(_G, 'os') and os.clock
-
--- Processor time where the server lends its clock (Redis 7.4+, Valkey 8+), else the time of day.
-local function microseconds()
-  if clock then return clock() * 1e6 end
-  local now = redis.pcall('TIME')
-  return now.err and 0 or now[1] * 1e6 + now[2]
-end
-
-local began = microseconds()
 
 -- The weight of what the script has gone through, to which everybody adds; and from which weight on it
 -- is time to ask is_spent().
@@ -37,6 +27,3 @@ local function is_spent()
   next_look = weight + BYTES_PER_LOOK
   return microseconds() - began >= BUDGET
 end
-
--- The time taken so far, in whole microseconds; 0 where no clock moves.
-local function time_taken() return math.floor(microseconds() - began) end

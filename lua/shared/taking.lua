@@ -1,4 +1,4 @@
--- taking.lua: included by the scripts that fill from a source in the same slot.
+-- taking.lua: included by the scripts that fill a target name by name.
 
 include "shared/expires.lua"
 
@@ -15,9 +15,3 @@ local TAKE = {
   set = function(source, name) return redis.call('SISMEMBER', source, name) == 1 end,
   zset = function(source, name) return redis.call('ZSCORE', source, name) end,
 }
-
--- Adds a name that the source still has to a target that lacks it.
-local function add_from(kind, source, target, name)
-  local value, at = TAKE[kind](source, name)
-  if value then ADD[kind](target, name, value, at) end
-end
