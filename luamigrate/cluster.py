@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,10 @@ from luamigrate.servers import Endurance, Identity, Redirected, Server, Unsettle
 SLOTS = 16_384
 SECONDS_BETWEEN_TRIES = 0.05
 MOST_KEYS_AT_ONCE = 10_000
-"""Of a slot: naming them takes a millisecond or two."""
+"""Of slots: naming them takes a millisecond or two."""
+MOST_SLOTS_AT_ONCE = 500
+PASSES = 100
+"""Over slots, until none of them is moved meanwhile."""
 
 _ELSEWHERE = re.compile(r"non local key|rehashing of the slot|cluster is down")
 """In a script's words."""
@@ -172,27 +175,52 @@ class Cluster:
         self.refresh()
         return self.layout().unlike(before)
 
-    def keys_of(self, slot: int) -> list[bytes] | None:
-        """Return all keys of a slot that are there at one moment; None where they are too many for that.
+    def keys_of(self, slots: list[int]) -> Generator[tuple[Server, list[bytes]], None, list[int]]:
+        """Yield all keys of slots, those of several slots as they are at one moment, with the node that has them.
 
-        Where they are being moved one by one, first those that are still here, then those that are there.
+        Where a slot is on its way, first those that are still here, then those that are there. Returns the slots
+        that have too many keys to be named. Raises Error where a slot does not come to rest.
         """
-        for _ in range(MOST_KEYS_AT_ONCE):
-            server = self._holders[slot]
-            if server is None:
-                return []
-            count = server.call("CLUSTER", "COUNTKEYSINSLOT", slot).answer()
-            if count > MOST_KEYS_AT_ONCE:
-                return None
-            own, keys = _own_line_and_keys(server, slot)
-            _, _, held, moving = own
-            if slot in held and slot not in moving:
-                return keys
-            if slot in held:
-                return keys + _own_line_and_keys(self._node_called(moving[slot]), slot)[1]
+        crowded: list[int] = []
+        for _ in range(PASSES):
+            elsewhere: list[int] = []
+            for server, group in self._in_groups(slots, crowded):
+                (_, _, held, moving), keys = _line_and_keys(server, group)
+                for slot, names in zip(group, keys, strict=True):
+                    if slot not in held:
+                        elsewhere.append(slot)
+                        continue
+                    yield server, names
+                    if slot in moving:
+                        yield server, _line_and_keys(self._node_called(moving[slot]), [slot])[1][0]
+            if not elsewhere:
+                return crowded
             time.sleep(SECONDS_BETWEEN_TRIES)
             self.refresh()
-        raise Error(f"slot {slot} does not come to rest: run again when no slots are being moved")
+            slots = elsewhere
+        raise Error(f"slot {slots[0]} does not come to rest: run again when no slots are being moved")
+
+    def _in_groups(self, slots: list[int], crowded: list[int]) -> Iterator[tuple[Server, list[int]]]:
+        """Yield slots of a node, with few enough keys to name them at once; the others are added to the crowded."""
+        by_holder: dict[Server, list[int]] = {}
+        for slot in slots:
+            by_holder.setdefault(self.holder_of(slot), []).append(slot)
+        for server, held in by_holder.items():
+            calls = [(slot, server.call("CLUSTER", "COUNTKEYSINSLOT", slot)) for slot in held]
+            group: list[int] = []
+            room = MOST_KEYS_AT_ONCE
+            for slot, call in calls:
+                count = call.answer()
+                if count > MOST_KEYS_AT_ONCE:
+                    crowded.append(slot)
+                    continue
+                if group and (count > room or len(group) == MOST_SLOTS_AT_ONCE):
+                    yield server, group
+                    group, room = [], MOST_KEYS_AT_ONCE
+                group.append(slot)
+                room -= count
+            if group:
+                yield server, group
 
     def close(self) -> None:
         """End the connections."""
@@ -302,12 +330,13 @@ def _parse_own_line(reply: Any) -> _Line:
     return printable(match[1]), printable(match[2]), held, moving
 
 
-def _own_line_and_keys(server: Server, slot: int) -> tuple[_Line, list[bytes]]:
-    """Ask for both at one moment."""
+def _line_and_keys(server: Server, slots: list[int]) -> tuple[_Line, list[list[bytes]]]:
+    """Ask a node for its line and for the keys of slots, all at one moment."""
     server.call("MULTI", once=True)
     server.call("CLUSTER", "NODES", once=True)
-    server.call("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE, once=True)
-    nodes, keys = server.call("EXEC", once=True).answer()
+    for slot in slots:
+        server.call("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE, once=True)
+    nodes, *keys = server.call("EXEC", once=True).answer()
     return _parse_own_line(nodes), keys
 
 

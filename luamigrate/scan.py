@@ -123,18 +123,18 @@ def _overlooked(
     slots: list[int],
 ) -> Iterator[Found]:
     """Look through slots that were moved during a scan: a key of theirs may have been away from both nodes."""
-    crowded = []
-    for slot in slots:
-        if stop():
-            return
-        keys = cluster.keys_of(slot)
-        if keys is None:
-            crowded.append(slot)
-        elif names := [key for key in keys if pattern.matches(key) and not key.startswith(RESERVED)]:
-            server = cluster.holder_of(slot)
-            size = pace_of(server).size
-            for first in range(0, len(names), size):
-                yield Found(server, names[first : first + size], 1.0, again=True)
+    naming = cluster.keys_of(slots)
+    crowded: list[int] = []
+    while not stop():
+        try:
+            server, keys = next(naming)
+        except StopIteration as end:
+            crowded = end.value
+            break
+        names = [key for key in keys if pattern.matches(key) and not key.startswith(RESERVED)]
+        size = pace_of(server).size
+        for first in range(0, len(names), size):
+            yield Found(server, names[first : first + size], 1.0, again=True)
     for _ in range(PASSES):
         if not crowded:
             return
