@@ -10,6 +10,7 @@ from typing import Any, Literal
 from luamigrate import checks, scripts, shards, staged
 from luamigrate.apart import Across, Way
 from luamigrate.cluster import Deployment
+from luamigrate.dispatch import Dispatch
 from luamigrate.errors import UsageError
 from luamigrate.guards import Guards
 from luamigrate.outcome import Batch, Command, Stage, unfinished
@@ -226,6 +227,7 @@ def _walk(
         held=operator.held,
         tell=operator.tell,
     )
+    dispatch = partial(Dispatch, deployment=server, limits=limits, rate=rate)
     walk = partial(
         Walk,
         deployment=server,
@@ -233,17 +235,17 @@ def _walk(
         by_chunks=by_chunks,
         unfinished=unfinished(command, dry_run=dry_run),
         limits=limits,
-        rate=rate,
         guards=guards,
         settle=settle,
         stop=operator.stop,
         **options,
     )
     while True:
-        yield from walk(ask=ask, across=across).batches()
+        yield from walk(dispatch=dispatch(ask=ask, across=across)).batches()
         try:
             if extra and not operator.stop():
-                yield from walk(ask=scripts.extra, across=shards.extra, stage=Stage.EXTRA).batches()
+                extra_dispatch = dispatch(ask=scripts.extra, across=shards.extra)
+                yield from walk(dispatch=extra_dispatch, stage=Stage.EXTRA).batches()
         except ServerChanged:
             server.accept_change()
             yield Batch(plan[0], began_again=True)

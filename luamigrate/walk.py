@@ -5,49 +5,26 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from luamigrate import answers, scan, staged
-from luamigrate.apart import Across, Apart, are_apart
 from luamigrate.big import Big
 from luamigrate.cluster import Cluster, Deployment
+from luamigrate.dispatch import Asked, Dispatch, Part
 from luamigrate.errors import Error, Refused, Stopped, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
-from luamigrate.pace import WHOLE, Limits, Pace, Pause, Rate
+from luamigrate.pace import WHOLE, Limits
 from luamigrate.revisit import Look, Revisits
 from luamigrate.rules import Pairs, Plan, Rule
-from luamigrate.scripts import Answer, Question
-from luamigrate.servers import Answered, Server, ServerChanged
+from luamigrate.servers import Answered, ServerChanged
 
 WARNINGS = 10
 """Of elements that cannot be cut, at most."""
-
-
-class Asked(Protocol):
-    """A batch of pairs that is on its way: a script, or what takes several steps."""
-
-    @property
-    def waited(self) -> bool:
-        """Whether we waited for the answer: else `seconds` are our own."""
-
-    @property
-    def seconds(self) -> float:
-        """How long it took, seen from here."""
-
-    @property
-    def repeated(self) -> bool:
-        """Whether it was sent again, because a connection was lost before its answer came."""
-
-    def advance(self) -> None:
-        """Take the next step, if there is one before the last."""
-
-    def answers(self) -> tuple[list[Answer], float]:
-        """Wait for the answers, and how long they say a server was held for, in seconds; 0 for unknown."""
 
 
 class ByChunks(Protocol):
@@ -55,20 +32,6 @@ class ByChunks(Protocol):
 
     def __call__(self, big: Big) -> staged.Steps:
         """Go through it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Pairs of one server, that all take the same way."""
-
-    server: Server
-    pairs: Pairs
-    across: bool = False
-    """Whether source and target live in different slots."""
-
-    def chosen(self, indexes: Sequence[int]) -> _Part:
-        """Return only these pairs."""
-        return replace(self, pairs=self.pairs.chosen(indexes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +59,11 @@ class Walk:
 
     deployment: Deployment
     plan: Plan
-    ask: Question
-    across: Across
-    """The way with pairs whose halves live in two slots."""
+    dispatch: Dispatch
     by_chunks: ByChunks
     unfinished: frozenset[Word]
     """Words that are looked at again, and reported if they stay."""
     limits: Limits
-    rate: Rate
     guards: Guards
     settle: float
     """Seconds before the second look; 0 for none."""
@@ -119,7 +79,6 @@ class Walk:
     """Whether what could be filled is counted as what a run would fill."""
     uncut: list[bytes] = field(default_factory=list)
     """Sources with an element so large that it was warned of."""
-    paces: dict[Server, Pace] = field(default_factory=dict)
     nonce: str = field(default_factory=partial(secrets.token_hex, 8))
     """Makes the names of staging keys such that no other run uses, and this one, beginning anew, finds its own."""
 
@@ -159,7 +118,7 @@ class Walk:
         self.guards.end()
 
     def _scan(self, rule: Rule, revisits: Revisits) -> Iterator[Batch]:
-        under_way: deque[tuple[_Part, Asked, _Visit]] = deque()
+        under_way: deque[tuple[Part, Asked, _Visit]] = deque()
         try:
             yield from self._look_at_all(rule, revisits, under_way)
         except Stopped:
@@ -172,13 +131,13 @@ class Walk:
             yield from self._outcomes(*under_way.popleft())
 
     def _look_at_all(
-        self, rule: Rule, revisits: Revisits, under_way: deque[tuple[_Part, Asked, _Visit]]
+        self, rule: Rule, revisits: Revisits, under_way: deque[tuple[Part, Asked, _Visit]]
     ) -> Iterator[Batch]:
         """Send what is found, and count what comes of it; the last batches are left under way."""
         forward = self.stage is Stage.SCAN
         pattern, pairs_of = (rule.source, rule.pairs) if forward else (rule.target, rule.pairs_of_targets)
         most, again = scan.IN_FLIGHT * len(self.deployment.primaries), 0
-        for found in scan.everywhere(self.deployment, pattern, self._pace, self.stop, self.sample):
+        for found in scan.everywhere(self.deployment, pattern, self.dispatch.pace, self.stop, self.sample):
             self.guards.hold()
             if self.stop():
                 break
@@ -186,44 +145,16 @@ class Walk:
                 yield Batch(rule, self.stage, scanned=found.scanned)
                 continue
             again += len(found.keys) if found.again else 0
-            for part in self._parts(pairs_of(found.keys)):
+            for part in self.dispatch.parts(pairs_of(found.keys), found.keys):
                 for _, earlier, _ in under_way:
                     earlier.advance()
-                under_way.append((part, self._send(part), _Visit(self.stage, found.scanned, revisits)))
+                under_way.append((part, self.dispatch.send(part), _Visit(self.stage, found.scanned, revisits)))
             while len(under_way) >= most:
                 yield from self._outcomes(*under_way.popleft())
             while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
                 yield from self._look_again(revisits)
         if again:
             yield Batch(rule, self.stage, warnings=(_looked_again(rule, again),))
-
-    def _pace(self, server: Server) -> Pace:
-        if server not in self.paces:
-            self.paces[server] = Pace(self.limits, server.round_trip)
-        return self.paces[server]
-
-    def _parts(self, pairs: Pairs) -> Iterator[_Part]:
-        """Part pairs by the server that they were found at, and by whether it has both halves of them."""
-        if isinstance(self.deployment, Server):
-            yield _Part(self.deployment, pairs)
-            return
-        indexes: dict[tuple[Server, bool], list[int]] = {}
-        found = pairs.sources if self.stage is Stage.SCAN else pairs.targets
-        for index, name in enumerate(found):
-            across = are_apart(pairs.sources[index], pairs.targets[index])
-            indexes.setdefault((self.deployment.holder(name), across), []).append(index)
-        for (server, across), chosen in indexes.items():
-            yield _Part(server, pairs.chosen(chosen), across)
-
-    def _send(self, part: _Part, pause: Pause | None = None) -> Asked:
-        pairs, pause = part.pairs, pause or self._pace(part.server).pause
-        self.rate.sent(len(pairs), time.monotonic)
-        if part.across and isinstance(self.deployment, Cluster):
-            return Apart(self.deployment, part.server, pairs, pause, self.across)
-        call = self.ask(part.server, pairs, pause)
-        if isinstance(self.deployment, Cluster):
-            part.server.flush()
-        return call
 
     def _look_again(self, revisits: Revisits, scanned: float = 0.0) -> Iterator[Batch]:
         """Look at some of what is due, or wait a moment."""
@@ -240,12 +171,15 @@ class Walk:
         names = [outcome.source for outcome in outcomes], [outcome.target for outcome in outcomes]
         pairs = Pairs(due[0].rule, *names, [outcome.digest for outcome in outcomes])
         try:
-            for part, asked in [(part, self._send(part)) for part in self._parts(pairs)]:
+            for part, asked in [
+                (part, self.dispatch.send(part))
+                for part in self.dispatch.parts(pairs, pairs.sources if self.stage is Stage.SCAN else pairs.targets)
+            ]:
                 yield from self._outcomes(part, asked, visit)
         finally:
             revisits.put_back(list(visit.undecided.values()))
 
-    def _outcomes(self, part: _Part, asked: Asked, visit: _Visit) -> Iterator[Batch]:
+    def _outcomes(self, part: Part, asked: Asked, visit: _Visit) -> Iterator[Batch]:
         """Wait for answers about pairs and count them.
 
         Pairs for which there was no time are sent again, and so are those for which the server takes no
@@ -256,7 +190,7 @@ class Walk:
             replies, seconds = asked.answers()
             done = len(replies)
             if asked.waited or seconds:
-                self._pace(part.server).answered(done, asked.seconds if asked.waited else seconds)
+                self.dispatch.pace(part.server).answered(done, asked.seconds if asked.waited else seconds)
             reading = answers.read(part.pairs, replies, unclean, every_key=self.every_key, first=first)
             keys = self._count(part.pairs, reading, visit)
             repeated = done if asked.repeated else 0
@@ -267,7 +201,7 @@ class Walk:
                 yield from self._big(part.chosen([index]), kind, size, visit)
             if reading.moved:
                 moved = replace(part.chosen(reading.moved), across=True)
-                yield from self._outcomes(moved, self._send(moved), visit)
+                yield from self._outcomes(moved, self.dispatch.send(moved), visit)
             if reading.refused:
                 self.guards.refused(reading.refusal, part.server)
             else:
@@ -275,35 +209,35 @@ class Walk:
             part = part.chosen([*reading.refused, *range(done, len(part.pairs))])
             if not part.pairs.sources or self.stop():
                 return
-            asked = self._send(part)
+            asked = self.dispatch.send(part)
 
-    def _batch(self, part: _Part, visit: _Visit, **content: Any) -> Batch:
+    def _batch(self, part: Part, visit: _Visit, **content: Any) -> Batch:
         shard = part.server.place if isinstance(self.deployment, Cluster) else ""
         return Batch(part.pairs.rule, visit.stage, scanned=visit.scanned, shard=shard, **content)
 
-    def _big(self, part: _Part, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
+    def _big(self, part: Part, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
         """Take a pair apart that is too big for one script, or take it whole, or say why not."""
         try:
             outcome = yield from self._in_chunks(part, kind, size, visit)
         except staged.Replaced:
-            yield from self._outcomes(part, self._send(part), visit)
+            yield from self._outcomes(part, self.dispatch.send(part), visit)
             return
         match outcome.reason if outcome else None:
             case Reason.TOO_BIG:
-                take_whole = size <= self._pace(part.server).whole_key or self.limits.allow_long_pause
+                take_whole = size <= self.dispatch.pace(part.server).whole_key or self.limits.allow_long_pause
             case Reason.BUSY:
                 take_whole = self.limits.allow_long_pause
             case _:
                 take_whole = False
         if take_whole:
-            yield from self._outcomes(part, self._send(part, WHOLE), visit)
+            yield from self._outcomes(part, self.dispatch.send(part, WHOLE), visit)
         elif outcome:
             reading = answers.one(outcome, self.unfinished | {Word.FAILED}, every_key=self.every_key)
             keys = self._count(part.pairs, reading, visit)
             yield self._batch(part, visit, tally=reading.tally, keys=keys)
 
-    def _in_chunks(self, part: _Part, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
-        whole, largest, longest = self._pace(part.server).whole_key, 0, 0.0
+    def _in_chunks(self, part: Part, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
+        whole, largest, longest = self.dispatch.pace(part.server).whole_key, 0, 0.0
         deadline = time.monotonic() + self.limits.patience
         while not self.stop():
             big = self._as_big(part, kind, size)
@@ -331,7 +265,7 @@ class Walk:
                 steps.close()
         return None
 
-    def _as_big(self, part: _Part, kind: str, size: int) -> Big:
+    def _as_big(self, part: Part, kind: str, size: int) -> Big:
         pair = part.pairs
         return Big(
             server=part.server,
@@ -341,7 +275,7 @@ class Walk:
             target=pair.targets[0],
             kind=kind,
             size=size,
-            pause=self._pace(part.server).pause,
+            pause=self.dispatch.pace(part.server).pause,
             digest=pair.digests[0] if pair.digests else b"",
             second_look=bool(pair.digests),
             settle=self.settle,
@@ -350,7 +284,7 @@ class Walk:
             nonce=self.nonce,
         )
 
-    def _follow(self, part: _Part) -> _Part:
+    def _follow(self, part: Part) -> Part:
         """Find out where a big key is now: its slot must have come to rest before it can be watched."""
         self.guards.tell("waiting for the cluster: the slot of a big key is being moved")
         time.sleep(SECONDS_TO_SLEEP)
