@@ -13,7 +13,7 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.errors import Error, Refused, printable
-from luamigrate.servers import Endurance, Identity, Redirected, Server, Unsettled
+from luamigrate.servers import ConnectionLost, Endurance, Identity, Redirected, Server, Unsettled
 
 SLOTS = 16_384
 SECONDS_BETWEEN_TRIES = 0.05
@@ -105,8 +105,8 @@ class Cluster:
             self._prepare(address, server)
 
     def refresh(self) -> None:
-        """Ask anew who holds which slot. Raises Error where nobody can be asked."""
-        self._learn(self._ask_around())
+        """Ask anew who holds which slot. Raises Error where nobody can be asked in time."""
+        self._patiently(lambda: self._learn(self._ask_around()))
 
     def is_unsettled(self, problem: Error) -> bool:
         """Tell whether something failed because a key is elsewhere, or on its way there."""
@@ -114,20 +114,25 @@ class Cluster:
 
     def accept_change(self) -> None:
         """Go on with the nodes that hold the slots now. Raises Error where some cannot be reached in time."""
-        deadline = time.monotonic() + self._endurance.patience
+        self._patiently(self._meet_all)
+
+    def _meet_all(self) -> None:
         for server in self._nodes.values():
             server.accept_change()
+        self._learn(self._ask_around())
+        for server in self.primaries:
+            server.call("PING").answer()
+
+    def _patiently(self, step: Callable[[], None]) -> None:
+        """Take a step that fails while nodes are down. Raises Error where it fails until the patience ends."""
+        deadline = time.monotonic() + self._endurance.patience
         while True:
             try:
-                self.refresh()
-                for server in self.primaries:
-                    server.call("PING").answer()
+                step()
             except Error as problem:
                 if self._endurance.stop() or time.monotonic() >= deadline:
                     raise Error(str(problem)) from None
                 self._endurance.tell(f"waiting for the cluster: {problem}")
-                for server in self._nodes.values():
-                    server.accept_change()
                 time.sleep(SECONDS_BETWEEN_TRIES)
             else:
                 return
@@ -147,17 +152,26 @@ class Cluster:
                 if answers[0] != b"moved":
                     return answers[0]
                 problem: Error = Error("it is on its way to another node")
-            except Redirected as error:
-                problem, server, asking = error, self._node((error.host, error.port)), error.asking
-                if not asking:
-                    self._holders[key_slot(key)] = server
-            except Unsettled as error:
-                problem, server, asking = error, self.holder(key), False
+                server, asking = self.holder(key), False
+            except (Redirected, Unsettled) as error:
+                problem = error
+                server, asking = self._where(key, error)
             if time.monotonic() >= deadline or self._endurance.stop():
                 return b"failed " + str(problem).encode()
             if not isinstance(problem, Redirected):
                 self._endurance.tell(f"waiting for the cluster: {problem}")
                 time.sleep(SECONDS_BETWEEN_TRIES)
+
+    def _where(self, key: bytes, problem: Redirected | Unsettled) -> tuple[Server, bool]:
+        """Return who has a key by what a node said, and whether it is only on its way there."""
+        if isinstance(problem, Redirected):
+            with suppress(Error):
+                server = self._node((problem.host, problem.port))
+                if not problem.asking:
+                    self._holders[key_slot(key)] = server
+                return server, problem.asking
+        self.refresh()
+        return self.holder(key), False
 
     def layout(self) -> Layout:
         """Ask every primary which slots it holds, and which are on their way to or from it."""
@@ -185,7 +199,13 @@ class Cluster:
         for _ in range(PASSES):
             elsewhere: list[int] = []
             for server, group in self._in_groups(slots, crowded):
-                (_, _, held, moving), keys = _line_and_keys(server, group)
+                try:
+                    (_, _, held, moving), keys = _line_and_keys(server, group)
+                except ConnectionLost:
+                    if server.is_lost:
+                        raise
+                    elsewhere += group
+                    continue
                 for slot, names in zip(group, keys, strict=True):
                     if slot not in held:
                         elsewhere.append(slot)
