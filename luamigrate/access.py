@@ -21,7 +21,8 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.servers import ConnectionLost, Server, advise, words
+from luamigrate.problems import ConnectionLost, advise, words
+from luamigrate.servers import Server
 from luamigrate.urls import address, redacted, sentinels
 
 CONNECT_SECONDS = 5

@@ -15,8 +15,9 @@ from luamigrate.guards import FULL
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.pace import Limits
 from luamigrate.permissions import Needs, Permissions
+from luamigrate.problems import Answered
 from luamigrate.rules import Plan, Rule
-from luamigrate.servers import Answered, Server, read_info
+from luamigrate.servers import Server, read_info
 
 NAMES = (
     *("role", "permissions", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked", "targets"),

@@ -13,7 +13,8 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.errors import Error, Refused, printable
-from luamigrate.servers import ConnectionLost, Endurance, Identity, Redirected, Server, Unsettled
+from luamigrate.problems import ConnectionLost, Redirected, Unsettled
+from luamigrate.servers import Endurance, Identity, Server
 
 SLOTS = 16_384
 SECONDS_BETWEEN_TRIES = 0.05

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from luamigrate.cluster import Deployment
 from luamigrate.errors import Stopped
 from luamigrate.pace import Limits, Rate
-from luamigrate.servers import ConnectionLost, Server, read_info
+from luamigrate.problems import ConnectionLost
+from luamigrate.servers import Server, read_info
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_SLEEP = 0.1

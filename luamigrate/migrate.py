@@ -15,8 +15,9 @@ from luamigrate.errors import UsageError
 from luamigrate.guards import Guards
 from luamigrate.outcome import Batch, Command, Stage, unfinished
 from luamigrate.pace import Limits, Rate
+from luamigrate.problems import ServerChanged
 from luamigrate.rules import BUILT_IN, Plan
-from luamigrate.servers import Endurance, ServerChanged
+from luamigrate.servers import Endurance
 from luamigrate.walk import ByChunks, Walk
 
 SETTLE_SECONDS = 2.0

@@ -10,8 +10,9 @@ from typing import Any
 
 from luamigrate.cluster import Deployment
 from luamigrate.errors import printable
+from luamigrate.problems import Redirected, Unsettled
 from luamigrate.rules import ANY, RESERVED, Plan, Rule
-from luamigrate.servers import Call, Redirected, Server, Unsettled, read_key_count
+from luamigrate.servers import Call, Server, read_key_count
 
 KEYS_PER_SCAN = 500
 SCANS = 20

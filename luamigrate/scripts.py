@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from luamigrate.errors import Error, printable
 from luamigrate.pace import Pause
+from luamigrate.problems import ScriptMissing
 from luamigrate.rules import Pairs
-from luamigrate.servers import Call, ScriptMissing, Server
+from luamigrate.servers import Call, Server
 
 Answer = bytes | list[object]
 """A script's answer for a pair: a word with its text, or a list of a word and notes."""

@@ -34,7 +34,8 @@ from luamigrate.big import (
 from luamigrate.chunks import Findings, contrast, contrast_both
 from luamigrate.errors import Error, printable
 from luamigrate.outcome import KeyOutcome, Word
-from luamigrate.servers import Answered, Call, ConnectionLost, ScriptMissing, Server, explain
+from luamigrate.problems import Answered, ConnectionLost, ScriptMissing, explain
+from luamigrate.servers import Call, Server
 
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a big key."""

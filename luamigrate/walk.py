@@ -19,9 +19,9 @@ from luamigrate.errors import Error, Refused, Stopped, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
 from luamigrate.pace import WHOLE, Limits
+from luamigrate.problems import Answered, ServerChanged
 from luamigrate.revisit import Look, Revisits
 from luamigrate.rules import Pairs, Plan, Rule
-from luamigrate.servers import Answered, ServerChanged
 
 WARNINGS = 10
 """Of elements that cannot be cut, at most."""
