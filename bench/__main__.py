@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from statistics import median
 
 import redis
 
-from bench import endless, jobs
+from bench import endless, jobs, shards
 from bench.contenders import (
     RUN,
     VERIFY,
@@ -38,7 +39,7 @@ IDLE_SECONDS = 5
 ROUND_TRIP_MS = 1.0
 MAX_PAUSE_MS = Limits().max_pause
 
-SLOW_SAMPLE, LINK_SAMPLE = 50_000, 1_000
+SLOW_SAMPLE, LINK_SAMPLE, CLUSTER_SAMPLE = 50_000, 1_000, 100_000
 """Keys for ways that would take too long with all of them."""
 
 
@@ -48,6 +49,7 @@ class Bench:
 
     client: redis.Redis
     url: str
+    binary: Path
     keys: int
     rounds: int
 
@@ -207,6 +209,55 @@ def show_big(bench: Bench) -> None:
         )
 
 
+def show_shards(bench: Bench) -> None:
+    """Measure pairs in two slots beside what a client does with them, and beside the same sources' pairs in one."""
+    keys = min(bench.keys, CLUSTER_SAMPLE)
+    for primaries in shards.PRIMARIES:
+        with shards.cluster(bench.binary, primaries, keys) as cluster:
+            show_rates_across(cluster, bench.rounds, f"primaries: {primaries}; {keys:,} keys")
+            for verb in ("run", "verify"):
+                show_costs_across(cluster, verb)
+
+
+def show_rates_across(cluster: shards.Cluster, rounds: int, heading: str) -> None:
+    """Show how many keys go across slots in a second."""
+    whole: defaultdict[str, list[float]] = defaultdict(list)
+    working: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for size in shards.BATCHES:
+            cluster.clear()
+            whole[f"client by {size}"].append(shards.client_restores(cluster, size).rate)
+        for where, rule in shards.RULES.items():
+            cluster.clear()
+            for verb in ("run", "verify"):
+                measured = cluster.luamigrate(verb, rule)
+                whole[verb + where].append(measured.rate)
+                working[verb + where].append(measured.working_rate)
+    print_heading(title=heading)
+    for client in (name for name in whole if name.startswith("client")):
+        print_ratios(f"run : {client}", whole["run"], whole[client])
+        print_ratios(f"run, from connecting on : {client}", working["run"], whole[client])
+    for verb in ("run", "verify"):
+        print_ratios(f"{verb} : in one slot", whole[verb], whole[f"{verb} in one slot"])
+        print_ratios(f"{verb}, from connecting on : likewise", working[verb], working[f"{verb} in one slot"])
+
+
+def show_costs_across(cluster: shards.Cluster, verb: str) -> None:
+    """Show what a key across slots takes, of the nodes' time and of Python's."""
+    if verb == "run":
+        cluster.clear()
+    work = partial(cluster.luamigrate, verb, shards.APART)
+    measured, record = recorded(cluster.client, 10_000 + cluster.keys // 10, work)
+    writing = record.scripts.seconds - record.reading.seconds
+    print(
+        f"{verb}, µs per key: nodes' processors {record.processor_seconds / cluster.keys * 1e6:.1f} (scripts that read "
+        f"{record.reading.seconds / cluster.keys * 1e6:.1f}, that write {writing / cluster.keys * 1e6:.1f}, SCAN "
+        f"{record.scans.seconds / cluster.keys * 1e6:.1f}), Python's {measured.cpu_seconds / cluster.keys * 1e6:.1f}; "
+        f"scripts p99 {record.scripts.percentile(99):.2f} ms, longest {record.scripts.longest:.2f} ms",
+        flush=True,
+    )
+
+
 def show_start(bench: Bench) -> None:
     """Show what it takes to be helped."""
     del bench
@@ -231,6 +282,7 @@ PARTS = (
     Part("comparisons", show_comparisons, None),
     Part("sparse", show_sparse, jobs.fill_sparsely),
     Part("big", show_big, jobs.fill_big),
+    Part("shards", show_shards, None),
     Part("start", show_start, None),
 )
 
@@ -241,7 +293,7 @@ def main() -> None:
     # An endless script is what the limit is; the server must not complain of it.
     with throwaway_server(options.binary, "--lua-time-limit", "1000000") as url:
         client = connect(url)
-        bench = Bench(client, url, options.keys, options.rounds)
+        bench = Bench(client, url, options.binary, options.keys, options.rounds)
         print(f"{options.server}, {options.keys:,} hashes of ten fields, loopback, {options.rounds} rounds")
         filled: Callable[[redis.Redis, int], None] | None = None
         for part in PARTS:
@@ -261,9 +313,9 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, socket_timeout=3600, protocol=2)
 
 
-def print_heading(against: str = "against") -> None:
+def print_heading(against: str = "against", title: str = "") -> None:
     """Print what the columns of print_ratios are."""
-    print(f"{'keys/s':>50}{against:>10}{'ratio':>8}   pairs")
+    print(f"{title:40}{'keys/s':>10}{against:>10}{'ratio':>8}   pairs")
 
 
 def print_ratios(name: str, rates: list[float], others: list[float]) -> None:

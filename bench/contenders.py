@@ -69,6 +69,11 @@ class Measured:
         assert self.copied, "nothing was copied"
         return self.copied / self.seconds
 
+    @property
+    def working_rate(self) -> float:
+        """Keys per second, from connecting on."""
+        return self.copied / float(self.document["duration_seconds"])
+
 
 def luamigrate(url: str, *options: str, program: Path | None = None) -> Measured:
     """Run the command line as a whole process, that of a folder where one is given."""

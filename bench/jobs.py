@@ -6,8 +6,10 @@ import random
 from collections.abc import Iterator
 
 import redis
+from redis.cluster import RedisCluster
 
 BATCH = 1000
+NAME = "job:{:08}"
 ONE_IN = 1000
 """Keys of the sparse key space, for each that matches."""
 
@@ -18,19 +20,19 @@ BIG = ("hash", "set")
 """Types of the big keys; each is named big:<type>."""
 
 
-def fill(client: redis.Redis, keys: int, note: str = "") -> None:
+def fill(client: redis.Redis | RedisCluster, keys: int, *, note: str = "", name: str = NAME) -> None:
     """Write jobs of ten fields, as a job system does."""
     chance = random.Random(1)
     for numbers in _batches(keys):
         pipeline = client.pipeline(transaction=False)
         for number in numbers:
-            pipeline.hset(f"job:{number:08}", items=_job(number, chance, note))
+            pipeline.hset(name.format(number), items=_job(number, chance, note))
         pipeline.execute()
 
 
 def fill_with_hashtables(client: redis.Redis, keys: int) -> None:
     """Write jobs of ten fields, of which one is long."""
-    fill(client, keys, LONG_NOTE)
+    fill(client, keys, note=LONG_NOTE)
 
 
 def fill_sparsely(client: redis.Redis, keys: int) -> None:
@@ -42,7 +44,7 @@ def fill_sparsely(client: redis.Redis, keys: int) -> None:
             if number % ONE_IN:
                 pipeline.set(f"other:{number:08}", number)
             else:
-                pipeline.hset(f"job:{number:08}", items=_job(number, chance, ""))
+                pipeline.hset(NAME.format(number), items=_job(number, chance, ""))
         pipeline.execute()
 
 

@@ -10,9 +10,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import redis
+from redis.cluster import RedisCluster
 
 RECORDED_US = 50
 """From how many microseconds on a command is recorded."""
@@ -28,6 +30,8 @@ class Commands:
     """
 
     count: int
+    seconds: float
+    """All of them together."""
     recorded: list[float]
     """Sorted: the longest of `count`."""
 
@@ -51,12 +55,15 @@ class Record:
     """What the server says of some work."""
 
     scripts: Commands
+    reading: Commands
+    """Of the scripts, those that may only read; nobody's on Redis 6.2, which does not tell them from others."""
     scans: Commands
+    processor_seconds: float
     busy: float
     """Which part of the time its processor was: near 1 where nobody but itself limits the work."""
 
 
-def recorded(client: redis.Redis, most: int, work: Callable[[], Result]) -> tuple[Result, Record]:
+def recorded(client: redis.Redis | RedisCluster, most: int, work: Callable[[], Result]) -> tuple[Result, Record]:
     """Do the work, and return its result and the record of it.
 
     Raises AssertionError where more than `most` commands would have had to be recorded.
@@ -68,23 +75,29 @@ def recorded(client: redis.Redis, most: int, work: Callable[[], Result]) -> tupl
     try:
         began, processor = time.perf_counter(), _processor_seconds(client)
         result = work()
-        busy = (_processor_seconds(client) - processor) / (time.perf_counter() - began)
+        processor = _processor_seconds(client) - processor
+        busy = processor / (time.perf_counter() - began)
         client.config_set("slowlog-log-slower-than", -1)
         entries: Any = client.slowlog_get(most)
     finally:
         client.config_set("slowlog-log-slower-than", -1)
         client.slowlog_reset()
     assert len(entries) < most, "not all of the slow commands have been recorded"
-    counts: Any = client.info("commandstats")
-    return result, Record(_of(("evalsha", "evalsha_ro"), counts, entries), _of(("scan",), counts, entries), busy)
+    statistics: Any = client.info("commandstats")
+    of = partial(_of, statistics, entries)
+    return result, Record(of("evalsha", "evalsha_ro"), of("evalsha_ro"), of("scan"), processor, busy)
 
 
-def _processor_seconds(client: redis.Redis) -> float:
+def _processor_seconds(client: redis.Redis | RedisCluster) -> float:
     times: Any = client.info("cpu")
     return float(times["used_cpu_user"]) + float(times["used_cpu_sys"])
 
 
-def _of(names: tuple[str, ...], counts: Any, entries: Any) -> Commands:
-    count = sum(counts.get(f"cmdstat_{name}", {}).get("calls", 0) for name in names)
+def _of(statistics: Any, entries: Any, *names: str) -> Commands:
+    counts = [statistics.get(f"cmdstat_{name}", {"calls": 0, "usec": 0}) for name in names]
     times = [entry["duration"] for entry in entries if entry["command"].split(b" ")[0].lower().decode() in names]
-    return Commands(count, sorted(time / 1000 for time in times))
+    return Commands(
+        sum(each["calls"] for each in counts),
+        sum(each["usec"] for each in counts) / 1e6,
+        sorted(time / 1000 for time in times),
+    )

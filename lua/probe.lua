@@ -8,6 +8,7 @@
 --   ok       may be called
 --   denied   the server's ACL forbids it
 --   unknown  the server does not have it
+--   elsewhere  the server says that the key lives on another node
 --   refused <text>  the server takes no writes at present, in its own words
 
 local ABSENT = ARGV[1]
@@ -50,6 +51,8 @@ for i = 2, #ARGV do
     answers[#answers + 1] = 'denied'
   elseif text:find('Unknown', 1, true) then
     answers[#answers + 1] = 'unknown'
+  elseif text:find('non local key', 1, true) then
+    answers[#answers + 1] = 'elsewhere'
   elseif text:find('MISCONF') or text:find('NOREPLICAS') or text:find('READONLY') then
     answers[#answers + 1] = 'refused ' .. text
   else

@@ -124,10 +124,13 @@ class Apart:
         """Read halves, each where it is."""
         return self._halves((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))))
 
-    def again(self, claims: Claims, beside: str) -> Generator[None, None, tuple[Claims, Halves]]:
-        """Read the sources again: return the claims on those that are as they were, and the other sources."""
+    def again(self, claims: Claims, beside: str, *, acts: bool) -> Generator[None, None, tuple[Claims, Halves]]:
+        """Read the sources again: return the claims on those that are as they were, and the other sources.
+
+        Whoever `acts` on the claims must not take an old answer for a new one.
+        """
         digests = {index: claim.source.digest for index, claim in claims.items()}
-        ask = self.reading(kind=self.pairs.rule.type, beside=beside, digests=digests)
+        ask = self.reading(kind=self.pairs.rule.type, beside=beside, digests=digests, steadily=acts)
         replies = yield from self.ask(self.pairs.sources, claims, ask)
         confirmed: Claims = {}
         expiring_anew = []
@@ -167,12 +170,16 @@ class Apart:
                 left += group[len(answers) :]
         return replies | self._alone(names, replies, ask)
 
-    def reading(self, *, kind: str = ANY, beside: str = "", digests: dict[int, bytes] | None = None) -> Ask:
+    def reading(
+        self, *, kind: str = ANY, beside: str = "", digests: dict[int, bytes] | None = None, steadily: bool = False
+    ) -> Ask:
         """Return the question what a key is, and what is asked for beside."""
 
         def read(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             known = [digests[index] for index in indexes] if digests else ()
-            return scripts.read(server, names, self.pause, kind=kind, beside=beside, digests=known, alone=alone)
+            return scripts.read(
+                server, names, self.pause, kind=kind, beside=beside, digests=known, steadily=steadily, alone=alone
+            )
 
         return read
 
@@ -191,11 +198,13 @@ class Apart:
     def _alone(self, names: Sequence[bytes], replies: dict[int, Answer], ask: Ask) -> dict[int, Answer]:
         """Ask one by one about what has moved: declared, so that the servers say where it is."""
         moved = [index for index, reply in replies.items() if reply == b"moved"]
-        if moved:
-            self._cluster.refresh()
+        if not moved:
+            return {}
+        self._cluster.refresh()
+        deadline = self._cluster.deadline()
         return {
             index: self._cluster.ask_alone(
-                names[index], partial(ask, names=[names[index]], indexes=[index], alone=True)
+                names[index], partial(ask, names=[names[index]], indexes=[index], alone=True), deadline
             )
             for index in moved
         }

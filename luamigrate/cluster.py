@@ -21,6 +21,8 @@ SECONDS_BETWEEN_TRIES = 0.05
 MOST_KEYS_AT_ONCE = 10_000
 """Of slots: naming them takes a millisecond or two."""
 MOST_SLOTS_AT_ONCE = 500
+HOPS = 5
+"""From node to node, without a pause."""
 PASSES = 100
 """Over slots, until none of them is moved meanwhile."""
 
@@ -109,6 +111,10 @@ class Cluster:
         """Ask anew who holds which slot. Raises Error where nobody can be asked in time."""
         self._patiently(lambda: self._learn(self._ask_around()))
 
+    def find_primary(self, _problem: Error) -> None:
+        """Find out who is a primary now, because some node has become a replica."""
+        self.refresh()
+
     def is_unsettled(self, problem: Error) -> bool:
         """Tell whether something failed because a key is elsewhere, or on its way there."""
         return isinstance(problem, (Redirected, Unsettled)) or bool(_ELSEWHERE.search(str(problem)))
@@ -126,7 +132,7 @@ class Cluster:
 
     def _patiently(self, step: Callable[[], None]) -> None:
         """Take a step that fails while nodes are down. Raises Error where it fails until the patience ends."""
-        deadline = time.monotonic() + self._endurance.patience
+        deadline = self.deadline()
         while True:
             try:
                 step()
@@ -138,14 +144,18 @@ class Cluster:
             else:
                 return
 
-    def ask_alone(self, key: bytes, ask: Callable[[Server], Any]) -> Any:
+    def deadline(self) -> float:
+        """Return until when somebody is to be patient, by the monotonic clock."""
+        return time.monotonic() + self._endurance.patience
+
+    def ask_alone(self, key: bytes, ask: Callable[[Server], Any], deadline: float) -> Any:
         """Ask about a single key, which must be declared, whoever has it now, and return the answer.
 
-        `ask` returns what takes `answers`. Where nobody has it before the patience ends, that is the answer.
+        `ask` returns what takes `answers`. Where nobody has it before the deadline, that is the answer.
         """
-        deadline = time.monotonic() + self._endurance.patience
-        server, asking = self.holder(key), False
+        server, asking, hops = self.holder(key), False, 0
         while True:
+            hops += 1
             if asking:
                 server.call("ASKING", once=True)
             try:
@@ -159,7 +169,8 @@ class Cluster:
                 server, asking = self._where(key, error)
             if time.monotonic() >= deadline or self._endurance.stop():
                 return b"failed " + str(problem).encode()
-            if not isinstance(problem, Redirected):
+            # Two nodes may send us to and fro until they agree.
+            if not isinstance(problem, Redirected) or hops % HOPS == 0:
                 self._endurance.tell(f"waiting for the cluster: {problem}")
                 time.sleep(SECONDS_BETWEEN_TRIES)
 

@@ -62,11 +62,12 @@ class Guards:
         while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.stop():
             self._sleep(min(seconds, SECONDS_TO_SLEEP))
 
-    def refused(self, words: str, server: Server) -> None:
+    def refused(self, words: str) -> None:
         """Wait a moment, because a server takes no writes. Raises Stopped where that lasts."""
         if "READONLY" in words:
-            server.recover(Stopped("role: the server has become a replica; give the address of the primary"))
-            return
+            self.deployment.find_primary(
+                Stopped("role: the server has become a replica; give the address of the primary")
+            )
         reason = f"writes: the server takes none: {words}"
         self._refused_since = self._refused_since or time.monotonic()
         self._give_up_after(self._refused_since + self.limits.patience, reason)

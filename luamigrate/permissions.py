@@ -117,6 +117,11 @@ class Permissions:
 
     def _refuse_what_is_denied(self, commands: list[str], *, reads_only: bool) -> None:
         answers = scripts.probe(self.server, (), self._absent(b""), commands, reads_only=reads_only)
+        if all(answer == "elsewhere" for answer in answers.values()):
+            raise Refused(
+                "version: this node refuses whatever a script does, as Valkey 9.1 does from the moment on in which "
+                "somebody's script has tried a command across slots: fail over to its replica, or restart it"
+            )
         denied = [command for command in commands if answers[command] == "denied"]
         if denied:
             raise Refused(f"permissions: this user may not call {' '.join(denied)}; grant it (ACL SETUSER)")

@@ -291,10 +291,16 @@ def read(
     kind: str,
     beside: str = "",
     digests: Sequence[bytes] = (),
+    steadily: bool = False,
     alone: bool = False,
 ) -> ScriptCall:
-    """Call read.lua: read one half of pairs that live in two slots."""
-    return _ask_about(_reading_command(server), "read", server, names, pause, kind, beside, *digests, alone=alone)
+    """Call read.lua: read one half of pairs that live in two slots.
+
+    A node that hands its slots over to its replica still answers for a moment, though there are newer writes at
+    the replica; what is read `steadily` it lets wait until then, as it does with everything that could write.
+    """
+    command = "EVALSHA" if steadily and not alone else _reading_command(server)
+    return _ask_about(command, "read", server, names, pause, kind, beside, *digests, alone=alone)
 
 
 def create(

@@ -181,6 +181,10 @@ class Server:
     def refresh(self) -> None:
         """Learn nothing: in a cluster, keys move."""
 
+    def find_primary(self, problem: Error) -> None:
+        """Wait for a primary at this address, because what is there has become a replica."""
+        self.recover(problem)
+
     def is_unsettled(self, _problem: Error) -> bool:
         """Tell that it is settled: in a cluster, keys move."""
         return False

@@ -44,7 +44,7 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
         else:
             apart.settled |= dict.fromkeys(present, b"exists")
         filled |= {index for index, claim in claims.items() if claim.answer == b"filled"}
-        confirmed, sources = yield from apart.again(claims, "payload")
+        confirmed, sources = yield from apart.again(claims, "payload", acts=True)
         apart.settled |= {
             index: b"filled" if index in filled and claim.answer == b"same" else claim.answer
             for index, claim in confirmed.items()
@@ -76,7 +76,7 @@ def compare(
             claims = yield from contrast.claims(there, present)
         else:
             claims = {index: Claim(there[index], b"exists") for index in present}
-        confirmed, sources = yield from apart.again(claims, beside)
+        confirmed, sources = yield from apart.again(claims, beside, acts=False)
         for index, claim in confirmed.items():
             apart.settled[index] = _sized(claim.answer, there[index], present[index]) if sizes else claim.answer
     yield from _part_from_gone(apart, sources, {})
@@ -92,7 +92,7 @@ def remove(apart: Apart, *, delete: bool, show_values: bool) -> Way:
         if not there:
             return
         present = contrast.present(there, (yield from apart.halves(apart.pairs.targets, there)))
-        confirmed, sources = yield from apart.again((yield from contrast.claims(there, present)), "")
+        confirmed, sources = yield from apart.again((yield from contrast.claims(there, present)), "", acts=delete)
         equal = {index: claim for index, claim in confirmed.items() if claim.answer == b"same"}
         apart.settled |= {index: _kept(claim.answer) for index, claim in confirmed.items() if index not in equal}
         if not delete:

@@ -203,7 +203,7 @@ class Walk:
                 moved = replace(part.chosen(reading.moved), across=True)
                 yield from self._outcomes(moved, self.dispatch.send(moved), visit)
             if reading.refused:
-                self.guards.refused(reading.refusal, part.server)
+                self.guards.refused(reading.refusal)
             else:
                 self.guards.accepted()
             part = part.chosen([*reading.refused, *range(done, len(part.pairs))])
@@ -258,7 +258,7 @@ class Walk:
                 if self.deployment.is_unsettled(refusal) and time.monotonic() < deadline:
                     part = self._follow(part)
                 elif answers.takes_no_writes(str(refusal)):
-                    self.guards.refused(str(refusal), part.server)
+                    self.guards.refused(str(refusal))
                 else:
                     return big.outcome(Word.FAILED, str(refusal))
             finally:

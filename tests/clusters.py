@@ -171,7 +171,7 @@ class ClusterInstance(Reachable):
     def shard_for(self, *command: str | int) -> Node:
         """Return the node to which a command is sent: any, where it has no key."""
         try:
-            key, *_ = self.nodes[0].client.execute_command("COMMAND", "GETKEYS", *command)
+            key, *_ = self.nodes[0].client.execute_command("COMMAND GETKEYS", *command)
         except redis.ResponseError:
             return self.nodes[0]
         return self.owner(slot_of(key))

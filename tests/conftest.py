@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import settings
 
 from luamigrate import cli
 from luamigrate.demo import SETTINGS
@@ -27,6 +28,8 @@ MARKERS = {
     "single_server(why)": "makes no sense on a cluster",
     "cluster": "makes sense on a cluster only",
 }
+EXAMPLES = {"standalone": 150, "cluster": 30}
+"""That Hypothesis draws where a test does not say: what is the same for all of them takes longer on a cluster."""
 ON_A_CLUSTER = "cluster-"
 """Begins the names of servers that are the nodes of a cluster."""
 
@@ -40,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse to pass with no server at all."""
     for marker, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{marker}: {meaning}")
+    settings.register_profile("here", max_examples=EXAMPLES[config.getoption("topology")])
+    settings.load_profile("here")
     if not any(isinstance(binaries.find(name), Path) for name in binaries.NAMES):
         pytest.exit("no Redis or Valkey server can be had on this machine: nothing would be tested", returncode=1)
 

@@ -36,7 +36,9 @@ def targets_of(keys: Iterable[bytes], prefixes: Mapping[bytes, bytes]) -> dict[b
     return {key: new + key.removeprefix(old) for key in keys for old, new in prefixes.items() if key.startswith(old)}
 
 
-def assert_migrated(server: Instance | ClusterInstance, before: Snapshot, prefixes: Mapping[bytes, bytes] = JOBS) -> None:
+def assert_migrated(
+    server: Instance | ClusterInstance, before: Snapshot, prefixes: Mapping[bytes, bytes] = JOBS
+) -> None:
     """All that was there is as it was, every source has an equal target, and there is nothing else, nor twice."""
     copies = {target: before[source] for source, target in targets_of(before, prefixes).items()}
     with server.another_client() as client:

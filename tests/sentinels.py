@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,9 @@ import redis
 
 from luamigrate.demo import free_port, stop_server, throwaway_server, wait_until_up
 from tests import binaries
+from tests.clusters import wait_until
 
 SERVICE = "mymaster"
-SECONDS = 20
-"""What any of it may take."""
 
 
 @dataclass
@@ -89,14 +87,6 @@ def sentinel(binary: Path, primary: int, *options: str, **login: Any) -> Iterato
 def port_of(url: str) -> int:
     """Return the port of a throwaway server."""
     return int(url.split(":")[2].partition("/")[0])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that is met before long."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def _information(client: redis.Redis, section: str) -> Any:

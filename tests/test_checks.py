@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -17,12 +17,24 @@ ANYTHING = ["scan", "evalsha", "script|load", "type", "pttl", "memory|usage", "d
 READING = ["hgetall", "hkeys", "hget", "hscan", "sdiff", "zrange", "zscore"]
 RUN = [*ANYTHING, *READING, "copy"]
 DRY_RUN = [*RUN, "evalsha_ro", "hlen", "scard", "zcard"]
-NEWER = {"evalsha_ro": (7, 0), "hpexpiretime": (7, 4)}
+ACROSS = ["cluster|slots", "cluster|nodes", "cluster|countkeysinslot", "cluster|getkeysinslot"]
+ACROSS += ["asking", "multi", "exec", "time", "pexpiretime", "dump", "evalsha_ro"]
+WRITING_ACROSS = ["restore", "unlink"]
+NEWER = {"evalsha_ro": (7, 0), "pexpiretime": (7, 0), "hpexpiretime": (7, 4)}
 
 
 def commands(server: Instance, names: list[str]) -> list[str]:
-    """Return those commands which this server has, and that for field expiries where it has it."""
-    return [name for name in (*names, "hpexpiretime") if server.version >= NEWER.get(name, (0, 0))]
+    """Return those of these commands which this server has, with that for field expiries, and with a cluster's own."""
+    names = [*names, "hpexpiretime", *across(server, names)]
+    return [name for name in names if server.version >= NEWER.get(name, (0, 0))]
+
+
+def across(server: Instance, names: Sequence[str] = ()) -> list[str]:
+    """Return what is called beside these commands where source and target live on two nodes."""
+    if server.mode == "standalone":
+        return []
+    names = [*ACROSS, *(WRITING_ACROSS if "copy" in names else ())]
+    return [name for name in names if server.version >= NEWER.get(name, (0, 0))]
 
 
 @contextmanager
@@ -99,6 +111,7 @@ def test_a_rule_needs_only_the_permissions_of_its_type(server: Instance) -> None
     if server.has_field_expiries:
         server.client.execute_command("HPEXPIRE", "job:1", 100_000, "FIELDS", 1, "a")
     allowed = ["scan", "evalsha", "script|load", "type", "pttl", "memory|usage", "copy", "sdiff", "info"]
+    allowed += across(server, allowed)
     with user(server, allowed, KEYS) as url:
         result = luamigrate("run", "--map", "job:*=step:*", "--type", "set", "--json", url=url)
     assert (result.code, result.totals) == (0, {"found": 1, "copied": 1, "ignored": 1})

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
+import redis
 
-from luamigrate import Batch, Command, Limits, Operator, Summary, connect, migrate, plan, rollback, verify
+from luamigrate import Limits, Operator, Summary, connect, migrate, plan
 from tests import binaries, clusters
 from tests.clusters import ClusterInstance, Node, slot_of
 from tests.conftest import ON_A_CLUSTER, luamigrate, run
-from tests.instances import Instance, snapshot
-from tests.judge import JOBS, DualWriter, assert_migrated, targets_of
-from tests.slots import Move, Mover, fail_over, hand_over
+from tests.instances import Instance, expires_at, snapshot
+from tests.judge import DualWriter, assert_alike, assert_migrated
+from tests.slots import Move, Mover, fail_over, hand_over, move
+from tests.test_bad_input import assert_one_line
+from tests.test_checks import ACROSS, DRY_RUN, KEYS, NEWER, WRITING_ACROSS, commands, user
 from tests.test_run import fill
 from tests.test_types import KINDS, write
 
@@ -27,25 +31,27 @@ EACH = (*ANY, "--json")
 RULES = plan([("job:*", "step:*", "any")])
 QUICK_MS = 1000
 """After which a node counts as lost where one is to be lost."""
-WRITING = {"copy", "restore", "unlink", "del", "rename", "renamenx", "hset", "sadd", "zadd", "rpush", "set", "pexpireat"}
+SHORT_STOP, LONG_STOP = 2.0, 3.0
+"""Seconds: nobody misses the node; where nodes are missed soon, the others refuse everything meanwhile."""
+WRITING = {"del", "hset", "persist", "pexpire", "pexpireat", "rename", "renamenx", "restore", "rpush", "sadd", "set"}
+WRITING |= {"zadd", "xadd", "hsetnx", "hpexpireat"}
 
 
 @pytest.fixture
 def cluster(server: Instance) -> ClusterInstance:
-    """Give the test an empty cluster to itself, which it leaves with every slot where it was."""
+    """Give the test an empty cluster to itself, which it leaves in order."""
     return cast("ClusterInstance", cast("Any", server))
 
 
 @pytest.fixture
 def replicated(server_name: str) -> Iterator[ClusterInstance]:
-    """Give the test a cluster of its own whose primaries have a replica each, and are missed soon."""
-    kind = server_name.removeprefix(ON_A_CLUSTER)
-    with clusters.start(kind, replicas=True, node_timeout=QUICK_MS) as cluster:
+    """Give the test a cluster of its own whose primaries have a replica each and are missed soon."""
+    with clusters.start(server_name.removeprefix(ON_A_CLUSTER), replicas=True, node_timeout=QUICK_MS) as cluster:
         yield cluster
 
 
 def write_jobs(cluster: ClusterInstance, jobs: int) -> None:
-    """Write so many keys of each type, most of which share no slot with their target."""
+    """Write so many keys of each type that expire, small ones and larger ones; few share a slot with their target."""
     for number in range(jobs):
         for kind in KINDS:
             write(cluster.client, kind, f"job:{kind}:{number}", 3 + number % 2 * 300)
@@ -59,19 +65,398 @@ def write_to_be_changed(cluster: ClusterInstance, jobs: int) -> None:
         pipeline.sadd(f"job:set:{number}", "member", number)
         pipeline.set(f"job:string:{number}", number)
     pipeline.execute()
+    wait_until_replicated(cluster)
+
+
+def wait_until_replicated(cluster: ClusterInstance) -> None:
+    """Wait until what has been written is on the replicas, if there are any."""
+    for node in cluster.primaries():
+        node.client.wait(len(cluster.nodes) // clusters.PRIMARIES - 1, 0)
 
 
 def carried_out(
-    cluster: ClusterInstance,
-    trouble: Callable[[int], object],
-    work: Callable[..., Iterator[Batch]] = migrate,
-    **options: Any,
+    cluster: ClusterInstance, trouble: Callable[[int], object], **options: Any
 ) -> tuple[Summary, list[str]]:
-    """Do the work, causing trouble after each batch, by the number of keys counted; return what came of it."""
-    summary, told = Summary(RULES, Command.RUN if work is migrate else Command.VERIFY), []  # type: ignore[var-annotated]
+    """Run, causing trouble after each batch, by the number of keys counted; return what came of it and was told."""
+    summary, told = Summary(RULES), list[str]()
+    options = {"settle": 0.1, "limits": Limits(batch_size=20), "operator": Operator(tell=told.append), **options}
     with connect(cluster.url) as connection:
-        operator, limits = Operator(tell=told.append), Limits(batch_size=20)
-        for batch in work(connection, RULES, **{"settle": 0.1, "limits": limits, "operator": operator, **options}):
+        for batch in migrate(connection, RULES, **options):
             summary.add(batch)
             trouble(summary.totals.found)
     return summary, told
+
+
+def once(act: Callable[[], object], at: int = 100) -> Callable[[int], None]:
+    """Act when so many keys have been counted."""
+    acted: list[int] = []
+
+    def trouble(found: int) -> None:
+        if found >= at and not acted:
+            acted.append(found)
+            act()
+
+    return trouble
+
+
+def assert_all_copied(summary: Summary, keys: int) -> None:
+    """Each key was counted once, as one that now has an equal target."""
+    words = summary.totals.counts
+    assert words.keys() <= {"copied", "same"}, words
+    assert words.total() == keys
+
+
+def stop_for(node: Node, seconds: float) -> None:
+    """Have a node do nothing for some seconds, which are not waited for."""
+    node.process.send_signal(signal.SIGSTOP)
+    threading.Timer(seconds, node.process.send_signal, [signal.SIGCONT]).start()
+
+
+def test_keys_of_every_type_are_copied_compared_and_rolled_back_across_slots(cluster: ClusterInstance) -> None:
+    """With their expiries; in the end everything is what it was, by the nodes' own digests."""
+    write_jobs(cluster, 12)
+    before, digest = snapshot(cluster.client), cluster.digest()
+    keys = len(before)
+    holders = Counter(
+        cluster.owner(slot_of(key)) is cluster.owner(slot_of(key.replace(b"job:", b"step:"))) for key in before
+    )
+    assert holders[True] > keys // 10
+    assert holders[False] > keys // 2
+
+    result = run(cluster, *EACH)
+    assert (result.code, result.totals) == (0, {"found": keys, "copied": keys, "ignored": 0})
+    assert_migrated(cluster, before)
+    for kind in KINDS:
+        assert cluster.digest_value(f"job:{kind}:1") == cluster.digest_value(f"step:{kind}:1")
+
+    for command in (("run",), ("run", "--dry-run"), ("verify", "--extra")):
+        again = luamigrate(*command, *EACH, url=cluster.url)
+        assert (again.code, again.totals) == (0, {"found": keys, "same": keys, "ignored": 0})
+    back = luamigrate("rollback", "--yes", *EACH, url=cluster.url)
+    assert (back.code, back.totals) == (0, {"found": keys, "removed": keys, "ignored": 0})
+    assert cluster.digest() == digest
+
+
+def test_what_came_of_the_keys_is_told_by_node_too(cluster: ClusterInstance) -> None:
+    """The nodes' numbers make up the totals."""
+    fill(cluster.client, jobs=60)
+    document = run(cluster, "--json").document
+    assert document["server"]["mode"] == "cluster"
+    assert len(document["shards"]) == document["server"]["nodes"] == 3
+    assert sum(shard["found"] for shard in document["shards"]) == document["totals"]["found"] == 64
+    assert sum(shard["copied"] for shard in document["shards"]) == document["totals"]["copied"] == 64
+
+
+def test_any_node_of_the_cluster_will_do(replicated: ClusterInstance) -> None:
+    """A replica too: it is asked for the others, and nothing is written to it."""
+    write_jobs(replicated, 3)
+    before = snapshot(replicated.client)
+    (node,) = replicated.nodes[-1:]
+    assert not node.is_primary
+    result = luamigrate("run", *EACH, url=node.url)
+    assert (result.code, result.totals["copied"]) == (0, len(before))
+    assert_migrated(replicated, before)
+
+
+def test_keys_with_hash_tags_share_a_slot_and_are_copied_there(cluster: ClusterInstance) -> None:
+    """Among others that do not."""
+    for number in range(20):
+        write(cluster.client, "hash", f"job:{{tag}}:{number}", 5)
+        write(cluster.client, "zset", f"{{job:{number}}}", 5)
+        write(cluster.client, "list", f"job:{number}", 5)
+    before = snapshot(cluster.client)
+    result = run(cluster, "--map", "{job:*={step:*", *EACH)
+    assert (result.code, result.totals) == (0, {"found": 60, "copied": 60, "ignored": 0})
+    assert_migrated(cluster, before, {b"{job:": b"{step:", b"job:": b"step:"})
+
+
+def writes(node: Node) -> Counter[str]:
+    """Count the calls of commands that write, since the statistics were last reset."""
+    return Counter({name: calls for name, calls in node.calls().items() if name in WRITING})
+
+
+def test_a_dry_run_and_verify_write_nothing_on_any_node(cluster: ClusterInstance) -> None:
+    """By the nodes' digests and their counts of calls, whatever the targets look like."""
+    write_jobs(cluster, 4)
+    run(cluster, *ANY)
+    for kind in KINDS:
+        cluster.client.delete(f"step:{kind}:0")
+        cluster.client.expire(f"step:{kind}:1", 1000)
+    cluster.client.hset("step:hash:2", "more", "1")
+    cluster.client.srem("step:set:2", "00001")
+    digest = cluster.digest()
+    cluster.client.config_resetstat()
+    for command in (("run", "--dry-run", "--on-existing", "fill"), ("verify", "--extra"), ("rollback", "--dry-run")):
+        luamigrate(*command, *ANY, url=cluster.url)
+        assert cluster.digest() == digest
+    assert [writes(node) for node in cluster.primaries()] == [Counter()] * clusters.PRIMARIES
+
+
+def test_replicas_are_left_alone(replicated: ClusterInstance) -> None:
+    """Nobody even connects to them."""
+    write_jobs(replicated, 4)
+    replicas = [node for node in replicated.nodes if not node.is_primary]
+
+    def connections() -> list[int]:
+        return [int(cast("Any", node.client.info("stats"))["total_connections_received"]) for node in replicas]
+
+    before = connections()
+    for command in (("run",), ("verify",), ("rollback", "--yes")):
+        assert luamigrate(*command, *ANY, url=replicated.url).code == 0
+    assert connections() == before
+
+
+def test_slots_that_move_cost_no_key_and_no_write_of_the_application(cluster: ClusterInstance) -> None:
+    """All through a run, a verify and a rollback, while an application writes to both names."""
+    write_to_be_changed(cluster, 400)
+    before = snapshot(cluster.client)
+    with Mover(cluster) as mover:
+        with DualWriter(cluster, before) as application:
+            summary, _ = carried_out(cluster, lambda _: None)
+        moved = mover.moves
+        verified = luamigrate("verify", *EACH, url=cluster.url)
+    assert moved > 3
+    assert_all_copied(summary, len(before))
+    assert (verified.code, verified.totals) == (0, {"found": len(before), "same": len(before), "ignored": 0})
+    assert_migrated(cluster, application.expected)
+    with Mover(cluster, seed=8):
+        result = luamigrate("rollback", "--yes", *EACH, url=cluster.url)
+    assert (result.code, result.totals) == (0, {"found": len(before), "removed": len(before), "ignored": 0})
+    assert_alike(snapshot(cluster.client), application.expected)
+
+
+def test_a_fill_beside_a_writer_and_slots_that_move_ends_with_everything_the_same(cluster: ClusterInstance) -> None:
+    """Half-written targets are completed, and nothing that was deleted is back."""
+    write_to_be_changed(cluster, 100)
+    before = snapshot(cluster.client)
+    with Mover(cluster), DualWriter(cluster, before, creates=True, deletes=True) as application:
+        for _ in range(2):
+            carried_out(cluster, lambda _: None, on_existing="fill")
+    result = luamigrate("run", "--on-existing", "fill", *EACH, url=cluster.url)
+    assert result.code == 0
+    assert_migrated(cluster, application.expected)
+
+
+@pytest.fixture
+def half_moved(cluster: ClusterInstance) -> Iterator[list[Move]]:
+    """Write jobs, and leave the slots of some sources and targets half-way to another node."""
+    for number in range(60):
+        write(cluster.client, KINDS[number % len(KINDS)], f"job:{{{number % 4}}}:{number}", 3)
+        write(cluster.client, KINDS[number % len(KINDS)], f"job:{number}", 3)
+    moves = []
+    for name in ("job:1", "step:1", "{0}", "{1}"):
+        slot = slot_of(name)
+        target = next(node for node in cluster.primaries() if not node.has(slot))
+        moves.append(Move.begin(cluster, slot, target))
+        moves[-1].take(7)
+    yield moves
+    for each in moves:
+        each.finish()
+        move(cluster, each.slot, each.source)
+    cluster.wait_until_agreed()
+
+
+def test_slots_that_stay_half_moved_for_a_while_are_waited_for(
+    cluster: ClusterInstance, half_moved: list[Move]
+) -> None:
+    """Keys are found on either side and copied, at the latest when the slot has arrived."""
+    before = snapshot(cluster.client)
+    timers = [threading.Timer(1.0, each.finish) for each in half_moved]
+    for timer in timers:
+        timer.start()
+    result = luamigrate("run", *EACH, url=cluster.url)
+    for timer in timers:
+        timer.join()
+    assert (result.code, result.totals) == (0, {"found": 120, "copied": 120, "ignored": 0})
+    assert_migrated(cluster, before)
+
+
+def test_slots_that_stay_half_moved_for_good_lose_nothing(cluster: ClusterInstance, half_moved: list[Move]) -> None:
+    """What cannot be done meanwhile is said; the same command finishes when the slots have arrived."""
+    before = snapshot(cluster.client)
+    result = luamigrate("run", *EACH, "--patience", "1", url=cluster.url)
+    if result.code == 0:
+        assert result.totals == {"found": 120, "copied": 120, "ignored": 0}
+    else:
+        assert result.code in (1, 4)
+        assert result.document["error"] or result.totals["failed"]
+    for each in half_moved:
+        each.finish()
+    again = luamigrate("run", *EACH, url=cluster.url)
+    assert (again.code, again.totals["found"]) == (0, 120)
+    assert_migrated(cluster, before)
+
+
+def test_a_primary_that_is_killed_is_followed_to_its_replica(replicated: ClusterInstance) -> None:
+    """While an application writes to both names: nothing that was copied or acknowledged is lost."""
+    write_to_be_changed(replicated, 300)
+    before = snapshot(replicated.client)
+    victim = replicated.primaries()[1]
+    with DualWriter(replicated, before, replicas=1) as application:
+        summary, told = carried_out(replicated, once(victim.kill))
+    assert any(line.startswith("waiting for the ") for line in told)
+    assert_all_copied(summary, len(before))
+    assert_migrated(replicated, application.expected)
+
+
+def test_a_primary_that_hands_over_to_its_replica_is_followed(replicated: ClusterInstance) -> None:
+    """As for an upgrade, one after the other, while an application writes."""
+    write_to_be_changed(replicated, 300)
+    before = snapshot(replicated.client)
+    primaries = replicated.primaries()
+    steps = [once(partial(hand_over, replicated, node), at=250 * number) for number, node in enumerate(primaries, 1)]
+    with DualWriter(replicated, before) as application:
+        summary, _ = carried_out(replicated, lambda found: [step(found) for step in steps])
+    assert not any(node.is_primary for node in primaries)
+    assert_all_copied(summary, len(before))
+    assert_migrated(replicated, application.expected)
+
+
+def test_a_primary_that_was_killed_before_is_no_hindrance(replicated: ClusterInstance) -> None:
+    """The cluster still tells of it; the URL's own node may be it, as long as another one is asked."""
+    write_to_be_changed(replicated, 50)
+    before = snapshot(replicated.client)
+    fail_over(replicated, replicated.primaries()[2])
+    assert luamigrate("run", *EACH, url=replicated.url).totals["copied"] == len(before)
+    assert_migrated(replicated, before)
+
+
+def test_a_node_that_hangs_for_a_while_is_waited_for(cluster: ClusterInstance) -> None:
+    """Nobody has missed it, and it is the same process."""
+    write_to_be_changed(cluster, 200)
+    before = snapshot(cluster.client)
+    summary, told = carried_out(cluster, once(partial(stop_for, cluster.primaries()[0], SHORT_STOP)))
+    assert_all_copied(summary, len(before))
+    assert any("no answer for" in line for line in told)
+    assert not summary.warnings
+    assert_migrated(cluster, before)
+
+
+def test_a_cluster_that_is_down_for_a_while_is_waited_for(server_name: str) -> None:
+    """A node is missed that has no replica: the others refuse everything until it is back."""
+    with clusters.start(server_name.removeprefix(ON_A_CLUSTER), node_timeout=QUICK_MS) as cluster:
+        write_to_be_changed(cluster, 200)
+        before = snapshot(cluster.client)
+        summary, told = carried_out(cluster, once(partial(stop_for, cluster.primaries()[0], LONG_STOP)))
+        assert_all_copied(summary, len(before))
+        assert told
+        assert_migrated(cluster, before)
+
+
+def test_a_node_that_takes_no_writes_for_a_while_costs_no_key(cluster: ClusterInstance) -> None:
+    """Whichever it is, and only it: the run waits, says so, and goes on."""
+    write_to_be_changed(cluster, 200)
+    before = snapshot(cluster.client)
+    (node, *_) = cluster.primaries()
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        node.client.config_set("min-replicas-to-write", 0)
+
+    refuse = once(partial(node.client.config_set, "min-replicas-to-write", 1))
+    try:
+        summary, _ = carried_out(cluster, refuse, operator=Operator(tell=tell))
+    finally:
+        node.client.config_set("min-replicas-to-write", 0)
+    assert_all_copied(summary, len(before))
+    assert any("NOREPLICAS" in line for line in told)
+    assert_migrated(cluster, before)
+
+
+def test_a_string_of_any_size_goes_in_pieces(cluster: ClusterInstance) -> None:
+    """No script and no payload is longer than the pause allows."""
+    cluster.client.set("job:1", b"\x00\xff" * 2_000_000, px=1_000_000)
+    before = snapshot(cluster.client)
+    result = run(cluster, *EACH)
+    assert (result.code, result.totals) == (0, {"found": 1, "copied": 1, "ignored": 0})
+    assert_migrated(cluster, before)
+    assert expires_at(cluster.client, "step:1") == expires_at(cluster.client, "job:1")
+
+
+@pytest.mark.parametrize(
+    "kinds", [("redis-6.2", "redis-8.2"), ("redis-8.2", "valkey-9.1"), ("redis-6.2", "valkey-9.1")]
+)
+def test_what_a_node_of_another_version_cannot_read_fails_for_that(kinds: tuple[str, str]) -> None:
+    """Its payload is refused: `failed` for `version`, nothing is made of it, and the others are copied."""
+    skip_without(*kinds)
+    with clusters.start(*kinds) as cluster:
+        write_jobs(cluster, 12)
+        before = snapshot(cluster.client)
+        refused = {key for key in before if is_refused(cluster, key)}
+        assert 0 < len(refused) < len(before)
+
+        result = run(cluster, *EACH)
+        copied = len(before) - len(refused)
+        totals = {"found": len(before), "copied": copied, "failed": len(refused), "ignored": 0}
+        assert (result.code, result.totals) == (1, totals)
+        assert result.document["rules"][0]["failed_reasons"] == {"version": len(refused)}
+        targets = {key for key in snapshot(cluster.client) if key.startswith(b"step:")}
+        assert targets == {key.replace(b"job:", b"step:") for key in before.keys() - refused}
+
+
+def skip_without(*kinds: str) -> None:
+    """Skip visibly where a server cannot be had."""
+    for kind in kinds:
+        if isinstance(found := binaries.find(kind), str):
+            pytest.skip(f"{kind}: {found}")
+
+
+def is_refused(cluster: ClusterInstance, source: bytes) -> bool:
+    """Tell whether the node of a key's target would not take its payload, by trying that on another name."""
+    payload, target = cluster.client.dump(source), cluster.owner(slot_of(source.replace(b"job:", b"step:")))
+    name = target.own_name("trial")
+    try:
+        return not target.client.restore(name, 0, payload)
+    except redis.ResponseError as error:
+        assert "version or checksum" in str(error)
+        return True
+    finally:
+        target.client.delete(name)
+
+
+@pytest.mark.parametrize("lacking", [*ACROSS, *WRITING_ACROSS])
+def test_a_command_that_keys_across_slots_take_and_that_is_not_permitted_is_named(
+    cluster: ClusterInstance, lacking: str
+) -> None:
+    """Exit 4 before anything is written, from the run and from the dry run."""
+    if cluster.version < NEWER.get(lacking, (0, 0)):
+        pytest.skip(f"this server has no {lacking}")
+    fill(cluster.client, jobs=20)
+    served = cast("Instance", cast("Any", cluster))
+    allowed = [name for name in commands(served, DRY_RUN) if name != lacking]
+    digest = cluster.digest()
+    with user(served, allowed, KEYS) as url:
+        for options in ((), ("--dry-run",)):
+            result = luamigrate("run", *options, url=url)
+            # Redis 6.2 names the command alone where a subcommand is refused.
+            assert_one_line(result, 4, "permissions")
+            assert lacking.split("|", maxsplit=1)[0] in result.err.lower()
+    assert cluster.digest() == digest
+
+
+def test_a_cluster_of_which_a_part_is_missing_is_refused(cluster: ClusterInstance) -> None:
+    """One line, and nothing is written."""
+    fill(cluster.client, jobs=20)
+    digest, slot = cluster.digest(), slot_of("nothing")
+    owner = cluster.owner(slot)
+    for node in cluster.nodes:
+        node.cluster("DELSLOTS", slot)
+    try:
+        result = luamigrate("run", "--patience", "1", url=cluster.url)
+    finally:
+        owner.cluster("ADDSLOTS", slot)
+        cluster.wait_until_agreed()
+    assert result.code in (1, 4)
+    assert len(result.err.strip().splitlines()) == 1
+    assert cluster.digest() == digest
+
+
+def test_a_cluster_has_one_database(cluster: ClusterInstance) -> None:
+    """A URL with another one is answered in one line."""
+    fill(cluster.client, jobs=3)
+    digest = cluster.digest()
+    result = luamigrate("run", url=f"{cluster.url}/3")
+    assert result.code in (1, 2, 4)
+    assert len(result.err.strip().splitlines()) == 1
+    assert cluster.digest() == digest

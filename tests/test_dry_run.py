@@ -35,6 +35,7 @@ def test_nothing_is_written(server: Instance) -> None:
         assert set(server.client.keys()) == keys
 
 
+@pytest.mark.single_server("it counts the calls to one server")
 def test_the_server_itself_holds_it_to_reading(server: Instance) -> None:
     """Where there is EVALSHA_RO, pairs are only ever looked at through it."""
     if server.version < (7, 0):

@@ -148,7 +148,7 @@ def test_where_memory_gets_scarce_it_waits_until_there_is_more(server: Instance,
     assert words == {"copied": 400}
     assert all("% of maxmemory is used, from 95% on nothing is copied" in line for line in told.of("memory"))
     # Two batches were under way when it was noticed.
-    assert sizes[0] - 404 - len(server.shards()) <= 100 + 3 * 20
+    assert sizes[0] - 404 - len(server.shards()) <= 100 + 3 * 20 * len(server.shards())
 
 
 def test_where_memory_stays_scarce_it_stops_after_the_patience(any_server: Instance, watchful: None) -> None:
@@ -613,7 +613,7 @@ def test_a_signal_holds_it_and_the_same_signal_goes_on(any_server: Instance) -> 
     assert "held (SIGUSR1 again goes on): " in said
     told = int(said.split(": ")[-1].split()[0].replace(",", ""))
     assert "copied" in said
-    assert before + told <= size <= before + told + 3
+    assert before + told <= size <= before + told + 3 * len(any_server.shards())
     assert size < 2 * 3000
 
     process.send_signal(signal.SIGUSR1)

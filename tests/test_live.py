@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from luamigrate import Batch, Limits, connect, migrate, plan, verify
-from luamigrate.servers import Server
+from luamigrate.cluster import Deployment
 from tests.conftest import luamigrate
 from tests.instances import Instance, snapshot
 from tests.judge import DualWriter, assert_migrated
@@ -60,13 +60,13 @@ def test_fill_and_verify_beside_a_dual_writer_end_with_everything_the_same(serve
     assert_migrated(server, application.expected)
 
 
-def collect(server: Instance, work: Callable[[Server], Iterator[Batch]]) -> list[Batch]:
+def collect(server: Instance, work: Callable[[Deployment], Iterator[Batch]]) -> list[Batch]:
     """Do the work to its end."""
     with connect(server.url) as connection:
         return list(work(connection))
 
 
-def stepping(server: Instance, work: Callable[[Server], Iterator[Batch]], step: Callable[[], Any]) -> Counter[str]:
+def stepping(server: Instance, work: Callable[[Deployment], Iterator[Batch]], step: Callable[[], Any]) -> Counter[str]:
     """Do the work while a second client steps in once, right after the first look; return the words."""
     words: Counter[str] = Counter()
     stepped = False
@@ -81,17 +81,17 @@ def stepping(server: Instance, work: Callable[[Server], Iterator[Batch]], step: 
     return words
 
 
-def run_(connection: Server) -> Iterator[Batch]:
+def run_(connection: Deployment) -> Iterator[Batch]:
     """Copy, as the defaults do it but with a short wait."""
     return migrate(connection, RULE, settle=0.05)
 
 
-def fill_(connection: Server) -> Iterator[Batch]:
+def fill_(connection: Deployment) -> Iterator[Batch]:
     """Fill too."""
     return migrate(connection, RULE, settle=0.05, on_existing="fill")
 
 
-def verify_(connection: Server) -> Iterator[Batch]:
+def verify_(connection: Deployment) -> Iterator[Batch]:
     """Compare, and look for targets without a source."""
     return verify(connection, RULE, settle=0.05, extra=True)
 

@@ -239,7 +239,6 @@ def assert_state(server: Instance, model: Model, now: int) -> None:
 
 
 @settings(
-    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -48,6 +48,7 @@ def test_the_json_document_has_the_shape_of_the_contract(any_server: Instance) -
         "slowest_script_ms",
         "warnings",
         "error",
+        *(["shards"] if any_server.mode == "cluster" else []),
     ]
     assert document["command"] == "run"
     assert document["exit_code"] == result.code == 3

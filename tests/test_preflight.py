@@ -95,10 +95,8 @@ def used(server: Instance) -> int:
 def need(server: Instance) -> float:
     """Return what the copies of jobs are expected to take."""
     with connect(server.url) as connection:
-        (node,) = connection.primaries
-        needed = sample.need([sample.take(connection, node, JOBS)], node)
-    assert needed is not None
-    return needed
+        taken = [sample.take(connection, node, JOBS) for node in connection.primaries]
+        return sum(sample.need(taken, node) or 0.0 for node in connection.primaries)
 
 
 def assert_refused(server: Instance, command: Sequence[str], *fragments: str, options: Sequence[str] = ()) -> Result:

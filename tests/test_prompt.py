@@ -101,7 +101,8 @@ def test_it_asks_with_the_numbers_and_no_means_no(any_server: Instance, answer: 
     digest = any_server.digest()
     ended, shown = answered(any_server, answer)
     assert ended == code
-    question = f"Delete 8 targets at {any_server.url}, each equal to its source, whoever made it? 1 would be kept."
+    place = any_server.url + (", 3 primaries" if any_server.mode == "cluster" else "")
+    question = f"Delete 8 targets at {place}, each equal to its source, whoever made it? 1 would be kept."
     assert question in " ".join(shown.split())
     assert "nothing was deleted" in shown
     assert "Traceback" not in shown

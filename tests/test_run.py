@@ -269,6 +269,7 @@ def test_rules_come_from_a_plan_file(server: Instance, tmp_path: Path) -> None:
     assert over.totals["found"] == 0
 
 
+@pytest.mark.single_server("it counts what copy.lua is given")
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_no_script_gets_more_pairs_than_the_batch_size(server: Instance, size: int) -> None:
     """The server's own record of calls: every source and target is declared, never more than asked for."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Limits, Pattern, connect, scan
+from luamigrate import Limits, Pattern, Server, connect, scan
 from luamigrate.pace import Pace
 from tests.instances import Instance
 
@@ -25,6 +25,7 @@ def test_every_key_comes_once_in_batches_of_the_size(server: Instance) -> None:
     """All but the last are full, and the part scanned only grows."""
     server.client.mset({f"k:{number}": "" for number in range(1005)} | {f"x:{number}": "" for number in range(500)})
     with connect(server.url) as connection:
+        assert isinstance(connection, Server)
         found = list(scan.batches(connection, EVERYTHING, pace(50), never))
     keys = [batch.keys for batch in found if batch.keys]
     assert sorted(itertools.chain(*keys)) == sorted(f"k:{number}".encode() for number in range(1005))
@@ -40,6 +41,7 @@ def test_the_part_scanned_is_near_the_truth(server: Instance) -> None:
     server.client.mset({f"k:{number}": "" for number in range(20_000)})
     seen = 0
     with connect(server.url) as connection:
+        assert isinstance(connection, Server)
         for batch in scan.batches(connection, EVERYTHING, pace(100), never):
             seen += len(batch.keys)
             assert batch.scanned == pytest.approx(seen / 20_000, abs=0.05)
@@ -49,6 +51,7 @@ def test_a_rare_match_still_tells_how_far_the_scan_is(server: Instance) -> None:
     """News without keys come in between."""
     server.client.mset({f"x:{number}": "" for number in range(50_000)} | {"k:1": ""})
     with connect(server.url) as connection:
+        assert isinstance(connection, Server)
         found = list(scan.batches(connection, EVERYTHING, pace(100), never))
     assert sum(not batch.keys for batch in found) > 3
     assert [batch.keys for batch in found if batch.keys] == [[b"k:1"]]
@@ -58,6 +61,7 @@ def test_a_wish_to_stop_is_heard_between_two_scans(server: Instance) -> None:
     """What has been collected but not handed out is left for the next run."""
     server.client.mset({f"k:{number}": "" for number in range(1000)})
     with connect(server.url) as connection:
+        assert isinstance(connection, Server)
         asked = itertools.count()
         found = list(scan.batches(connection, EVERYTHING, pace(10), lambda: next(asked) >= 5))
     assert 0 < sum(len(batch.keys) for batch in found) <= 40

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from luamigrate import UsageError, access, connect, servers
+from luamigrate import UsageError, access, connect, problems
 from luamigrate.demo import SETTINGS, environment, free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
@@ -319,7 +319,7 @@ def test_the_page_names_what_there_is() -> None:
     help_text = luamigrate("run", "--help").out
     assert set(re.findall(r"--(?:tls|password|wait)[\w-]*", page)) <= set(re.findall(r"--[\w-]+", help_text))
     assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= set(SETTINGS)
-    program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (access, servers))
+    program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (access, problems))
     questions = re.findall(r"^\| `([^`]+\?)` \|", page, re.MULTILINE)
     assert len(questions) == 3
     for words in questions:

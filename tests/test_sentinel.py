@@ -13,8 +13,9 @@ import trustme
 from luamigrate import Error, Limits, Server, Summary, Tls, connect, migrate, plan
 from luamigrate.demo import free_port, throwaway_server
 from tests import binaries
+from tests.clusters import wait_until
 from tests.conftest import Result, luamigrate
-from tests.sentinels import SERVICE, Watched, port_of, sentinel, wait_until, watched
+from tests.sentinels import SERVICE, Watched, port_of, sentinel, watched
 from tests.test_bad_input import SECRET, assert_one_line
 from tests.test_run import fill
 from tests.tls import has_tls, own_tls_options

@@ -42,7 +42,7 @@ def test_versions_are_compared_as_numbers(identity: Identity, at_least: bool) ->
     assert identity.is_at_least(redis=(7, 0), valkey=(7, 2)) is at_least
 
 
-@pytest.mark.single_server("a cluster has several connections")
+@pytest.mark.single_server("it is about a connection to one server")
 def test_answers_come_in_the_order_of_the_calls(any_server: Instance) -> None:
     """Whichever is asked for first."""
     with connect(any_server.url) as connection:
@@ -53,7 +53,7 @@ def test_answers_come_in_the_order_of_the_calls(any_server: Instance) -> None:
         assert all(call.seconds is not None for call in calls)
 
 
-@pytest.mark.single_server("a cluster has several connections")
+@pytest.mark.single_server("it is about a connection to one server")
 def test_a_script_is_never_sent_twice(any_server: Instance) -> None:
     """A connection that is cut while a script runs is an error, and the script has run once."""
     with connect(any_server.url) as connection:

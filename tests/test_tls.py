@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from luamigrate import Server, Tls, UsageError, connect
 from luamigrate.demo import free_port, throwaway_server
 from tests import binaries
+from tests.clusters import wait_until
 from tests.conftest import luamigrate
 from tests.instances import Instance, start
 from tests.test_bad_input import SECRET, assert_one_line
@@ -239,6 +240,7 @@ def test_the_nodes_of_a_cluster_are_reached_over_tls(authority: trustme.CA, ca: 
     options = ("--bind", "127.0.0.1", "--tls-port", str(port), "--cluster-enabled", "yes", *own)
     with start(binaries.SYSTEM, *options) as server:
         server.client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: b"cluster_state:ok" in server.client.execute_command("CLUSTER", "INFO"))
         fill(server.client, jobs=50)
         for name in ("localhost", "127.0.0.1"):
             for command in COMMANDS:

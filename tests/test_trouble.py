@@ -87,15 +87,17 @@ def test_a_connection_that_is_lost_in_mid_run_is_made_again(server: Instance) ->
     words: Counter[str] = Counter()
     repeated = 0
     told: list[str] = []
+    hundreds: set[int] = set()
     with connect(server.url) as connection:
         for batch in migrate(connection, JOBS, limits=Limits(batch_size=20), operator=Operator(tell=told.append)):
             words.update(batch.tally.counts)
             repeated += batch.repeated
-            if words.total() % 100 == 0:
+            if words.total() // 100 not in hundreds:
+                hundreds.add(words.total() // 100)
                 server.client.client_kill_filter(_type="normal", skipme=True)
     assert words.total() == 500
     assert words["copied"] + words["same"] == 500
-    assert words["same"] <= repeated <= 200
+    assert words["same"] <= repeated <= 200 * len(server.shards())
     assert any(text.startswith("waiting for the server: the connection was lost") for text in told)
 
 
@@ -108,10 +110,10 @@ def test_without_patience_a_lost_connection_ends_the_run_with_what_was_counted(a
         with pytest.raises(Error, match=lost):  # noqa: PT012
             for batch in migrate(connection, JOBS, limits=Limits(batch_size=20, patience=0)):
                 counted += batch.tally.counts.total()
-                if counted == 100:
+                if counted >= 100:
                     any_server.client.client_kill_filter(_type="normal", skipme=True)
         with pytest.raises(Error, match=lost):
-            connection.call("PING").answer()
+            next(migrate(connection, JOBS))
     assert 100 <= counted < 500
     totals = run(any_server, *HASHES, "--json").totals
     assert totals["copied"] + totals["same"] == 500
