@@ -72,7 +72,7 @@ class Dispatch:
     def parts(self, pairs: Pairs, found: Sequence[bytes]) -> Iterator[Part]:
         """Part pairs by the server that has the half by which they were found, and by whether it has both."""
         if isinstance(self.deployment, Server):
-            yield Part(self.deployment, pairs)
+            yield from [Part(self.deployment, pairs)] if found else ()
             return
         indexes: dict[tuple[Server, bool], list[int]] = {}
         for index, name in enumerate(found):

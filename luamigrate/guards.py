@@ -54,6 +54,10 @@ class Guards:
     _scarce_since: float = field(default=0.0, init=False)
     _refused_since: float = field(default=0.0, init=False)
 
+    def would_hold(self) -> bool:
+        """Tell whether there is a reason to wait now. Raises Stopped where waiting will not help."""
+        return bool(self.rate.seconds_to_wait(time.monotonic)) or bool(self._reason_to_wait())
+
     def hold(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
         while (reason := self._reason_to_wait()) and not self.stop():

@@ -250,6 +250,8 @@ class Batch:
     """For how long the script held the server: by its own clock, or seen from here where it has none."""
     repeated: int = 0
     """Pairs whose script was sent again, because the connection was lost before its answer came."""
+    again: int = 0
+    """Keys that may have been found before, in slots of a cluster that were moved meanwhile."""
     warnings: tuple[str, ...] = ()
     """What an operator should know, though it does not forbid anything."""
     began_again: bool = False
@@ -291,6 +293,7 @@ class Summary:
     seconds: float = 0.0
     slowest_script_seconds: float = 0.0
     repeated: int = 0
+    again: int = 0
 
     def __post_init__(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
@@ -305,6 +308,7 @@ class Summary:
         if batch.shard:
             self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
+        self.again += batch.again
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
     def _begin_again(self) -> None:

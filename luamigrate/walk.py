@@ -53,6 +53,9 @@ class _Visit:
         return {source: self.undecided.pop(source) for source in sources if source in self.undecided}
 
 
+_UnderWay = deque[tuple[Part, Asked, _Visit]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Walk:
     """What to ask about which keys, and how gently."""
@@ -118,7 +121,7 @@ class Walk:
         self.guards.end()
 
     def _scan(self, rule: Rule, revisits: Revisits) -> Iterator[Batch]:
-        under_way: deque[tuple[Part, Asked, _Visit]] = deque()
+        under_way: _UnderWay = deque()
         try:
             yield from self._look_at_all(rule, revisits, under_way)
         except Stopped:
@@ -127,34 +130,34 @@ class Walk:
                 with suppress(Stopped):
                     yield from self._outcomes(*under_way.popleft())
             raise
-        while under_way:
-            yield from self._outcomes(*under_way.popleft())
+        yield from self._finish(under_way)
 
-    def _look_at_all(
-        self, rule: Rule, revisits: Revisits, under_way: deque[tuple[Part, Asked, _Visit]]
-    ) -> Iterator[Batch]:
+    def _look_at_all(self, rule: Rule, revisits: Revisits, under_way: _UnderWay) -> Iterator[Batch]:
         """Send what is found, and count what comes of it; the last batches are left under way."""
         forward = self.stage is Stage.SCAN
         pattern, pairs_of = (rule.source, rule.pairs) if forward else (rule.target, rule.pairs_of_targets)
-        most, again = scan.IN_FLIGHT * len(self.deployment.primaries), 0
+        most = scan.IN_FLIGHT * len(self.deployment.primaries)
         for found in scan.everywhere(self.deployment, pattern, self.dispatch.pace, self.stop, self.sample):
+            if self.guards.would_hold():
+                # What takes several steps is not to be left between two of them.
+                yield from self._finish(under_way)
             self.guards.hold()
             if self.stop():
                 break
-            if not found.keys:
-                yield Batch(rule, self.stage, scanned=found.scanned)
-                continue
-            again += len(found.keys) if found.again else 0
+            if found.again or not found.keys:
+                yield Batch(rule, self.stage, scanned=found.scanned, again=len(found.keys) if found.again else 0)
             for part in self.dispatch.parts(pairs_of(found.keys), found.keys):
                 for _, earlier, _ in under_way:
                     earlier.advance()
                 under_way.append((part, self.dispatch.send(part), _Visit(self.stage, found.scanned, revisits)))
-            while len(under_way) >= most:
-                yield from self._outcomes(*under_way.popleft())
+            yield from self._finish(under_way, but=most - 1)
             while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
                 yield from self._look_again(revisits)
-        if again:
-            yield Batch(rule, self.stage, warnings=(_looked_again(rule, again),))
+
+    def _finish(self, under_way: _UnderWay, but: int = 0) -> Iterator[Batch]:
+        """Count what comes of all batches under way but the last ones."""
+        while len(under_way) > but:
+            yield from self._outcomes(*under_way.popleft())
 
     def _look_again(self, revisits: Revisits, scanned: float = 0.0) -> Iterator[Batch]:
         """Look at some of what is due, or wait a moment."""
@@ -321,13 +324,6 @@ class Walk:
             tally = Tally(waiting=-1)
             tally.count(look.outcome.word, look.outcome.text)
             yield Batch(look.rule, Stage.AGAIN, tally, [look.outcome])
-
-
-def _looked_again(rule: Rule, keys: int) -> str:
-    return (
-        f"slots of the cluster were moved while {rule} was scanned: {keys:,} keys in them were looked at again, and "
-        "are counted twice where they had been found before"
-    )
 
 
 def _uncut(source: bytes, largest: int, longest: float) -> str:

@@ -280,13 +280,18 @@ def _words(tally: Tally) -> str:
 
 def late_warnings(summary: Summary) -> list[str]:
     """Say what is to be known about the counts once they are complete."""
-    if not summary.repeated:
-        return []
-    text = (
-        f"the connection was lost on the way, and {_keys(summary.repeated)} were sent twice, because no answer had "
-        "come: what the first attempt had done is told as the second one found it (a copy as same)"
-    )
-    return [text]
+    warnings = []
+    if summary.repeated:
+        warnings.append(
+            f"the connection was lost on the way, and {_keys(summary.repeated)} were sent twice, because no answer had "
+            "come: what the first attempt had done is told as the second one found it (a copy as same)"
+        )
+    if summary.again:
+        warnings.append(
+            f"slots of the cluster were moved meanwhile: {_keys(summary.again)} in them were looked at again, and are "
+            "counted twice where they had been found before"
+        )
+    return warnings
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
