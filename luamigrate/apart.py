@@ -89,18 +89,19 @@ class Apart:
         self._way: Way | None = way(self)
         self.advance()
 
-    def advance(self) -> None:
-        """Wait for the calls under way, and send the next."""
+    def advance(self) -> bool:
+        """Wait for the calls under way, and send the next; tell whether there were any."""
         if self._way:
             try:
                 next(self._way)
             except StopIteration:
                 self._way = None
+        return self._way is not None
 
     def answers(self) -> tuple[list[Answer], float]:
         """Go the way to its end, and return the answers, and how long the longest script says it has taken."""
-        while self._way:
-            self.advance()
+        while self.advance():
+            pass
         return [self.settled[index] for index in range(self.begun)], self.seconds
 
     @property

@@ -30,8 +30,8 @@ class Asked(Protocol):
     def repeated(self) -> bool:
         """Whether it was sent again, because a connection was lost before its answer came."""
 
-    def advance(self) -> None:
-        """Take the next step, if there is one before the last."""
+    def advance(self) -> bool:
+        """Take the next step, if there is one before the last; tell whether there was."""
 
     def answers(self) -> tuple[list[Answer], float]:
         """Wait for the answers, and how long they say a server was held for, in seconds; 0 for unknown."""

@@ -100,8 +100,9 @@ class ScriptCall:
         self._command = (command, _digest(name), len(keys), *keys, *arguments)
         self._call: Call = server.call(*self._command, once=once)
 
-    def advance(self) -> None:
+    def advance(self) -> bool:
         """Take no step before the last: a script takes one."""
+        return False
 
     def reply(self) -> Any:
         """Wait for what the script answers, registering it again where the server has lost it."""

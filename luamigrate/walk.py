@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 from luamigrate import answers, scan, staged
@@ -147,16 +148,23 @@ class Walk:
             if found.again or not found.keys:
                 yield Batch(rule, self.stage, scanned=found.scanned, again=len(found.keys) if found.again else 0)
             for part in self.dispatch.parts(pairs_of(found.keys), found.keys):
-                for _, earlier, _ in under_way:
-                    earlier.advance()
                 under_way.append((part, self.dispatch.send(part), _Visit(self.stage, found.scanned, revisits)))
-            yield from self._finish(under_way, but=most - 1)
+            if len(under_way) >= most:
+                yield from self._finish(under_way, but=most - len(self.deployment.primaries))
             while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
                 yield from self._look_again(revisits)
 
     def _finish(self, under_way: _UnderWay, but: int = 0) -> Iterator[Batch]:
-        """Count what comes of all batches under way but the last ones."""
-        while len(under_way) > but:
+        """Count what comes of all batches under way but the last ones.
+
+        What takes several steps takes them all, side by side, before anybody is told of any: whoever is told
+        may take his time, and between two steps the application writes.
+        """
+        count = len(under_way) - but
+        group = [asked for _, asked, _ in islice(under_way, count)]
+        while sum(asked.advance() for asked in group):
+            pass
+        for _ in range(count):
             yield from self._outcomes(*under_way.popleft())
 
     def _look_again(self, revisits: Revisits, scanned: float = 0.0) -> Iterator[Batch]:

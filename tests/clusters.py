@@ -101,6 +101,12 @@ class Node(Instance):
         return str(self.cluster("MYID").decode())
 
     @property
+    def epoch(self) -> int:
+        """The latest epoch of the cluster that it has heard of."""
+        facts = dict(line.split(":") for line in self.cluster("INFO").decode().split())
+        return int(facts["cluster_current_epoch"])
+
+    @property
     def is_primary(self) -> bool:
         """Whether it runs, and holds itself for one."""
         return self.process.poll() is None and self.client.execute_command("ROLE")[0] == b"master"

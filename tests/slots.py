@@ -44,8 +44,12 @@ class Move:
         """Take what is left, and tell everybody: the target first, or nobody would have the slot for a moment."""
         while self.take():
             pass
-        for node in (self.target, self.source, *self.cluster.primaries()):
+        primaries = self.cluster.primaries()
+        for node in (self.target, self.source, *primaries):
             node.cluster("SETSLOT", self.slot, "NODE", self.target.id)
+        # Who does not know the latest epoch would take the next slot with one that does not count,
+        # lose it again to a late message from its former primary, and delete its keys.
+        wait_until(lambda: len({node.epoch for node in primaries}) == 1)
 
 
 def move(cluster: ClusterInstance, slot: int, target: Node) -> None:
