@@ -248,12 +248,19 @@ def show_costs_across(cluster: shards.Cluster, verb: str) -> None:
         cluster.clear()
     work = partial(cluster.luamigrate, verb, shards.APART)
     measured, record = recorded(cluster.client, 10_000 + cluster.keys // 10, work)
-    writing = record.scripts.seconds - record.reading.seconds
+    nodes, scans, python, *each = (
+        f"{seconds / cluster.keys * 1e6:.1f}"
+        for seconds in (
+            record.processor_seconds,
+            record.scans.seconds,
+            measured.cpu_seconds,
+            *record.seconds_of.values(),
+        )
+    )
+    by_script = ", ".join(map(" ".join, zip(record.seconds_of, each, strict=True)))
     print(
-        f"{verb}, µs per key: nodes' processors {record.processor_seconds / cluster.keys * 1e6:.1f} (scripts that read "
-        f"{record.reading.seconds / cluster.keys * 1e6:.1f}, that write {writing / cluster.keys * 1e6:.1f}, SCAN "
-        f"{record.scans.seconds / cluster.keys * 1e6:.1f}), Python's {measured.cpu_seconds / cluster.keys * 1e6:.1f}; "
-        f"scripts p99 {record.scripts.percentile(99):.2f} ms, longest {record.scripts.longest:.2f} ms",
+        f"{verb}, µs per key: nodes' processors {nodes} (scripts: {by_script}; SCAN {scans}), Python's {python}, the "
+        f"start included; scripts p99 {record.scripts.percentile(99):.2f} ms, longest {record.scripts.longest:.2f} ms",
         flush=True,
     )
 

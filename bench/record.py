@@ -6,9 +6,11 @@ every command within the scripts too, some for each key, and that alone would sl
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -16,8 +18,12 @@ from typing import Any, TypeVar
 import redis
 from redis.cluster import RedisCluster
 
+from luamigrate import scripts
+
 RECORDED_US = 50
 """From how many microseconds on a command is recorded."""
+
+_CALLS = ("evalsha", "evalsha_ro")
 
 Result = TypeVar("Result")
 
@@ -55,8 +61,8 @@ class Record:
     """What the server says of some work."""
 
     scripts: Commands
-    reading: Commands
-    """Of the scripts, those that may only read; nobody's on Redis 6.2, which does not tell them from others."""
+    seconds_of: Mapping[str, float]
+    """By script, as far as its calls were recorded: all but the shortest."""
     scans: Commands
     processor_seconds: float
     busy: float
@@ -85,12 +91,25 @@ def recorded(client: redis.Redis | RedisCluster, most: int, work: Callable[[], R
     assert len(entries) < most, "not all of the slow commands have been recorded"
     statistics: Any = client.info("commandstats")
     of = partial(_of, statistics, entries)
-    return result, Record(of("evalsha", "evalsha_ro"), of("evalsha_ro"), of("scan"), processor, busy)
+    return result, Record(of(*_CALLS), _by_script(entries), of("scan"), processor, busy)
 
 
 def _processor_seconds(client: redis.Redis | RedisCluster) -> float:
     times: Any = client.info("cpu")
     return float(times["used_cpu_user"]) + float(times["used_cpu_sys"])
+
+
+def _by_script(entries: Any) -> Mapping[str, float]:
+    digests = {
+        hashlib.sha1(scripts.source(path.stem).encode(), usedforsecurity=False).hexdigest(): path.stem
+        for path in scripts.folder().glob("*.lua")
+    }
+    seconds: Counter[str] = Counter()
+    for entry in entries:
+        command, _, arguments = entry["command"].decode(errors="replace").partition(" ")
+        if command.lower() in _CALLS:
+            seconds[digests[arguments.partition(" ")[0]]] += entry["duration"] / 1e6
+    return seconds
 
 
 def _of(statistics: Any, entries: Any, *names: str) -> Commands:

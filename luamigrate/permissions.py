@@ -50,6 +50,7 @@ WRITING_BIG_TYPE = {"zset": ("ZADD",), "hash": ("HPEXPIREAT",)}
 
 # What pairs whose halves live in two slots of a cluster take beside that.
 ACROSS = ("TIME", "PEXPIRETIME", "DUMP")
+READING_ACROSS = {"set": ("SMEMBERS",)}
 WRITING_ACROSS = {Command.RUN: ("RESTORE", "UNLINK"), Command.VERIFY: (), Command.ROLLBACK: ("UNLINK",)}
 
 EXAMPLES = 10_000
@@ -90,6 +91,7 @@ class Permissions:
         commands = _commands(needs)
         if isinstance(self.deployment, Cluster):
             commands += [*ACROSS, *WRITING_ACROSS[needs.command]]
+            commands += [name for kind in _kinds(needs.plan) for name in READING_ACROSS.get(kind, ())]
             self._refuse_unless_cluster_may_be_asked()
         self._refuse_what_is_denied(list(dict.fromkeys(commands)), reads_only=needs.reads_only)
         if needs.dry_run or needs.extra:
@@ -106,8 +108,8 @@ class Permissions:
             scripts.probe(self.server, [staging], self._absent(b""), (), reads_only=False)
         self._refuse_what_is_denied(list(dict.fromkeys(commands)), reads_only=self.needs.reads_only)
         for source in filter(None, [self._example(rule.source) for rule in self.needs.plan[:1]]):
-            self.server.call("WATCH", source).answer()
-            self.server.call("UNWATCH").answer()
+            for words in (("WATCH", source), ("UNWATCH",), ("MULTI",), ("EXEC",)):
+                self.server.call(*words).answer()
 
     def _refuse_unless_cluster_may_be_asked(self) -> None:
         for command in (("NODES",), ("COUNTKEYSINSLOT", 0), ("GETKEYSINSLOT", 0, 1)):

@@ -18,7 +18,7 @@ READING = ["hgetall", "hkeys", "hget", "hscan", "sdiff", "zrange", "zscore"]
 RUN = [*ANYTHING, *READING, "copy"]
 DRY_RUN = [*RUN, "evalsha_ro", "hlen", "scard", "zcard"]
 ACROSS = ["cluster|slots", "cluster|nodes", "cluster|countkeysinslot", "cluster|getkeysinslot"]
-ACROSS += ["asking", "multi", "exec", "time", "pexpiretime", "dump", "evalsha_ro"]
+ACROSS += ["asking", "multi", "exec", "time", "pexpiretime", "dump", "smembers", "evalsha_ro"]
 WRITING_ACROSS = ["restore", "unlink"]
 NEWER = {"evalsha_ro": (7, 0), "pexpiretime": (7, 0), "hpexpiretime": (7, 4)}
 

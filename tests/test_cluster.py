@@ -18,7 +18,7 @@ from tests.clusters import ClusterInstance, Node, slot_of
 from tests.conftest import ON_A_CLUSTER, luamigrate, run
 from tests.instances import Instance, expires_at, snapshot
 from tests.judge import DualWriter, assert_alike, assert_migrated
-from tests.slots import Move, Mover, fail_over, hand_over, move
+from tests.slots import Move, Mover, fail_over, hand_over
 from tests.test_bad_input import assert_one_line
 from tests.test_checks import ACROSS, DRY_RUN, KEYS, NEWER, WRITING_ACROSS, commands, user
 from tests.test_run import fill
@@ -31,16 +31,23 @@ EACH = (*ANY, "--json")
 RULES = plan([("job:*", "step:*", "any")])
 QUICK_MS = 1000
 """After which a node counts as lost where one is to be lost."""
-SETTLED = 3.0
-"""Seconds after which an application has made the second of two writes between which a node was replaced."""
+KEYS_A_SECOND = 500
+"""So that it is still under way when what happens meanwhile has happened."""
 SHORT_STOP, LONG_STOP = 2.0, 3.0
 """Seconds: nobody misses the node; where nodes are missed soon, the others refuse everything meanwhile."""
 
 
 @pytest.fixture
 def cluster(server: Instance) -> ClusterInstance:
-    """Give the test an empty cluster to itself, which it leaves in order."""
+    """Give the test an empty cluster to itself, which it leaves as it is."""
     return cast("ClusterInstance", cast("Any", server))
+
+
+@pytest.fixture
+def movable(server_name: str) -> Iterator[ClusterInstance]:
+    """Give the test a cluster of its own, whose slots it may move."""
+    with clusters.start(server_name.removeprefix(ON_A_CLUSTER)) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -79,7 +86,8 @@ def carried_out(
 ) -> tuple[Summary, list[str]]:
     """Run, causing trouble after each batch, by the number of keys counted; return what came of it and was told."""
     summary, told = Summary(RULES), list[str]()
-    options = {"settle": 0.1, "limits": Limits(batch_size=20), "operator": Operator(tell=told.append), **options}
+    limits = Limits(batch_size=20, max_rate=KEYS_A_SECOND)
+    options = {"settle": 0.1, "limits": limits, "operator": Operator(tell=told.append), **options}
     with connect(cluster.url) as connection:
         for batch in migrate(connection, RULES, **options):
             summary.add(batch)
@@ -104,6 +112,14 @@ def assert_all_copied(summary: Summary, keys: int) -> None:
     words = summary.totals.counts
     assert words.keys() <= {"copied", "same"}, words
     assert words.total() >= keys
+
+
+def assert_filled(cluster: ClusterInstance, summary: Summary, application: DualWriter) -> None:
+    """Nothing failed, and once nobody writes any more, the same command completes what was half-written."""
+    words = summary.totals.counts
+    assert words.keys() <= {"copied", "same", "filled", "partial"}, words
+    assert luamigrate("run", *EACH, "--on-existing", "fill", url=cluster.url).code == 0
+    assert_migrated(cluster, application.expected)
 
 
 def stop_for(node: Node, seconds: float) -> None:
@@ -200,74 +216,68 @@ def test_replicas_are_left_alone(replicated: ClusterInstance) -> None:
     assert connections() == before
 
 
-def test_slots_that_move_cost_no_key_and_no_write_of_the_application(cluster: ClusterInstance) -> None:
+def test_slots_that_move_cost_no_key_and_no_write_of_the_application(movable: ClusterInstance) -> None:
     """All through a run, a verify and a rollback, while an application writes to both names."""
-    write_to_be_changed(cluster, 400)
-    before = snapshot(cluster.client)
-    with Mover(cluster) as mover:
-        with DualWriter(cluster, before) as application:
-            summary, _ = carried_out(cluster, lambda _: None)
+    write_to_be_changed(movable, 400)
+    before = snapshot(movable.client)
+    with Mover(movable) as mover:
+        with DualWriter(movable, before) as application:
+            summary, _ = carried_out(movable, lambda _: None)
         moved = mover.moves
-        verified = luamigrate("verify", *EACH, url=cluster.url)
+        verified = luamigrate("verify", *EACH, url=movable.url)
     assert moved > 3
     assert_all_copied(summary, len(before))
     assert (verified.code, verified.totals.keys()) == (0, {"found", "same", "ignored"})
     assert verified.totals["found"] >= len(before)
-    assert_migrated(cluster, application.expected)
-    with Mover(cluster, seed=8):
-        result = luamigrate("rollback", "--yes", *EACH, url=cluster.url)
+    assert_migrated(movable, application.expected)
+    with Mover(movable, seed=8):
+        result = luamigrate("rollback", "--yes", *EACH, url=movable.url)
     assert (result.code, result.totals["removed"]) == (0, len(before))
-    assert_alike(snapshot(cluster.client), application.expected)
+    assert_alike(snapshot(movable.client), application.expected)
 
 
-def test_a_fill_beside_a_writer_and_slots_that_move_ends_with_everything_the_same(cluster: ClusterInstance) -> None:
+def test_a_fill_beside_a_writer_and_slots_that_move_ends_with_everything_the_same(movable: ClusterInstance) -> None:
     """Half-written targets are completed, and nothing that was deleted is back."""
-    write_to_be_changed(cluster, 100)
-    before = snapshot(cluster.client)
-    with Mover(cluster), DualWriter(cluster, before, creates=True, deletes=True) as application:
+    write_to_be_changed(movable, 100)
+    before = snapshot(movable.client)
+    with Mover(movable), DualWriter(movable, before, creates=True, deletes=True) as application:
         for _ in range(2):
-            carried_out(cluster, lambda _: None, on_existing="fill")
-    result = luamigrate("run", "--on-existing", "fill", *EACH, url=cluster.url)
-    assert result.code == 0
-    assert_migrated(cluster, application.expected)
+            summary, _ = carried_out(movable, lambda _: None, on_existing="fill")
+    assert_filled(movable, summary, application)
 
 
 @pytest.fixture
-def half_moved(cluster: ClusterInstance) -> Iterator[list[Move]]:
+def half_moved(movable: ClusterInstance) -> list[Move]:
     """Write jobs, and leave the slots of some sources and targets half-way to another node."""
     for number in range(60):
-        write(cluster.client, KINDS[number % len(KINDS)], f"job:{{{number % 4}}}:{number}", 3)
-        write(cluster.client, KINDS[number % len(KINDS)], f"job:{number}", 3)
+        write(movable.client, KINDS[number % len(KINDS)], f"job:{{{number % 4}}}:{number}", 3)
+        write(movable.client, KINDS[number % len(KINDS)], f"job:{number}", 3)
     moves = []
     for name in ("job:1", "step:1", "{0}", "{1}"):
         slot = slot_of(name)
-        target = next(node for node in cluster.primaries() if not node.has(slot))
-        moves.append(Move.begin(cluster, slot, target))
+        target = next(node for node in movable.primaries() if not node.has(slot))
+        moves.append(Move.begin(movable, slot, target))
         moves[-1].take(7)
-    yield moves
-    for each in moves:
-        each.finish()
-        move(cluster, each.slot, each.source)
-    cluster.wait_until_agreed()
+    return moves
 
 
 def test_slots_that_stay_half_moved_for_a_while_are_waited_for(
-    cluster: ClusterInstance, half_moved: list[Move]
+    movable: ClusterInstance, half_moved: list[Move]
 ) -> None:
     """Keys are found on either side and copied, at the latest when the slot has arrived."""
-    before = snapshot(cluster.client)
-    timer = threading.Timer(1.0, lambda: [each.finish() for each in half_moved])
+    before = snapshot(movable.client)
+    timer = threading.Timer(1.0, lambda: list(map(Move.finish, half_moved)))
     timer.start()
-    result = luamigrate("run", *EACH, url=cluster.url)
+    result = luamigrate("run", *EACH, url=movable.url)
     timer.join()
     assert (result.code, result.totals["copied"]) == (0, 120)
-    assert_migrated(cluster, before)
+    assert_migrated(movable, before)
 
 
-def test_slots_that_stay_half_moved_for_good_lose_nothing(cluster: ClusterInstance, half_moved: list[Move]) -> None:
+def test_slots_that_stay_half_moved_for_good_lose_nothing(movable: ClusterInstance, half_moved: list[Move]) -> None:
     """What cannot be done meanwhile is said; the same command finishes when the slots have arrived."""
-    before = snapshot(cluster.client)
-    result = luamigrate("run", *EACH, "--patience", "1", url=cluster.url)
+    before = snapshot(movable.client)
+    result = luamigrate("run", *EACH, "--patience", "1", url=movable.url)
     if result.code == 0:
         assert result.totals["copied"] == 120
     else:
@@ -275,9 +285,9 @@ def test_slots_that_stay_half_moved_for_good_lose_nothing(cluster: ClusterInstan
         assert result.document["error"] or result.totals["failed"]
     for each in half_moved:
         each.finish()
-    again = luamigrate("run", *EACH, url=cluster.url)
+    again = luamigrate("run", *EACH, url=movable.url)
     assert (again.code, again.totals["found"]) == (0, 120)
-    assert_migrated(cluster, before)
+    assert_migrated(movable, before)
 
 
 def test_a_primary_that_is_killed_is_followed_to_its_replica(replicated: ClusterInstance) -> None:
@@ -285,11 +295,11 @@ def test_a_primary_that_is_killed_is_followed_to_its_replica(replicated: Cluster
     write_to_be_changed(replicated, 300)
     before = snapshot(replicated.client)
     victim = replicated.primaries()[1]
-    with DualWriter(replicated, before, replicated=True) as application:
-        summary, told = carried_out(replicated, once(victim.kill), settle=SETTLED)
+    with DualWriter(replicated, before, creates=True, replicated=True) as application:
+        summary, told = carried_out(replicated, once(victim.kill), on_existing="fill")
+    assert not victim.is_primary
     assert any(line.startswith("waiting for the ") for line in told)
-    assert_all_copied(summary, len(before))
-    assert_migrated(replicated, application.expected)
+    assert_filled(replicated, summary, application)
 
 
 def test_a_primary_that_hands_over_to_its_replica_is_followed(replicated: ClusterInstance) -> None:
@@ -297,12 +307,12 @@ def test_a_primary_that_hands_over_to_its_replica_is_followed(replicated: Cluste
     write_to_be_changed(replicated, 300)
     before = snapshot(replicated.client)
     primaries = replicated.primaries()
-    steps = [once(partial(hand_over, replicated, node), at=250 * number) for number, node in enumerate(primaries, 1)]
-    with DualWriter(replicated, before) as application:
-        summary, _ = carried_out(replicated, lambda found: [step(found) for step in steps], settle=SETTLED)
+    upgrade = threading.Thread(target=lambda: list(map(partial(hand_over, replicated), primaries)))
+    with DualWriter(replicated, before, creates=True) as application:
+        summary, _ = carried_out(replicated, once(upgrade.start), on_existing="fill")
+        upgrade.join()
     assert not any(node.is_primary for node in primaries)
-    assert_all_copied(summary, len(before))
-    assert_migrated(replicated, application.expected)
+    assert_filled(replicated, summary, application)
 
 
 def test_a_primary_that_was_killed_before_is_no_hindrance(replicated: ClusterInstance) -> None:

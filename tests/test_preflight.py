@@ -29,7 +29,7 @@ UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys"}
 QUEUE = ("--map", "queue=line", "--type", "list")
 BIG = [
     *("exists", "renamenx", "persist", "pexpire", "pexpireat", "unlink", "watch", "unwatch", "hlen", "hmget", "zcard"),
-    *("zmscore", "scard", "sscan", "smismember", "zadd"),
+    *("zmscore", "scard", "sscan", "smismember", "zadd", "multi", "exec"),
 ]
 """What a user who may copy the built-in plan needs beside that for big keys, with the keys to stage them."""
 
@@ -272,6 +272,8 @@ def test_what_has_a_target_already_needs_nothing(any_server: Instance) -> None:
 def test_a_server_that_evicts_is_refused_where_it_could_get_full(server: Instance) -> None:
     """Copies would push out their own sources: nothing is copied, and no source is gone."""
     fill_unevenly(server, 2000)
+    # What the checks take when they are made for the first time would push out keys as well.
+    assert luamigrate("check", *HASHES, url=server.url).code == 0
     size, evicted = server.client.dbsize(), server.client.info("stats")["evicted_keys"]
     with limited(server, need(server) / 2, policy="allkeys-lru"):
         for command in STARTS:
