@@ -87,6 +87,7 @@ class Apart:
         self.repeated = False
         self._cluster, self._server = cluster, server
         self._way: Way | None = way(self)
+        self._problem: Error | None = None
         self.advance()
 
     def advance(self) -> bool:
@@ -96,12 +97,17 @@ class Apart:
                 next(self._way)
             except StopIteration:
                 self._way = None
+            except Error as problem:
+                # Whoever waits for the answers is to hear of it: others may be on their way beside this.
+                self._way, self._problem = None, problem
         return self._way is not None
 
     def answers(self) -> tuple[list[Answer], float]:
         """Go the way to its end, and return the answers, and how long the longest script says it has taken."""
         while self.advance():
             pass
+        if self._problem:
+            raise self._problem
         return [self.settled[index] for index in range(self.begun)], self.seconds
 
     @property

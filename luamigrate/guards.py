@@ -53,6 +53,7 @@ class Guards:
     _reason: str = field(default="", init=False)
     _scarce_since: float = field(default=0.0, init=False)
     _refused_since: float = field(default=0.0, init=False)
+    _given_up: bool = field(default=False, init=False)
 
     def would_hold(self) -> bool:
         """Tell whether there is a reason to wait now. Raises Stopped where waiting will not help."""
@@ -81,6 +82,8 @@ class Guards:
     def accepted(self) -> None:
         """Note that the server takes writes, and wait for replicas to have them."""
         self._refused_since = 0.0
+        if self._given_up:
+            return  # what is still under way is only counted
         if self.limits.wait_replicas and self.writes and "replicas" not in self.ignored:
             for server in self._servers():
                 self._wait_for_replicas(server, self.limits.wait_replicas)
@@ -145,7 +148,8 @@ class Guards:
         return f"replicas: {name} is {most:,} bytes behind, more than {self.limits.max_lag:,} (--max-lag)"
 
     def _give_up_after(self, deadline: float, reason: str) -> None:
-        if time.monotonic() >= deadline:
+        if self._given_up or time.monotonic() >= deadline:
+            self._given_up = True
             raise Stopped(f"{reason}; it was waited for {self.limits.patience:.0f} s")
 
     def _sleep(self, seconds: float) -> None:

@@ -94,7 +94,7 @@ class Permissions:
             commands += [name for kind in _kinds(needs.plan) for name in READING_ACROSS.get(kind, ())]
             self._refuse_unless_cluster_may_be_asked()
         self._refuse_what_is_denied(list(dict.fromkeys(commands)), reads_only=needs.reads_only)
-        if needs.dry_run or needs.extra:
+        if needs.dry_run or needs.extra or isinstance(self.deployment, Cluster):
             scripts.probe(server, (), self._absent(b""), (), reads_only=True)
         self._check_keys()
 

@@ -37,6 +37,18 @@ _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
 """Settings of a connection that lead to one server: its socket, its Sentinels."""
 
 
+def _crashes_of_it(product: str, version: str, mode: str) -> bool:
+    """Tell whether a server may crash of a client with NO-TOUCH.
+
+    Where its write wakes a client that waits on the key: Redis 8.0 to 8.2.2 (redis/redis#14415), Valkey 8.1
+    (valkey-io/valkey#2347). Where it asks for a key of a slot that is being moved: nodes of Redis 8.2.3 too.
+    """
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    if product == "valkey":
+        return (8, 1) <= numbers < (9, 0)
+    return mode == "cluster" or (8, 0) <= numbers < (8, 2, 3)
+
+
 class Call:
     """A command on its way; its answer is read when it is asked for."""
 
@@ -130,6 +142,8 @@ class Server:
         self._under_way: deque[Call] = deque()
         self._last_reply = 0.0
         self._lost: Error | None = None
+        self._broken: Exception | None = None
+        """Why the connection is of no use any more, where that is known before an answer was waited for."""
         try:
             self._connection: AbstractConnection = pool.get_connection()
             self.identity = self._greet()
@@ -227,13 +241,16 @@ class Server:
 
     def flush(self) -> None:
         """Send what is on its way now, because another server will be waited for first."""
-        # Whoever waits for an answer finds out where this fails.
-        with suppress(redis.ConnectionError, redis.TimeoutError, OSError):
+        try:
             self._send()
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            # The client would connect again by itself, to wait for answers to what nobody has asked there.
+            self._broken = error
 
     def read_next(self) -> None:
         """Read the answer to the oldest call under way; or, where the connection is lost, see to another."""
         try:
+            self._raise_if_broken()
             self._send()
             waited = not self._connection.can_read(timeout=0)
             reply = self._receive()
@@ -247,6 +264,11 @@ class Server:
             reply = error
         alone = len(self._under_way) == 1
         self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone, waited=waited)
+
+    def _raise_if_broken(self) -> None:
+        broken, self._broken = self._broken, None
+        if broken:
+            raise broken
 
     def recover(self, problem: Error) -> None:
         """Connect again, to a server that is ready, and send the calls under way again.
@@ -331,11 +353,10 @@ class Server:
         if b"server" not in texts:
             raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
         began = time.perf_counter()
-        # Where the server knows it and lets us, reading does not make sources look used. But a node of Redis 8.2
-        # crashes where such a client asks for a key of a slot that is being moved.
-        spared = (texts[b"server"], texts.get(b"mode")) == ("redis", "cluster")
+        # Where the server knows it and lets us, reading does not make sources look used.
+        spares = not _crashes_of_it(texts[b"server"], texts.get(b"version", ""), texts.get(b"mode", ""))
         with suppress(ResponseError):
-            self._ask_alone("CLIENT", "NO-TOUCH", "OFF" if spared else "ON")
+            self._ask_alone("CLIENT", "NO-TOUCH", "ON" if spares else "OFF")
         self.round_trip = time.perf_counter() - began
         self._see_that_it_is_ready()
         run_id = re.search(rb"run_id:(\w+)", self._about())

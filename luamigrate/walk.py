@@ -16,7 +16,7 @@ from luamigrate import answers, scan, staged
 from luamigrate.big import Big
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.dispatch import Asked, Dispatch, Part
-from luamigrate.errors import Error, Refused, Stopped, printable
+from luamigrate.errors import Error, Refused, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
 from luamigrate.pace import WHOLE, Limits
@@ -125,13 +125,15 @@ class Walk:
         under_way: _UnderWay = deque()
         try:
             yield from self._look_at_all(rule, revisits, under_way)
-        except Stopped:
-            # Count what has been sent, now that a guard has said no: it may say so again, which is known.
+            yield from self._finish(under_way)
+        except ServerChanged:
+            raise
+        except Error:
+            # Count what has been sent, now that a guard has said no, or a node is lost; others may still answer.
             while under_way:
-                with suppress(Stopped):
+                with suppress(Error):
                     yield from self._outcomes(*under_way.popleft())
             raise
-        yield from self._finish(under_way)
 
     def _look_at_all(self, rule: Rule, revisits: Revisits, under_way: _UnderWay) -> Iterator[Batch]:
         """Send what is found, and count what comes of it; the last batches are left under way."""
