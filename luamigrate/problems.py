@@ -73,7 +73,7 @@ def explain(error: Exception, url: str = "", password: str | None = None) -> Err
     match error:
         case NoScriptError():
             return ScriptMissing(text)
-        case NoPermissionError():
+        case ResponseError() if isinstance(error, NoPermissionError) or "NOPERM" in text:
             return Refused(f"permissions: {text}; grant it (ACL SETUSER)")
         case RedisError() if "Authentication required" in text or "HELLO must be called" in text:
             return Error(f"the server{at} asks for a password: --password-file, REDIS_PASSWORD, or in the URL")

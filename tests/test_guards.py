@@ -542,12 +542,12 @@ def test_with_a_replica_there_a_run_that_waits_for_one_finishes(pair: Pair) -> N
 
 def test_without_a_replica_a_run_that_waits_for_one_stops(any_server: Instance, watchful: None) -> None:
     """Exit 4 with the reason after the patience; what was copied counts, and a re-run continues."""
-    fill(any_server.client, jobs=300)
+    fill(any_server.client, jobs=1000)
     result = luamigrate("run", *HASHES, "--wait-replicas", "1", "--patience", "0.5", "--json", url=any_server.url)
     assert result.code == 4
     assert result.document["error"].startswith("replicas: 0 of 1 have acknowledged")
     assert result.totals["found"] == result.totals["copied"] == count_steps(any_server)
-    assert_finished_by_the_same_command(any_server, 300)
+    assert_finished_by_the_same_command(any_server, 1000)
 
 
 def test_what_writes_nothing_waits_for_no_replica(any_server: Instance, watchful: None) -> None:

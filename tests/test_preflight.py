@@ -247,6 +247,7 @@ def fill_unevenly(server: Instance, jobs: int) -> None:
     pipeline.execute()
 
 
+@pytest.mark.single_server("where slots hold a key each, as here, the tables of new slots weigh more than the copies")
 def test_the_estimate_is_about_what_the_copies_take(server: Instance) -> None:
     """Within a factor of 1.5, by the server's own measure, for keys of many sizes of which it has seen some."""
     server.client.hset("job:1", "id", 1)
@@ -424,6 +425,8 @@ def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(a
 @pytest.mark.parametrize("lacking", ["", "watch", "unlink", "hmget", "luamigrate:staging:*"])
 def test_a_user_who_could_not_copy_big_keys_is_warned(server: Instance, lacking: str) -> None:
     """By the name of what is missing; small ones are copied all the same."""
+    if lacking == "unlink" and server.mode == "cluster":
+        pytest.skip("keys across slots take it whatever their size")
     fill(server.client, jobs=5)
     allowed = [name for name in [*RUN, *BIG] if name != lacking]
     allowed = [*commands(server, allowed), *(["hpexpireat"] if server.has_field_expiries else [])]
