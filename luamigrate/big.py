@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import count
 from typing import Any
+
+from redis.crc import key_slot
 
 from luamigrate import scripts
 from luamigrate.outcome import KeyOutcome, Notes, Word
@@ -80,7 +84,8 @@ class Big:
         """The key that is made into the target; it lives in the target's slot."""
         _, brace, rest = self.target.partition(b"{")
         tag, end, _ = rest.partition(b"}")
-        tag = tag if brace and end and tag else self.target
+        if not (brace and end and tag):
+            tag = self.target if b"}" not in self.target else _tag_for(key_slot(self.target))
         return RESERVED + b"staging:" + self.nonce.encode() + b":{" + tag + b"}"
 
     def holder(self, key: bytes) -> Server:
@@ -118,6 +123,12 @@ def go_on(big: Big) -> None:
     """Raise Ended where somebody wants it to end."""
     if big.stop():
         raise Ended
+
+
+@cache
+def _tag_for(slot: int) -> bytes:
+    """Return a hash tag for a slot, where the name itself cannot be one."""
+    return next(tag for tag in (b"%d" % number for number in count()) if key_slot(tag) == slot)
 
 
 Chunk = dict[str, Any]

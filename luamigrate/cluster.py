@@ -222,9 +222,15 @@ class Cluster:
                     if slot not in held:
                         elsewhere.append(slot)
                         continue
-                    yield server, names
                     if slot in moving:
-                        yield server, _line_and_keys(self._node_called(moving[slot]), [slot])[1][0]
+                        other = self._node_called(moving[slot])
+                        if other.call("CLUSTER", "COUNTKEYSINSLOT", slot).answer() > MOST_KEYS_AT_ONCE:
+                            crowded.append(slot)
+                            continue
+                        yield server, names
+                        yield server, _line_and_keys(other, [slot])[1][0]
+                    else:
+                        yield server, names
             if not elsewhere:
                 return crowded
             time.sleep(SECONDS_BETWEEN_TRIES)

@@ -82,7 +82,9 @@ def explain(error: Exception, url: str = "", password: str | None = None) -> Err
         case AuthenticationError():
             return Error(f"the server{at} refuses the user or password: {text}")
         case MovedError() | AskError():
-            return Redirected(text, error.host, int(error.port), asking=not isinstance(error, MovedError))
+            return Redirected(
+                f"moved to another node: {text}", error.host, int(error.port), asking=not isinstance(error, MovedError)
+            )
         case ClusterDownError() | TryAgainError():
             return Unsettled(f"the cluster{at} cannot answer at present: {text}")
         case BusyLoadingError():

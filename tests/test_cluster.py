@@ -18,7 +18,7 @@ from tests.clusters import ClusterInstance, Node, slot_of
 from tests.conftest import ON_A_CLUSTER, luamigrate, run
 from tests.instances import Instance, expires_at, snapshot
 from tests.judge import DualWriter, assert_alike, assert_migrated
-from tests.slots import Move, Mover, fail_over, hand_over
+from tests.slots import Move, Mover, fail_over, hand_over, move
 from tests.test_bad_input import assert_one_line
 from tests.test_checks import ACROSS, DRY_RUN, KEYS, NEWER, WRITING_ACROSS, commands, user
 from tests.test_run import fill
@@ -460,3 +460,28 @@ def test_a_cluster_has_one_database(cluster: ClusterInstance) -> None:
     assert result.code in (1, 2, 4)
     assert len(result.err.strip().splitlines()) == 1
     assert cluster.digest() == digest
+
+
+@pytest.mark.parametrize("name", ["x{}y", "{}z", "n}4", "}{", "{a}b"])
+def test_a_big_key_with_braces_in_its_name_is_copied(cluster: ClusterInstance, name: str) -> None:
+    """Its staging key lives in its target's slot, whatever part of the name makes the slot."""
+    write(cluster.client, "hash", f"job:{name}", 900)
+    before = snapshot(cluster.client)
+    result = luamigrate("run", *EACH, "--max-pause", "0.1", url=cluster.url)
+    assert (result.code, result.totals["copied"]) == (0, 1)
+    assert_migrated(cluster, before)
+
+
+def test_a_literal_name_in_a_slot_that_is_being_moved_is_no_hindrance(cluster: ClusterInstance) -> None:
+    """The checks are sent to another node for it, which says that it is permitted."""
+    cluster.client.zadd("jobs:pending", {"1": 1})
+    slot = slot_of("steps:pending")
+    target = next(node for node in cluster.primaries() if not node.has(slot))
+    under_way = Move.begin(cluster, slot, target)
+    try:
+        result = luamigrate("run", "--json", url=cluster.url)
+    finally:
+        under_way.finish()
+        move(cluster, slot, under_way.source)
+        cluster.wait_until_agreed()
+    assert (result.code, result.totals["copied"]) == (0, 1)

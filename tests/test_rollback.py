@@ -240,7 +240,7 @@ def test_it_needs_these_permissions_and_no_others(server: Instance) -> None:
     with user(server, allowed, keys) as url:
         assert_one_line(luamigrate("rollback", "--yes", url=url), 4, "permissions", "UNLINK")
     with user(server, [*allowed, "unlink"], keys) as url:
-        if server.version >= (7, 0):
+        if "evalsha_ro" not in allowed and server.version >= (7, 0):
             refused = luamigrate("rollback", "--yes", "--extra", url=url)
             assert_one_line(refused, 4, "permissions", "evalsha_ro")
             assert server.client.exists("step:1")

@@ -326,8 +326,8 @@ def test_reserved_names_are_left_out_where_the_pattern_begins_with_a_star(server
 
 def test_reading_does_not_make_sources_look_used(server: Instance) -> None:
     """Where the server can be told so, their idle time goes on."""
-    if server.version < (7, 2):
-        pytest.skip("this server has no CLIENT NO-TOUCH")
+    if server.version < (7, 2) or (server.mode == "cluster" and server.name != "valkey-9.1"):
+        pytest.skip("this server has no CLIENT NO-TOUCH, or dies of it where slots move")
     server.client.hset("job:1", "a", "1")
     time.sleep(2.1)
     assert run_untouched(server, "--dry-run") == 0
