@@ -17,7 +17,7 @@ test: check
 
 # The same tests on clusters, and what is about clusters alone.
 test-cluster: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --topology=cluster -rs
+	$(BIN)/pytest -n 2 --topology=cluster -rs $(if $(CLUSTERS),-k $(CLUSTERS))
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

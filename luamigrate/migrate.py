@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from luamigrate import checks, scripts, shards, staged
 from luamigrate.apart import Across, Way
-from luamigrate.cluster import Deployment
+from luamigrate.cluster import Cluster, Deployment
 from luamigrate.dispatch import Dispatch
 from luamigrate.errors import UsageError
 from luamigrate.guards import Guards
@@ -213,8 +213,9 @@ def _walk(
     checks.refuse(findings)
     if warnings := checks.warnings(findings):
         yield Batch(plan[0], warnings=warnings)
+    across_slots = ("read", "create", "replace", "against") if isinstance(server, Cluster) else ()
     for primary in server.primaries:
-        for name in (script, "extra") if extra else (script,):
+        for name in (script, *(("extra",) if extra else ()), *across_slots):
             scripts.register(primary, name)
     rate = Rate(limits)
     guards = Guards(

@@ -271,9 +271,7 @@ def _start_on_free_ports(kind: str, folder: Path, node_timeout: int) -> Node:
     # Between finding free ports and using them, somebody else may take them.
     folder.mkdir()
     while True:
-        port = random.choice(PORTS)
-        if not (_is_free(port) and _is_free(port + 10_000)):
-            continue
+        port = free_port()
         options = ("--port", str(port), "--cluster-node-timeout", str(node_timeout))
         process = _start(kind, folder, *options)
         client = redis.Redis(port=port, protocol=2, socket_timeout=SECONDS, retry=Retry(NoBackoff(), 0))
@@ -288,6 +286,14 @@ def _start(kind: str, folder: Path, *options: str) -> Any:
     address = ("--bind", "127.0.0.1", "--cluster-announce-ip", "127.0.0.1")
     quick = ("--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0")
     return start_server(binary, folder, *address, *quick, *debugging(binary), *options)
+
+
+def free_port() -> int:
+    """Return a port that is free, as that of its bus is."""
+    while True:
+        port = random.choice(PORTS)
+        if _is_free(port) and _is_free(port + 10_000):
+            return port
 
 
 def _is_free(port: int) -> bool:

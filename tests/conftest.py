@@ -28,7 +28,7 @@ MARKERS = {
     "single_server(why)": "makes no sense on a cluster",
     "cluster": "makes sense on a cluster only",
 }
-EXAMPLES = {"standalone": 150, "cluster": 30}
+EXAMPLES = {"standalone": 150, "cluster": 20}
 """That Hypothesis draws where a test does not say: what is the same for all of them takes longer on a cluster."""
 ON_A_CLUSTER = "cluster-"
 """Begins the names of servers that are the nodes of a cluster."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,11 +44,6 @@ class Reachable:
     def url_for(self, user: str, password: str) -> str:
         """Return the URL with which a user connects."""
         return self.url.replace("://", f"://{user}:{password}@")
-
-    def calls(self) -> Counter[str]:
-        """Count the calls of each command since the statistics were last reset."""
-        statistics: Any = self.client.info("commandstats")
-        return Counter({name.removeprefix("cmdstat_"): each["calls"] for name, each in statistics.items()})
 
     @property
     def version(self) -> tuple[int, int]:

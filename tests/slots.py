@@ -13,6 +13,8 @@ from tests.clusters import ClusterInstance, Node, slot_of, surviving, wait_until
 PORTION = 10
 """Keys that MIGRATE takes at once."""
 MIGRATE_MS = 5000
+PAUSE = 0.005
+"""Seconds between the steps of those who move slots all the time."""
 
 
 @dataclass
@@ -57,34 +59,45 @@ def move(cluster: ClusterInstance, slot: int, target: Node) -> None:
     Move.begin(cluster, slot, target).finish()
 
 
+def move_slowly(cluster: ClusterInstance, slot: int, target: Node) -> None:
+    """Move a slot, with some time in which its keys are here and there."""
+    step = Move.begin(cluster, slot, target)
+    while surviving(step.take):
+        time.sleep(PAUSE)
+    surviving(step.finish)
+
+
+def move_at_once(cluster: ClusterInstance, slot: int, target: Node) -> None:
+    """Move a slot as Valkey 9 does by itself: all of its keys from one moment to the next."""
+    cluster.owner(slot).cluster("MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+    wait_until(lambda: target.has(slot))
+    cluster.wait_until_agreed()
+
+
 class Mover(threading.Thread):
     """Moves slots that hold keys to and fro until it is left; then all is in order."""
 
-    def __init__(self, cluster: ClusterInstance, *, seed: int = 7, pause: float = 0.005) -> None:
+    def __init__(self, cluster: ClusterInstance, *, seed: int = 7, at_once: bool = False) -> None:
         super().__init__(daemon=True)
         self.moves = 0
-        self._cluster, self._pause = cluster, pause
+        self._cluster, self._move = cluster, move_at_once if at_once else move_slowly
         self._chance, self._done = random.Random(seed), threading.Event()
         self._failed: Exception | None = None
 
     def run(self) -> None:
         """Move one slot after the other."""
         try:
-            while not self._done.wait(self._pause):
-                self._move()
+            while not self._done.wait(PAUSE):
+                self._take_turn()
         except Exception as error:  # noqa: BLE001  # the test is told when it ends
             self._failed = error
 
-    def _move(self) -> None:
+    def _take_turn(self) -> None:
         source, target = self._chance.sample(self._cluster.primaries(), 2)
         key = source.client.randomkey()
-        if key is None:
-            return
-        step = Move.begin(self._cluster, slot_of(key), target)
-        while surviving(step.take):
-            time.sleep(self._pause)
-        surviving(step.finish)
-        self.moves += 1
+        if key is not None:
+            self._move(self._cluster, slot_of(key), target)
+            self.moves += 1
 
     def __enter__(self) -> Self:
         self.start()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from luamigrate import Server, Tls, UsageError, connect
 from luamigrate.demo import free_port, throwaway_server
-from tests import binaries
+from tests import binaries, clusters
 from tests.clusters import wait_until
 from tests.conftest import luamigrate
 from tests.instances import Instance, start
@@ -235,7 +235,7 @@ def test_the_nodes_of_a_cluster_are_reached_over_tls(authority: trustme.CA, ca: 
     binary = binaries.find(binaries.SYSTEM)
     if not isinstance(binary, Path) or not has_tls(binary):
         pytest.skip(f"no server with TLS on this system: {binary}")
-    port = next(port for port in iter(free_port, 0) if port < 50_000)  # its bus listens 10,000 above
+    port = clusters.free_port()
     own = (*own_tls_options(authority, tmp_path), "--tls-auth-clients", "no", "--tls-cluster", "yes")
     options = ("--bind", "127.0.0.1", "--tls-port", str(port), "--cluster-enabled", "yes", *own)
     with start(binaries.SYSTEM, *options) as server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from pathlib import Path
@@ -308,24 +307,6 @@ def test_a_read_only_user_can_verify(server: Instance) -> None:
             server.client.execute_command("ACL", "SETUSER", "careful", *(f"%R~{pattern}" for pattern in patterns))
         result = luamigrate("verify", "--json", url=url)
     assert (result.code, result.totals) == (3, TOTALS)
-
-
-@pytest.mark.single_server("a cluster takes more, as docs/security.md says")
-def test_the_user_of_the_readme_can_verify(server: Instance) -> None:
-    """The line as it stands there, for the servers for which it is meant."""
-    if not server.has_field_expiries:
-        pytest.skip("this server has no HPEXPIRETIME")
-    prepare(server)
-    (line,) = re.findall(
-        r"^ACL SETUSER .*", (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    server.client.execute_command(*line.split())
-    try:
-        result = luamigrate("verify", "--extra", url=server.url_for("verifier", "secret"))
-    finally:
-        server.client.acl_deluser("verifier")
-    assert result.code == 3
-    assert "1 extra" in result.out
 
 
 def test_a_command_that_is_not_permitted_is_named(server: Instance) -> None:
