@@ -128,7 +128,7 @@ class Cluster:
             server.accept_change()
         self._learn(self._ask_around())
         for server in self.primaries:
-            server.call("PING").answer()
+            server.keep_in_touch()
 
     def _patiently(self, step: Callable[[], None]) -> None:
         """Take a step that fails while nodes are down. Raises Error where it fails until the patience ends."""
