@@ -17,7 +17,8 @@
 --   big <type> <bytes>  it would take too long: not touched
 --   moved           it lives on another node now, or is on its way there
 --   failed <text>   the server refused, in its own words; the other targets are not affected
--- or a list: the word, the digest of the target's payload, and what differs, name by name (see values.lua):
+-- or a list: the word, the digest of the target's payload, its expiry (milliseconds since 1970, -1 for never),
+-- and what differs, name by name (see values.lua):
 --   same, expiry, partial, differs  as compare.lua has them
 --   filled          what the last look found missing was added, and it now has the same contents
 --
@@ -103,7 +104,7 @@ return answer_each(1, function(i)
   local found = state_of_any(target)
   if found == 'missing' then return found end
   if found[1] ~= source.kind then
-    return { 'differs', found[3], 'source_type', source.kind, 'target_type', found[1] }
+    return { 'differs', found[3], found[2], 'source_type', source.kind, 'target_type', found[1] }
   end
   local word, notes, lacking = stand(source, target)
   if may_be_filled(source.kind, lacking, filling) then
@@ -116,5 +117,5 @@ return answer_each(1, function(i)
       note(notes, 'digest', names)
     end
   end
-  return { word, found[3], unpack(notes) }
+  return { word, found[3], found[2], unpack(notes) }
 end)

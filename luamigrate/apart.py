@@ -34,6 +34,10 @@ class Across(Protocol):
         """Go it, and leave an answer for each pair in `apart`."""
 
 
+State = tuple[bytes, int]
+"""By which a key is known again: digest of the payload, and expiry in milliseconds since 1970 or -1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Half:
     """What is known of a key: type, expiry in milliseconds since 1970 or -1, digest of the payload, bytes."""
@@ -44,6 +48,11 @@ class Half:
     size: int
     beside: list[Any]
     """What was asked for: the payload; contents and moments; or the number of elements."""
+
+    @property
+    def state(self) -> State:
+        """By which it is known again."""
+        return self.digest, self.at
 
 
 Halves = dict[int, Half | None]
@@ -56,8 +65,8 @@ class Claim:
 
     source: Half
     answer: Answer
-    target: bytes = b""
-    """The digest of the target for which it holds."""
+    target: State | None = None
+    """Of the target for which it holds, where that may be acted on."""
 
 
 Claims = dict[int, Claim]

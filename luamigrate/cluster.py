@@ -13,8 +13,8 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.errors import Error, Refused, printable
-from luamigrate.problems import ConnectionLost, Redirected, Unsettled
-from luamigrate.servers import Endurance, Identity, Server
+from luamigrate.problems import Redirected, ServerChanged, Unsettled
+from luamigrate.servers import Endurance, Identity, Server, at_one_moment
 
 SLOTS = 16_384
 SECONDS_BETWEEN_TRIES = 0.05
@@ -119,9 +119,18 @@ class Cluster:
         """Tell whether something failed because a key is elsewhere, or on its way there."""
         return isinstance(problem, (Redirected, Unsettled)) or bool(_ELSEWHERE.search(str(problem)))
 
+    def confirm(self) -> None:
+        """See that no replica has taken a primary's place: it may lack what that was given. Raises ServerChanged."""
+        self.refresh()
+        views = [server.call("CLUSTER", "NODES") for server in (*self._nodes.values(), *self._retired)]
+        if any(b"myself,slave" in view.answer() for view in views):
+            raise ServerChanged("a replica has taken the place of a primary: run again")
+
     def accept_change(self) -> None:
         """Go on with the nodes that hold the slots now. Raises Error where some cannot be reached in time."""
         self._patiently(self._meet_all)
+        while self._retired:
+            self._retired.pop().close()
 
     def _meet_all(self) -> None:
         for server in self._nodes.values():
@@ -211,19 +220,13 @@ class Cluster:
         for _ in range(PASSES):
             elsewhere: list[int] = []
             for server, group in self._in_groups(slots, crowded):
-                try:
-                    (_, _, held, moving), keys = _line_and_keys(server, group)
-                except ConnectionLost:
-                    if server.is_lost:
-                        raise
-                    elsewhere += group
-                    continue
+                (_, _, held, moving), keys = _line_and_keys(server, group)
                 for slot, names in zip(group, keys, strict=True):
                     if slot not in held:
                         elsewhere.append(slot)
                         continue
                     if slot in moving:
-                        other = self._node_called(moving[slot])
+                        other = self._node_called(moving[slot], server)
                         if other.call("CLUSTER", "COUNTKEYSINSLOT", slot).answer() > MOST_KEYS_AT_ONCE:
                             crowded.append(slot)
                             continue
@@ -293,12 +296,16 @@ class Cluster:
             self._prepare(address, self._nodes[address])
         return self._nodes[address]
 
-    def _node_called(self, node: str) -> Server:
-        """Return the node with this identifier."""
+    def _node_called(self, node: str, known_to: Server) -> Server:
+        """Return the node with this identifier: one that has no slots yet is where another one says."""
         for server in self.primaries:
             if _own_line(server.call("CLUSTER", "NODES"))[0] == node:
                 return server
-        raise Error(f"the cluster has no node {node}, to which a slot is being moved")
+        line = re.compile(rb"^%s (\S+):(\d+)@" % node.encode(), re.MULTILINE)
+        match = line.search(known_to.call("CLUSTER", "NODES").answer())
+        if not match:
+            raise Error(f"the cluster has no node {node}, to which a slot is being moved")
+        return self._node((printable(match[1]), int(match[2])))
 
     def _prepare(self, address: Address, server: Server) -> None:
         replaced = partial(self._is_replaced, address)
@@ -370,11 +377,8 @@ def _parse_own_line(reply: Any) -> _Line:
 
 def _line_and_keys(server: Server, slots: list[int]) -> tuple[_Line, list[list[bytes]]]:
     """Ask a node for its line and for the keys of slots, all at one moment."""
-    server.call("MULTI", once=True)
-    server.call("CLUSTER", "NODES", once=True)
-    for slot in slots:
-        server.call("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE, once=True)
-    nodes, *keys = server.call("EXEC", once=True).answer()
+    keys_of_slots = [("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE) for slot in slots]
+    nodes, *keys = at_one_moment(server, [("CLUSTER", "NODES"), *keys_of_slots])
     return _parse_own_line(nodes), keys
 
 

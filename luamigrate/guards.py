@@ -90,8 +90,7 @@ class Guards:
 
     def end(self) -> None:
         """Look a last time. Raises Stopped, or ServerChanged."""
-        for watched in self._servers():
-            watched.server.confirm()
+        self.deployment.confirm()
         if self.copies:
             self._look_for_evictions()
 

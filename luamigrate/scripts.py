@@ -314,7 +314,7 @@ def create(
 def replace(
     server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
 ) -> ScriptCall:
-    """Call replace.lua: replace targets while they have a digest, each followed by payload, expiry and weight."""
+    """Call replace.lua: replace targets while they are as they were, each followed by payload, expiry and weight."""
     return _ask_about("EVALSHA", "replace", server, targets, pause, *payloads, alone=alone)
 
 

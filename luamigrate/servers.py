@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -165,8 +165,11 @@ class Server:
         return Server(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
 
     def once_more(self) -> Server:
-        """Make another connection to the same server. Raises what `connect` does."""
-        return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+        """Make another connection to the same server. Raises ConnectionLost where there cannot be another."""
+        try:
+            return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+        except Error as problem:
+            raise ConnectionLost(str(problem)) from None
 
     @property
     def whereabouts(self) -> str:
@@ -241,6 +244,8 @@ class Server:
 
     def flush(self) -> None:
         """Send what is on its way now, because another server will be waited for first."""
+        if self._broken:
+            return
         try:
             self._send()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
@@ -387,6 +392,21 @@ class Server:
     def _ask_alone(self, *command: str) -> Any:
         self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
         return self._connection.read_response(disable_decoding=True)
+
+
+def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
+    """Return what the server answers to commands between which nothing else happens. Raises Error."""
+    while True:
+        try:
+            server.call("MULTI", once=True)
+            for command in commands:
+                server.call(*command, once=True)
+            answers = server.call("EXEC", once=True).answer()
+        except ConnectionLost:
+            if server.is_lost:
+                raise
+        else:
+            return list(answers)
 
 
 def read_info(server: Server, section: str) -> dict[str, str]:

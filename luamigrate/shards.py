@@ -12,7 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from luamigrate import scripts
-from luamigrate.apart import Apart, Ask, Claim, Claims, Half, Halves, Way, expire_apart, half_of
+from luamigrate.apart import Apart, Ask, Claim, Claims, Half, Halves, State, Way, expire_apart, half_of
 from luamigrate.errors import printable
 from luamigrate.rules import ANY
 from luamigrate.scripts import Answer, ScriptCall
@@ -31,7 +31,7 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
     sources = yield from apart.first(apart.pairs.sources, "payload")
     contrast = _Contrast(apart, "" if ignore_expiry else "apart", show_values, filling, acts=True)
-    ours: dict[int, bytes] = {}
+    ours: dict[int, State] = {}
     filled: set[int] = set()
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, ours)
@@ -49,6 +49,7 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
             index: b"filled" if index in filled and claim.answer == b"same" else claim.answer
             for index, claim in confirmed.items()
         }
+        yield from _withdraw(apart, {index: ours[index] for index in ours if _has_turned(apart.settled.get(index))})
     yield from _part_from_gone(apart, sources, ours)
     _give_up(apart, b"differs")
 
@@ -98,8 +99,8 @@ def remove(apart: Apart, *, delete: bool, show_values: bool) -> Way:
         if not delete:
             apart.settled |= dict.fromkeys(equal, b"same")
             continue
-        digests = {index: claim.target for index, claim in equal.items()}
-        for index, reply in (yield from _replace(apart, digests, {})).items():
+        targets = {index: claim.target for index, claim in equal.items() if claim.target}
+        for index, reply in (yield from _replace(apart, targets, {})).items():
             if reply == b"changed":
                 sources[index] = equal[index].source
             else:
@@ -161,9 +162,9 @@ class _Contrast:
             source = sources[index]
             if source.kind != target.kind:
                 types: list[object] = [b"source_type", source.kind.encode(), b"target_type", target.kind.encode()]
-                claims[index] = Claim(source, [b"differs", *types], target.digest)
+                claims[index] = Claim(source, [b"differs", *types])
             elif source.digest == target.digest:
-                claims[index] = Claim(source, self._by_expiry(source, target), target.digest)
+                claims[index] = Claim(source, self._by_expiry(source, target), target.state)
             else:
                 unlike.append(index)
         # Unequal payloads prove nothing: what is in the sources travels to the targets.
@@ -187,8 +188,8 @@ class _Contrast:
         claims: Claims = {}
         for index, reply in (yield from apart.ask(pairs.targets, sources, self._against(sources))).items():
             match reply:
-                case [bytes() as word, bytes() as digest, *notes]:
-                    claims[index] = Claim(sources[index], [word, *notes] if notes else word, digest)
+                case [bytes() as word, bytes() as digest, int() as at, *notes]:
+                    claims[index] = Claim(sources[index], [word, *notes] if notes else word, (digest, at))
                 case b"missing" if self.acts:
                     apart.settled[index] = VANISHED
                 case _:
@@ -222,14 +223,14 @@ class _Contrast:
 
 
 def _make(
-    apart: Apart, sources: dict[int, Half], ours: dict[int, bytes]
-) -> Generator[None, None, tuple[dict[int, bytes], dict[int, Half]]]:
-    """Make targets; where they are `ours`, by their digest, replace them.
+    apart: Apart, sources: dict[int, Half], ours: dict[int, State]
+) -> Generator[None, None, tuple[dict[int, State], dict[int, Half]]]:
+    """Make targets; where they are `ours`, as we left them, replace them.
 
-    Returns the digests of those that are ours now, and the targets that somebody else has made. One of ours that
-    is no more what it was belongs to somebody else: it is not made again.
+    Returns those that are ours now, and the targets that somebody else has made. One of ours that is no more
+    what it was belongs to somebody else: it is not made again.
     """
-    ours = {index: digest for index, digest in ours.items() if index in sources}
+    ours = {index: state for index, state in ours.items() if index in sources}
     replies = (yield from _replace(apart, ours, sources)) if ours else {}
     lost = {index for index, reply in replies.items() if reply == b"changed"}
     seen = {index for index in sources if apart.looked and apart.looked[index] != b"missing"}
@@ -243,12 +244,12 @@ def _make(
 
     fresh = [index for index in sources if index not in ours or index in lost]
     replies |= yield from apart.ask(apart.pairs.targets, fresh, create)
-    made: dict[int, bytes] = {}
+    made: dict[int, State] = {}
     present: dict[int, Half] = {}
     for index, reply in replies.items():
         match reply:
             case bytes() if reply.startswith(b"created "):
-                made[index] = reply.removeprefix(b"created ")
+                made[index] = reply.removeprefix(b"created "), sources[index].at
             case b"vanished":
                 apart.settled[index] = b"gone"
             case b"missing":
@@ -261,28 +262,37 @@ def _make(
 
 
 def _replace(
-    apart: Apart, digests: dict[int, bytes], sources: dict[int, Half]
+    apart: Apart, targets: dict[int, State], sources: dict[int, Half]
 ) -> Generator[None, None, dict[int, Answer]]:
-    """Replace targets while they have these digests; delete those for which there is no source."""
+    """Replace targets while they are what they were; delete those for which there is no source."""
 
     def ask(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
         payloads: list[bytes | int] = []
         for index in indexes:
             source = sources.get(index)
-            payloads += [digests[index], *((source.beside[0], source.at, source.size) if source else (b"", -1, 0))]
+            payloads += [*targets[index], *((source.beside[0], source.at, source.size) if source else (b"", -1, 0))]
         return scripts.replace(server, names, apart.pause, *payloads, alone=alone)
 
-    return (yield from apart.ask(apart.pairs.targets, digests, ask))
+    return (yield from apart.ask(apart.pairs.targets, targets, ask))
 
 
-def _part_from_gone(apart: Apart, sources: Halves, ours: dict[int, bytes]) -> Generator[None, None, dict[int, Half]]:
+def _withdraw(apart: Apart, ours: dict[int, State]) -> Generator[None, None, None]:
+    """Delete targets that we have made and nobody has changed since; tell of those that cannot be."""
+    if ours:
+        replies = yield from _replace(apart, ours, {})
+        apart.settled |= {index: reply for index, reply in replies.items() if reply not in (b"vanished", b"changed")}
+
+
+def _has_turned(answer: Answer | None) -> bool:
+    """Tell whether a source has become another type meanwhile, or too big for this way."""
+    return isinstance(answer, bytes) and answer.startswith((b"ignored ", b"big "))
+
+
+def _part_from_gone(apart: Apart, sources: Halves, ours: dict[int, State]) -> Generator[None, None, dict[int, Half]]:
     """Settle the pairs whose source is gone, with the targets that are ours, and return the other sources."""
     gone = [index for index, half in sources.items() if half is None]
     apart.settled |= dict.fromkeys(gone, b"gone")
-    orphans = {index: ours[index] for index in gone if index in ours}
-    if orphans:
-        replies = yield from _replace(apart, orphans, {})
-        apart.settled |= {index: reply for index, reply in replies.items() if reply not in (b"vanished", b"changed")}
+    yield from _withdraw(apart, {index: ours[index] for index in gone if index in ours})
     return {index: half for index, half in sources.items() if half}
 
 

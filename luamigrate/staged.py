@@ -166,7 +166,7 @@ def _connected(big: Big, work: Callable[[], Generator[Progress, None, _Result]])
         except ConnectionLost:
             if big.server.is_lost or big.target_server.is_lost:
                 raise
-    return (yield from work())
+    raise Answered(f"busy: the connection was lost {RECONNECTIONS} times in the middle of this key")
 
 
 def _watched(big: Big, attempt: Callable[[str], Attempt]) -> Generator[Progress, None, KeyOutcome]:
@@ -211,8 +211,18 @@ class _Watched:
             self._exec(self.big.server, None)
             answer = self._exec(self.big.target_server, act)
             if act and act.makes:
-                self._exec(second, None)
+                try:
+                    self._exec(second, None)
+                except _Disturbed:
+                    self._withdraw(second, act)
+                    raise
         return answer
+
+    def _withdraw(self, source_server: Server, act: Act) -> None:
+        """Delete what has been made of a source that is gone now, unless somebody has written to it since."""
+        if not source_server.call("EXISTS", self.big.source).answer():
+            unlink = partial(self.big.target_server.call, "UNLINK", self.big.target, once=True)
+            self._exec(self.big.target_server, replace(act, call=unlink))
 
     def confirm(self) -> None:
         """Raise _Disturbed where somebody has written."""
@@ -226,6 +236,8 @@ class _Watched:
         server.call("MULTI", once=True)
         queued = act.call() if act else None
         execution = server.call("EXEC", once=True)
+        if act and act.makes:
+            server.call("WATCH", self.big.target, once=True)
         if queued:
             queued.answer()  # what is refused here and now says why
         answers = execution.answer()

@@ -33,6 +33,8 @@ SECONDS = 20
 """What a cluster may take to agree on something."""
 NODE_TIMEOUT_MS = 5_000
 """After which a node that does not answer is lost: where nobody is to be, longer than a busy machine holds one up."""
+QUICK_MS = 1_000
+"""The same where one is to be lost."""
 PORTS = range(10_000, 22_000)
 """The bus listens 10,000 above: both are below the ports that the system gives to those who do not ask."""
 
@@ -250,6 +252,21 @@ def start(*kinds: str, replicas: bool = False, node_timeout: int = NODE_TIMEOUT_
         cluster = ClusterInstance("+".join(kinds), nodes)
         stack.callback(cluster.client.close)
         yield cluster
+
+
+@contextmanager
+def added(cluster: ClusterInstance, kind: str) -> Iterator[Node]:
+    """Start one more node, without slots, that all others know; end it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="luamigrate-test-") as folder:
+        node = _start_on_free_ports(kind, Path(folder) / "added", NODE_TIMEOUT_MS)
+        try:
+            cluster.nodes[0].cluster("MEET", "127.0.0.1", node.port)
+            cluster.nodes.append(node)
+            cluster.wait_until_agreed()
+            yield node
+        finally:
+            node.client.close()
+            node.kill()
 
 
 def form(nodes: list[Node]) -> None:

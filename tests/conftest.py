@@ -17,6 +17,7 @@ from hypothesis import settings
 from luamigrate import cli
 from luamigrate.demo import SETTINGS
 from tests import binaries, clusters
+from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
 
 SHORT = "0.02"
@@ -112,6 +113,26 @@ def server(server_name: str, running: Callable[[str], Instance]) -> Instance:
     instance.client.flushall()
     instance.client.script_flush()
     return instance
+
+
+@pytest.fixture
+def cluster(server: Instance) -> ClusterInstance:
+    """Give the test an empty cluster to itself, which it leaves as it is."""
+    return cast("ClusterInstance", cast("Any", server))
+
+
+@pytest.fixture
+def movable(server_name: str) -> Iterator[ClusterInstance]:
+    """Give the test a cluster of its own, whose slots it may move."""
+    with clusters.start(server_name.removeprefix(ON_A_CLUSTER)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def replicated(server_name: str) -> Iterator[ClusterInstance]:
+    """Give the test a cluster of its own whose primaries have a replica each and are missed soon."""
+    with clusters.start(server_name.removeprefix(ON_A_CLUSTER), replicas=True, node_timeout=QUICK_MS) as cluster:
+        yield cluster
 
 
 @pytest.fixture

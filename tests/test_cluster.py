@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import redis
 
 from luamigrate import Limits, Operator, Summary, connect, migrate, plan
 from tests import binaries, clusters
-from tests.clusters import ClusterInstance, Node, slot_of
+from tests.clusters import QUICK_MS, ClusterInstance, Node, slot_of
 from tests.conftest import ON_A_CLUSTER, luamigrate, run
 from tests.instances import Instance, expires_at, snapshot
 from tests.judge import DualWriter, assert_alike, assert_migrated
@@ -29,32 +29,10 @@ pytestmark = pytest.mark.cluster
 ANY = ("--map", "job:*=step:*")
 EACH = (*ANY, "--json")
 RULES = plan([("job:*", "step:*", "any")])
-QUICK_MS = 1000
-"""After which a node counts as lost where one is to be lost."""
 KEYS_A_SECOND = 500
 """So that it is still under way when what happens meanwhile has happened."""
 SHORT_STOP, LONG_STOP = 2.0, 3.0
 """Seconds: nobody misses the node; where nodes are missed soon, the others refuse everything meanwhile."""
-
-
-@pytest.fixture
-def cluster(server: Instance) -> ClusterInstance:
-    """Give the test an empty cluster to itself, which it leaves as it is."""
-    return cast("ClusterInstance", cast("Any", server))
-
-
-@pytest.fixture
-def movable(server_name: str) -> Iterator[ClusterInstance]:
-    """Give the test a cluster of its own, whose slots it may move."""
-    with clusters.start(server_name.removeprefix(ON_A_CLUSTER)) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def replicated(server_name: str) -> Iterator[ClusterInstance]:
-    """Give the test a cluster of its own whose primaries have a replica each and are missed soon."""
-    with clusters.start(server_name.removeprefix(ON_A_CLUSTER), replicas=True, node_timeout=QUICK_MS) as cluster:
-        yield cluster
 
 
 def write_jobs(cluster: ClusterInstance, jobs: int) -> None:
