@@ -17,19 +17,23 @@ def never(_: bytes) -> int | None:
 
 
 @contextmanager
-def cutting(path: str, requests: Cut = never, replies: Cut = never) -> Iterator[str]:
-    """Stand before the server at a socket path, and yield the URL of the proxy."""
+def cutting(path: Callable[[], str] | str, requests: Cut = never, replies: Cut = never) -> Iterator[str]:
+    """Stand before the server at a socket path, or at what is the path then, and yield the URL of the proxy."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_accept, args=(listener, path, requests, replies), daemon=True).start()
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def _accept(listener: socket.socket, path: str, requests: Cut, replies: Cut) -> None:
+def _accept(listener: socket.socket, path: Callable[[], str] | str, requests: Cut, replies: Cut) -> None:
     with suppress(OSError):
         while True:
             outside, _ = listener.accept()
             inside = socket.socket(socket.AF_UNIX)
-            inside.connect(path)
+            try:
+                inside.connect(path if isinstance(path, str) else path())
+            except OSError:
+                outside.close()
+                continue
             for one, other, cut in ((outside, inside, requests), (inside, outside, replies)):
                 threading.Thread(target=_pass_on, args=(one, other, cut), daemon=True).start()
 

@@ -1,0 +1,182 @@
+"""`make chaos`: as many trials as asked for, on the servers asked for, and a table of what came of them."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos import sites, trials
+from chaos.judging import RULES
+from chaos.sites import Site
+from chaos.trials import Trial
+from tests import binaries
+
+TOPOLOGIES = ("standalone", "cluster")
+TRIALS_ON_A_SITE = 25
+"""Then it is started anew."""
+SHOWN = 6000
+"""Characters of what a trial that broke a rule has printed."""
+
+
+@dataclass
+class Totals:
+    """What came of all trials on a kind of server."""
+
+    trials: int = 0
+    keys: int = 0
+    writes: int = 0
+    reads: int = 0
+    unjudged: int = 0
+    """Trials that did not come to their end, because the servers did not."""
+    faults: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    violations: Counter[int] = field(default_factory=Counter)
+    failed: list[int] = field(default_factory=list)
+    """Seeds."""
+
+    def add(self, trial: Trial) -> None:
+        """Count a trial."""
+        self.trials += 1
+        self.keys += trial.keys
+        self.writes += trial.writes
+        self.reads += trial.reads
+        self.faults.update(trial.faults)
+        self.codes.update(trial.codes)
+        self.violations.update(number for number, _ in trial.violations)
+        self.failed += [trial.seed] if trial.violations else []
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one process does: trials on one kind of site, until the seeds or the time are used up."""
+
+    name: str
+    topology: str
+    seeds: list[int]
+    deadline: float
+
+
+def make_site(stack: ExitStack, work: Work, number: int) -> Site:
+    """Start servers."""
+    if work.topology == "cluster":
+        return stack.enter_context(sites.clustered(work.name))
+    return stack.enter_context(sites.standalone(work.name, sites.SYNC[number % len(sites.SYNC)]))
+
+
+def carry_out(work: Work, tell: Callable[[Any], None]) -> None:
+    """Make trials, telling of each; start the servers anew now and then, and after trouble."""
+    seeds, number = list(work.seeds), 0
+    while seeds and time.time() < work.deadline:
+        number += 1
+        with ExitStack() as stack:
+            site = make_site(stack, work, number)
+            for _ in range(TRIALS_ON_A_SITE):
+                if not seeds or time.time() >= work.deadline:
+                    break
+                seed = seeds.pop(0)
+                try:
+                    tell((work, trials.make(site, seed)))
+                except Exception:  # noqa: BLE001  # whatever it is: the next trial gets new servers
+                    tell((work, f"seed {seed}: {traceback.format_exc()}"))
+                    break
+    tell((work, None))
+
+
+def told(works: list[Work]) -> Iterator[tuple[Work, Any]]:
+    """Carry out all of it side by side, and yield what is told of it."""
+    context = multiprocessing.get_context("fork")
+    queue: Any = context.Queue()
+    processes = [context.Process(target=carry_out, args=(work, queue.put), daemon=True) for work in works]
+    for process in processes:
+        process.start()
+    left = len(processes)
+    while left:
+        work, news = queue.get()
+        left -= news is None
+        if news is not None:
+            yield work, news
+    for process in processes:
+        process.join()
+
+
+def show(work: Work, trial: Trial) -> None:
+    """Print what came of a trial that broke a rule, and how to repeat it."""
+    print(f"\nVIOLATION, seed {trial.seed} on {work.name}, {work.topology}; faults: {', '.join(trial.faults)}")
+    for number, text in trial.violations:
+        print(f"  rule {number} ({RULES[number]}): {text}")
+    print(trial.story[-SHOWN:])
+    again = f"--servers {work.name} --topology {work.topology} --seed {trial.seed} --trials 1"
+    print(f"again: python -m chaos {again}", flush=True)
+
+
+def table(totals: dict[tuple[str, str], Totals]) -> str:
+    """Return the tables, as they stand in docs/reliability.md."""
+    head = ["servers", "trials", "keys", "writes beside", "reads beside", *(f"rule {number}" for number in RULES)]
+    lines = [head, ["---"] * len(head)]
+    for (name, topology), each in totals.items():
+        counts = [each.trials, each.keys, each.writes, each.reads, *(each.violations[number] for number in RULES)]
+        lines.append([f"{name}, {topology}", *(f"{count:,}" for count in counts)])
+    faults = sum((each.faults for each in totals.values()), Counter[str]())
+    rows = [["fault", "times"], ["---", "---"], *([name, f"{count:,}"] for name, count in sorted(faults.items()))]
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in part) for part in (lines, rows))
+
+
+def main() -> int:
+    """Carry out the campaign; exit code 1 where a rule was broken or a trial not judged."""
+    options = _options()
+    kinds = [
+        (name, topology)
+        for name in options.servers.split(",")
+        for topology in options.topology.split(",")
+        if isinstance(binaries.find(name), Path) or print(f"SKIPPED: {name}: {binaries.find(name)}")
+    ]
+    deadline = time.time() + options.seconds
+    seeds = [range(options.seed, options.seed + options.trials)] * len(kinds)
+    works = [
+        Work(name, topology, list(mine)[share :: options.jobs], deadline)
+        for (name, topology), mine in zip(kinds, seeds, strict=True)
+        for share in range(options.jobs)
+    ]
+    totals = {kind: Totals() for kind in kinds}
+    for work, news in told([work for work in works if work.seeds]):
+        each = totals[work.name, work.topology]
+        if isinstance(news, str):
+            each.unjudged += 1
+            print(f"\nNOT JUDGED on {work.name}, {work.topology}, {news}", flush=True)
+            continue
+        each.add(news)
+        if news.violations:
+            show(work, news)
+        elif options.verbose:
+            if options.trials == 1:
+                print(news.story)
+            what = f"{', '.join(news.faults)}: {dict(news.codes)}, {news.seconds:.1f} s"
+            print(f"{work.name} {work.topology} {news.seed}: {what}", flush=True)
+    print(table(totals))
+    failed = sum(len(each.failed) + each.unjudged for each in totals.values())
+    print(f"\n{sum(each.trials for each in totals.values())} trials, {failed} of them failed")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--servers", default=",".join(binaries.NAMES), help="names, with commas between them")
+    parser.add_argument("--topology", default=",".join(TOPOLOGIES), help="standalone, cluster, or both")
+    parser.add_argument("--seed", type=int, default=1, help="of the first trial; those of the others follow")
+    parser.add_argument("--trials", type=int, default=10**6, help="on each kind of server and topology, at most")
+    parser.add_argument("--seconds", type=float, default=600, help="after which no trial is begun")
+    parser.add_argument("--jobs", type=int, default=1, help="processes for each kind of server and topology")
+    parser.add_argument("--verbose", action="store_true", help="print a line for each trial")
+    return parser.parse_args()
+
+
+sys.exit(main())

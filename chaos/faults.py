@@ -1,0 +1,261 @@
+"""What goes wrong: each fault strikes, lasts, and is over when its function returns."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from chaos.processes import Tool
+from chaos.sites import Clustered, Site, Standalone, allow
+from tests import slots
+from tests.clusters import slot_of, surviving, wait_until
+from tests.instances import Instance
+
+Strike = Callable[[Any, random.Random, Tool], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault, and what it may excuse."""
+
+    name: str
+    strike: Strike
+    kills: bool = False
+    """Whether luamigrate ends of it, between any two of its steps."""
+    loses: bool = False
+    """Whether what a server has acknowledged may be lost with it."""
+    holds: bool = False
+    """Whether scripts may take longer, because a process is held up in the middle of one."""
+
+
+def _lasting(chance: random.Random, most: float) -> None:
+    time.sleep(chance.uniform(0.1, most))
+
+
+def _signal(number: int) -> Strike:
+    return lambda _site, _chance, tool: tool.send(number)
+
+
+def _interrupt_twice(_site: Site, chance: random.Random, tool: Tool) -> None:
+    tool.send(signal.SIGINT)
+    _lasting(chance, 0.2)
+    tool.send(signal.SIGINT)
+
+
+def _hang(server: Instance, chance: random.Random, most: float) -> None:
+    server.process.send_signal(signal.SIGSTOP)
+    _lasting(chance, most)
+    server.process.send_signal(signal.SIGCONT)
+
+
+def _restart(site: Standalone, server: Instance, chance: random.Random) -> None:
+    _lasting(chance, 0.6)
+    site.start_again(server)
+    wait_until(lambda: _is_up(server))
+
+
+def _is_up(server: Instance) -> bool:
+    with suppress(redis.RedisError):
+        return bool(server.client.ping())
+    return False
+
+
+def _kill_server(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    site.primary.kill()
+    _restart(site, site.primary, chance)
+
+
+def _stop_server(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    site.primary.process.terminate()
+    site.primary.process.wait()
+    _restart(site, site.primary, chance)
+
+
+def _kill_replica(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    site.replica.kill()
+    _restart(site, site.replica, chance)
+    site.follow(site.replica)
+
+
+def _hang_primary(site: Site, chance: random.Random, _tool: Tool) -> None:
+    _hang(chance.choice(site.servers()), chance, 1.2)
+
+
+def _promote(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    site.promote()
+    _lasting(chance, 0.3)
+
+
+def _on_each(*command: str | int) -> Strike:
+    def strike(site: Site, chance: random.Random, _tool: Tool) -> None:
+        for _ in range(chance.randint(1, 5)):
+            for server in site.servers():
+                surviving(partial(server.client.execute_command, *command))
+            _lasting(chance, 0.2)
+
+    return strike
+
+
+def _pause_clients(site: Site, chance: random.Random, _tool: Tool) -> None:
+    server = chance.choice(site.servers())
+    server.client.execute_command("CLIENT", "PAUSE", chance.randint(100, 800), chance.choice(("WRITE", "ALL")))
+
+
+def _cut(where: str, part: float) -> Strike:
+    def strike(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+        cuts: list[float] = getattr(site.link, where)
+        for _ in range(chance.randint(1, 4)):
+            cuts.append(part or 0.0)
+            _lasting(chance, 0.2)
+        cuts.clear()
+
+    return strike
+
+
+def _slow_link(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    site.link.delay = chance.uniform(0.002, 0.02)
+    _lasting(chance, 1.0)
+    site.link.delay = 0.0
+
+
+def _too_little_memory(site: Site, chance: random.Random, _tool: Tool) -> None:
+    server = chance.choice(site.servers())
+    used: Any = server.client.info("memory")["used_memory"]
+    server.client.config_set("maxmemory", max(1, int(used * chance.uniform(0.7, 1.02))))
+    _lasting(chance, 0.8)
+    server.client.config_set("maxmemory", 0)
+
+
+def _less_permitted(site: Site, chance: random.Random, _tool: Tool) -> None:
+    taken = chance.choice(("-evalsha", "-evalsha_ro", "-copy", "-dump", "-restore", "-scan", "-hgetall", "-watch"))
+    server = chance.choice(site.servers())
+    try:
+        server.client.execute_command("ACL", "SETUSER", "migrator", taken)
+    except redis.ResponseError:
+        return  # this version has no such command
+    _lasting(chance, 0.6)
+    allow(server)
+
+
+def _disk_full(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    """No file of the server may grow: it refuses writes until it may again."""
+    pid = site.primary.process.pid
+    folder = Path(site.path()).parent
+    most = max(file.stat().st_size for file in folder.rglob("*") if file.is_file() and "aof" in file.name)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (most + chance.randint(0, 2000), resource.RLIM_INFINITY))
+    _lasting(chance, 0.8)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _second_run(_site: Site, _chance: random.Random, tool: Tool) -> None:
+    tool.beside()
+
+
+def _kill_node(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    primary = chance.choice(site.cluster.primaries())
+    slots.fail_over(site.cluster, primary)
+    primary.start_again()
+    site.cluster.wait_until_agreed()
+
+
+def _kill_replica_node(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    replica = site.cluster.replica_of(chance.choice(site.cluster.primaries()))
+    replica.kill()
+    _lasting(chance, 0.5)
+    replica.start_again()
+    site.cluster.wait_until_agreed()
+
+
+def _hang_until_replaced(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    primary = chance.choice(site.cluster.primaries())
+    replica = site.cluster.replica_of(primary)
+    primary.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: replica.is_primary)
+    finally:
+        primary.process.send_signal(signal.SIGCONT)
+    site.cluster.wait_until_agreed()
+
+
+def _hand_over(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    slots.hand_over(site.cluster, chance.choice(site.cluster.primaries()))
+
+
+def _take_over(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    """Promote a replica without asking its primary, which may have what it has not."""
+    primary = chance.choice(site.cluster.primaries())
+    replica = site.cluster.replica_of(primary)
+    replica.cluster("FAILOVER", "TAKEOVER")
+    wait_until(lambda: replica.is_primary and not primary.is_primary)
+    site.cluster.wait_until_agreed()
+
+
+def _move_slots(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    with slots.Mover(site.cluster, seed=chance.randrange(1000)):
+        _lasting(chance, 1.2)
+
+
+def _half_move_a_slot(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    source, target = chance.sample(site.cluster.primaries(), 2)
+    key: Any = source.client.randomkey()
+    if key is not None:
+        move = slots.Move.begin(site.cluster, slot_of(key), target)
+        surviving(partial(move.take, 1))
+        _lasting(chance, 0.6)
+        surviving(move.finish)
+        site.cluster.wait_until_agreed()
+
+
+ANYWHERE = (
+    Fault("kill -9 of luamigrate", _signal(signal.SIGKILL), kills=True),
+    Fault("Ctrl-C", _signal(signal.SIGINT)),
+    Fault("Ctrl-C twice", _interrupt_twice, kills=True),
+    Fault("SIGHUP", _signal(signal.SIGHUP)),
+    Fault("closed output", lambda _site, _chance, tool: tool.close_output()),
+    Fault("two runs at once", _second_run),
+    Fault("SIGSTOP of a server", _hang_primary, holds=True),
+    Fault("SCRIPT FLUSH", _on_each("SCRIPT", "FLUSH")),
+    Fault("CLIENT PAUSE", _pause_clients, holds=True),
+    Fault("CLIENT KILL", _on_each("CLIENT", "KILL", "TYPE", "normal")),
+    Fault("maxmemory lowered", _too_little_memory),
+    Fault("permissions taken away", _less_permitted),
+)
+ON_ONE_SERVER = (
+    Fault("kill -9 of the server", _kill_server, holds=True),
+    Fault("restart of the server", _stop_server, holds=True),
+    Fault("kill -9 of a replica", _kill_replica),
+    Fault("promotion by REPLICAOF", _promote, loses=True),
+    Fault("cut before the request", _cut("cut_requests", 0.0)),
+    Fault("cut in the request", _cut("cut_requests", 0.5)),
+    Fault("cut before the reply", _cut("cut_replies", 0.0)),
+    Fault("cut in the reply", _cut("cut_replies", 0.5)),
+    Fault("slow link", _slow_link),
+)
+WITH_ROOM_FOR_ERRORS = (Fault("disk full for the AOF", _disk_full),)
+"""Where the server goes on without its AOF for a while."""
+ON_A_CLUSTER = (
+    Fault("kill -9 of a primary", _kill_node, loses=True),
+    Fault("kill -9 of a replica", _kill_replica_node),
+    Fault("SIGSTOP until replaced", _hang_until_replaced, loses=True, holds=True),
+    Fault("CLUSTER FAILOVER", _hand_over),
+    Fault("CLUSTER FAILOVER TAKEOVER", _take_over, loses=True),
+    Fault("slots moved", _move_slots),
+    Fault("slot half moved", _half_move_a_slot),
+)
+
+
+def possible(site: Site) -> tuple[Fault, ...]:
+    """Return the faults that can strike there."""
+    if isinstance(site, Standalone):
+        return (*ANYWHERE, *ON_ONE_SERVER, *(WITH_ROOM_FOR_ERRORS if site.sync == "everysec" else ()))
+    return (*ANYWHERE, *ON_A_CLUSTER)

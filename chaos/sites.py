@@ -1,0 +1,249 @@
+"""Where trials take place: a primary with its replica behind a link, or a cluster; whole again after every trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any, Protocol
+
+import redis
+
+from luamigrate.demo import free_port
+from tests import clusters
+from tests.clusters import QUICK_MS, ClusterInstance, Node, slot_of, surviving, wait_until
+from tests.instances import Instance, start
+from tests.proxies import cutting
+
+MS_TO_REPLICATE = 500
+SLOW_MS = 10
+"""Of scripts, from which on the server itself keeps a record of them."""
+USER, PASSWORD = "migrator", "pass"
+SECONDS_TO_CONNECT = 2
+AOF = ("--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
+AT_ONCE = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+SYNC = ("always", "everysec")
+
+
+class Link:
+    """What stands between luamigrate and a server, and can be slow, cut, or lead elsewhere."""
+
+    def __init__(self) -> None:
+        self.delay = 0.0
+        self.cut_requests: list[float] = []
+        """Parts of the next requests that still pass before their connection is cut."""
+        self.cut_replies: list[float] = []
+
+    def requests(self, content: bytes) -> int | None:
+        """Pass requests on."""
+        return self._passing(content, self.cut_requests)
+
+    def replies(self, content: bytes) -> int | None:
+        """Pass replies on."""
+        return self._passing(content, self.cut_replies)
+
+    def _passing(self, content: bytes, cuts: list[float]) -> int | None:
+        time.sleep(self.delay)
+        return int(len(content) * cuts.pop()) if cuts else None
+
+
+class Site(Protocol):
+    """Servers that trials can be made on."""
+
+    name: str
+    topology: str
+    has_moments: bool
+    """Whether fields of hashes can expire."""
+
+    def url(self) -> str:
+        """Return where luamigrate finds it."""
+
+    def servers(self) -> list[Instance]:
+        """Return the primaries."""
+
+    def all_servers(self) -> list[Instance]:
+        """Return the replicas too."""
+
+    def has(self, server: Any, key: bytes) -> bool:
+        """Tell whether a key lives on a primary."""
+
+    def client(self) -> Any:
+        """Return a client of an application, with connections of its own."""
+
+    def has_all(self, client: Any, key: bytes) -> bool:
+        """Tell whether all that the client last wrote, to this key, would survive its primary."""
+
+    def heal(self) -> None:
+        """Have everything up, connected and without limits."""
+
+
+def replicated(client: Any, node: Any = None) -> bool:
+    """Tell whether a replica has what this connection wrote last."""
+    options = {"target_nodes": node} if node else {}
+    return bool(client.wait(1, MS_TO_REPLICATE, **options) >= 1)
+
+
+def reset(site: Site) -> None:
+    """Empty it, forget the scripts and what was slow, and let luamigrate's user do everything."""
+    for server in site.all_servers():
+        allow(server)
+    for server in site.servers():
+        server.client.flushall()
+        for command in ("SCRIPT FLUSH", "SLOWLOG RESET"):
+            server.client.execute_command(command)
+        server.client.config_set("slowlog-log-slower-than", SLOW_MS * 1000)
+        server.client.config_set("slowlog-max-len", 1000)
+        wait_until(partial(replicated, server.client))
+
+
+def allow(server: Instance) -> None:
+    """Let luamigrate's user do everything."""
+    server.client.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", "~*", "+@all")
+
+
+def without_limits(server: Instance) -> None:
+    """Take back what faults have set."""
+    server.client.config_set("maxmemory", 0)
+    with suppress(redis.ResponseError):
+        server.client.execute_command("CLIENT", "UNPAUSE")
+    allow(server)
+
+
+class Standalone:
+    """A primary and its replica, that luamigrate reaches by one address, whichever of them is the primary."""
+
+    topology = "standalone"
+
+    def __init__(self, name: str, sync: str, instances: list[Instance], options: list[tuple[str, ...]]) -> None:
+        self.name, self.sync = name, sync
+        self.primary, self.replica = instances
+        self._options = dict(zip((each.url for each in instances), options, strict=True))
+        self.link = Link()
+        self.has_moments = self.primary.has_field_expiries
+        self.address = ""
+
+    def url(self) -> str:
+        """Return the address of the link."""
+        return self.address.replace("://", f"://{USER}:{PASSWORD}@")
+
+    def path(self) -> str:
+        """Return the socket that the link leads to now."""
+        return self.primary.url.removeprefix("unix://")
+
+    def servers(self) -> list[Instance]:
+        """Return the primary."""
+        return [self.primary]
+
+    def all_servers(self) -> list[Instance]:
+        """Return the replica too."""
+        return [self.primary, self.replica]
+
+    def has(self, _server: Instance, _key: bytes) -> bool:
+        """Tell that all keys live on the primary."""
+        return True
+
+    def client(self) -> redis.Redis:
+        """Connect to whoever is the primary."""
+        return self.primary.another_client(socket_timeout=SECONDS_TO_CONNECT)
+
+    def has_all(self, client: Any, _key: bytes) -> bool:
+        """Ask for the replica's acknowledgement."""
+        return replicated(client)
+
+    def follow(self, replica: Instance) -> None:
+        """Have an instance follow the primary."""
+        _, port = self.primary.client.config_get("port").popitem()
+        surviving(lambda: replica.client.replicaof("127.0.0.1", port))
+
+    def start_again(self, instance: Instance) -> None:
+        """Start the primary or the replica as it was."""
+        instance.start_again(*self._options[instance.url])
+
+    def promote(self) -> None:
+        """Have primary and replica change places from one moment to the next."""
+        self.replica.client.replicaof("NO", "ONE")
+        self.primary, self.replica = self.replica, self.primary
+        self.follow(self.replica)
+
+    def heal(self) -> None:
+        """Have both up, and the replica follow."""
+        self.link.delay = 0.0
+        self.link.cut_requests.clear()
+        self.link.cut_replies.clear()
+        for server in self.all_servers():
+            surviving(partial(without_limits, server))
+        wait_until(self._follows)
+
+    def _follows(self) -> bool:
+        with suppress(redis.RedisError):
+            facts: Any = self.replica.client.info("replication")
+            return bool(facts.get("master_link_status") == "up")
+        return False
+
+
+@contextmanager
+def standalone(name: str, sync: str) -> Iterator[Standalone]:
+    """Start a primary whose AOF is synchronised as told, its replica, and the link."""
+    with ExitStack() as stack:
+        options: list[tuple[str, ...]] = [
+            ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE) for _ in range(2)
+        ]
+        instances = [stack.enter_context(start(name, *each)) for each in options]
+        site = Standalone(name, sync, instances, options)
+        site.follow(site.replica)
+        site.heal()
+        site.address = stack.enter_context(cutting(site.path, site.link.requests, site.link.replies))
+        yield site
+
+
+class Clustered:
+    """Three primaries with a replica each."""
+
+    topology = "cluster"
+
+    def __init__(self, cluster: ClusterInstance) -> None:
+        self.name, self.cluster = cluster.name, cluster
+        self.has_moments = cluster.has_field_expiries
+
+    def url(self) -> str:
+        """Return the address of the first node that is up."""
+        node = next(node for node in self.cluster.nodes if node.process.poll() is None)
+        return node.url_for(USER, PASSWORD)
+
+    def servers(self) -> list[Instance]:
+        """Return the primaries."""
+        return list(self.cluster.primaries())
+
+    def all_servers(self) -> list[Instance]:
+        """Return the replicas too."""
+        return list(self.cluster.nodes)
+
+    def has(self, server: Node, key: bytes) -> bool:
+        """Tell whether a key's slot is a primary's."""
+        return server.has(slot_of(key))
+
+    def client(self) -> Any:
+        """Connect to the cluster."""
+        node = next(node for node in self.cluster.nodes if node.process.poll() is None)
+        return clusters.Client.from_url(node.url, protocol=2, socket_timeout=SECONDS_TO_CONNECT)
+
+    def has_all(self, client: Any, key: bytes) -> bool:
+        """Ask for the acknowledgement of the replica of the key's primary."""
+        return replicated(client, client.get_node_from_key(key))
+
+    def heal(self) -> None:
+        """Have all nodes up and agreed."""
+        for node in self.cluster.nodes:
+            if node.process.poll() is not None:
+                node.start_again()
+        self.cluster.wait_until_agreed()
+        for node in self.cluster.nodes:
+            surviving(partial(without_limits, node))
+
+
+@contextmanager
+def clustered(name: str) -> Iterator[Clustered]:
+    """Start a cluster whose nodes are missed soon."""
+    with clusters.start(name, replicas=True, node_timeout=QUICK_MS) as cluster:
+        yield Clustered(cluster)
