@@ -20,7 +20,7 @@ from chaos.sites import Site
 from chaos.trials import Trial
 from tests import binaries
 
-TOPOLOGIES = ("standalone", "cluster")
+TOPOLOGIES = ("standalone", "sentinel", "cluster")
 TRIALS_ON_A_SITE = 25
 """Then it is started anew."""
 SHOWN = 6000
@@ -69,6 +69,8 @@ def make_site(stack: ExitStack, work: Work, number: int) -> Site:
     """Start servers."""
     if work.topology == "cluster":
         return stack.enter_context(sites.clustered(work.name))
+    if work.topology == "sentinel":
+        return stack.enter_context(sites.guarded(work.name))
     return stack.enter_context(sites.standalone(work.name, sites.SYNC[number % len(sites.SYNC)]))
 
 
@@ -77,17 +79,14 @@ def carry_out(work: Work, tell: Callable[[Any], None]) -> None:
     seeds, number = list(work.seeds), 0
     while seeds and time.time() < work.deadline:
         number += 1
-        with ExitStack() as stack:
-            site = make_site(stack, work, number)
-            for _ in range(TRIALS_ON_A_SITE):
-                if not seeds or time.time() >= work.deadline:
-                    break
-                seed = seeds.pop(0)
-                try:
-                    tell((work, trials.make(site, seed)))
-                except Exception:  # noqa: BLE001  # whatever it is: the next trial gets new servers
-                    tell((work, f"seed {seed}: {traceback.format_exc()}"))
-                    break
+        try:
+            with ExitStack() as stack:
+                site = make_site(stack, work, number)
+                for _ in range(min(TRIALS_ON_A_SITE, len(seeds))):
+                    if time.time() < work.deadline:
+                        tell((work, trials.make(site, seeds.pop(0))))
+        except Exception:  # noqa: BLE001  # whatever it is: the next trial gets new servers
+            tell((work, f"before seed {seeds[:1]}: {traceback.format_exc()}"))
     tell((work, None))
 
 
@@ -157,8 +156,6 @@ def main() -> int:
         if news.violations:
             show(work, news)
         elif options.verbose:
-            if options.trials == 1:
-                print(news.story)
             what = f"{', '.join(news.faults)}: {dict(news.codes)}, {news.seconds:.1f} s"
             print(f"{work.name} {work.topology} {news.seed}: {what}", flush=True)
     print(table(totals))
@@ -170,7 +167,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--servers", default=",".join(binaries.NAMES), help="names, with commas between them")
-    parser.add_argument("--topology", default=",".join(TOPOLOGIES), help="standalone, cluster, or both")
+    parser.add_argument("--topology", default=",".join(TOPOLOGIES), help="names, with commas between them")
     parser.add_argument("--seed", type=int, default=1, help="of the first trial; those of the others follow")
     parser.add_argument("--trials", type=int, default=10**6, help="on each kind of server and topology, at most")
     parser.add_argument("--seconds", type=float, default=600, help="after which no trial is begun")

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from chaos.processes import Tool
-from chaos.sites import Clustered, Site, Standalone, allow
+from chaos.sites import Clustered, Guarded, Site, Standalone, allow
 from tests import slots
 from tests.clusters import slot_of, surviving, wait_until
 from tests.instances import Instance
@@ -161,6 +161,16 @@ def _second_run(_site: Site, _chance: random.Random, tool: Tool) -> None:
     tool.beside()
 
 
+def _fail_over(site: Guarded, _chance: random.Random, _tool: Tool) -> None:
+    site.fail_over()
+
+
+def _kill_until_replaced(site: Guarded, _chance: random.Random, _tool: Tool) -> None:
+    site.primary.kill()
+    site.await_promotion()
+    site.start_again(site.replica)
+
+
 def _kill_node(site: Clustered, chance: random.Random, _tool: Tool) -> None:
     primary = chance.choice(site.cluster.primaries())
     slots.fail_over(site.cluster, primary)
@@ -243,6 +253,10 @@ ON_ONE_SERVER = (
 )
 WITH_ROOM_FOR_ERRORS = (Fault("disk full for the AOF", _disk_full),)
 """Where the server goes on without its AOF for a while."""
+UNDER_A_SENTINEL = (
+    Fault("SENTINEL FAILOVER", _fail_over, loses=True),
+    Fault("kill -9 until the Sentinel acts", _kill_until_replaced, loses=True, holds=True),
+)
 ON_A_CLUSTER = (
     Fault("kill -9 of a primary", _kill_node, loses=True),
     Fault("kill -9 of a replica", _kill_replica_node),
@@ -256,6 +270,8 @@ ON_A_CLUSTER = (
 
 def possible(site: Site) -> tuple[Fault, ...]:
     """Return the faults that can strike there."""
+    if isinstance(site, Guarded):
+        return (*ANYWHERE, *UNDER_A_SENTINEL)
     if isinstance(site, Standalone):
         return (*ANYWHERE, *ON_ONE_SERVER, *(WITH_ROOM_FOR_ERRORS if site.sync == "everysec" else ()))
     return (*ANYWHERE, *ON_A_CLUSTER)

@@ -150,12 +150,12 @@ def _should_be_same(case: Case, source: bytes, target: bytes) -> bool:
         return False
     if source not in case.application.touched:
         return True
-    return case.site.topology == "standalone" and case.application.when == "there"
+    return case.site.is_one and case.application.when == "there"
 
 
 def _orphans(case: Case) -> Iterator[str]:
     """Look for copies of what is not there any more: an application that writes to both deletes both."""
-    if case.application.when == "any" or (case.site.topology == "cluster" and case.was_cut_off):
+    if case.application.when == "any" or (case.was_cut_off and not case.site.is_one):
         return
     for source in case.world.sources.keys() - case.found.keys():
         target = case.world.target_of(source)

@@ -19,6 +19,9 @@ LONGEST = 120.0
 """Seconds in which anything ends: more than twice the patience that it is given."""
 
 
+LONGEST_START = 5.0
+
+
 @dataclass(frozen=True)
 class Ended:
     """What came of a command line."""
@@ -70,6 +73,14 @@ class Tool:
     def is_under_way(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
+
+    def wait_until_begun(self) -> None:
+        """Wait until it is connected, or has ended."""
+        deadline = time.monotonic() + LONGEST_START
+        while self.is_under_way and time.monotonic() < deadline:
+            if b"Connected" in (self._folder / f"{self._name}.err").read_bytes():
+                return
+            time.sleep(0.01)
 
     def send(self, number: int) -> None:
         """Send it a signal."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import redis
 
 from luamigrate.demo import free_port
-from tests import clusters
+from tests import binaries, clusters
 from tests.clusters import QUICK_MS, ClusterInstance, Node, slot_of, surviving, wait_until
 from tests.instances import Instance, start
 from tests.proxies import cutting
+from tests.sentinels import SERVICE, sentinel
 
 MS_TO_REPLICATE = 500
 SLOW_MS = 10
@@ -52,7 +54,8 @@ class Site(Protocol):
     """Servers that trials can be made on."""
 
     name: str
-    topology: str
+    is_one: bool
+    """Whether one server has all keys, so that an application can write to two of them in one moment."""
     has_moments: bool
     """Whether fields of hashes can expire."""
 
@@ -113,7 +116,7 @@ def without_limits(server: Instance) -> None:
 class Standalone:
     """A primary and its replica, that luamigrate reaches by one address, whichever of them is the primary."""
 
-    topology = "standalone"
+    is_one = True
 
     def __init__(self, name: str, sync: str, instances: list[Instance], options: list[tuple[str, ...]]) -> None:
         self.name, self.sync = name, sync
@@ -183,24 +186,76 @@ class Standalone:
 
 
 @contextmanager
+def _pair(name: str, sync: str) -> Iterator[tuple[list[Instance], list[tuple[str, ...]]]]:
+    """Start a primary whose AOF is synchronised as told, and its replica; yield both, and how they were started."""
+    options: list[tuple[str, ...]] = [
+        ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE) for _ in range(2)
+    ]
+    with start(name, *options[0]) as primary, start(name, *options[1]) as replica:
+        replica.client.replicaof("127.0.0.1", options[0][1])
+        yield [primary, replica], options
+
+
+@contextmanager
 def standalone(name: str, sync: str) -> Iterator[Standalone]:
     """Start a primary whose AOF is synchronised as told, its replica, and the link."""
-    with ExitStack() as stack:
-        options: list[tuple[str, ...]] = [
-            ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE) for _ in range(2)
-        ]
-        instances = [stack.enter_context(start(name, *each)) for each in options]
+    with _pair(name, sync) as (instances, options):
         site = Standalone(name, sync, instances, options)
-        site.follow(site.replica)
         site.heal()
-        site.address = stack.enter_context(cutting(site.path, site.link.requests, site.link.replies))
-        yield site
+        with cutting(site.path, site.link.requests, site.link.replies) as site.address:
+            yield site
+
+
+class Guarded(Standalone):
+    """A primary and its replica, that a Sentinel tells of, and has change places."""
+
+    def __init__(self, name: str, instances: list[Instance], options: list[tuple[str, ...]], sentinel: int) -> None:
+        super().__init__(name, "everysec", instances, options)
+        self._sentinel = redis.Redis(port=sentinel, protocol=2)
+        self.address = f"sentinel://127.0.0.1:{sentinel}/{SERVICE}"
+
+    def fail_over(self) -> None:
+        """Have the replica promoted while the primary is up."""
+        surviving(partial(self._sentinel.execute_command, "SENTINEL FAILOVER", SERVICE))
+        self.await_promotion()
+
+    def await_promotion(self) -> None:
+        """Wait until the replica has been promoted and everybody is told of it."""
+        wait_until(lambda: self._primary_is(self.replica))
+        self.primary, self.replica = self.replica, self.primary
+
+    def heal(self) -> None:
+        """Have both up, and the Sentinel know that."""
+        super().heal()
+        wait_until(lambda: self._primary_is(self.primary) and self._knows_the_replica())
+
+    def _primary_is(self, instance: Instance) -> bool:
+        port: Any = instance.client.config_get("port")["port"]
+        address: Any = self._sentinel.sentinel_get_master_addr_by_name(SERVICE)
+        return bool(address[1] == int(port)) and instance.client.execute_command("ROLE")[0] == b"master"
+
+    def _knows_the_replica(self) -> bool:
+        replicas: Any = self._sentinel.sentinel_slaves(SERVICE)
+        return bool([replica["flags"] for replica in replicas] == ["slave"])
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[Guarded]:
+    """Start a primary, its replica, and a Sentinel that decides alone."""
+    with _pair(name, "everysec") as (instances, options):
+        binary = binaries.find(name)
+        assert isinstance(binary, Path), binary
+        port: Any = instances[0].client.config_get("port")["port"]
+        with sentinel(binary, int(port)) as own:
+            site = Guarded(name, instances, options, own)
+            site.heal()
+            yield site
 
 
 class Clustered:
     """Three primaries with a replica each."""
 
-    topology = "cluster"
+    is_one = False
 
     def __init__(self, cluster: ClusterInstance) -> None:
         self.name, self.cluster = cluster.name, cluster

@@ -22,6 +22,11 @@ _MOVED = b"moved"
 
 _FAILED = b"failed "
 
+_SIZE = re.compile(r"[0-9]{1,20}")
+
+_COUNTS = ("missing", "additional", "contradicting", "expiring_apart")
+"""Notes that are numbers."""
+
 _NO_WRITES = re.compile(r"\b(READONLY|MISCONF|NOREPLICAS)\b|\bcluster is down\b")
 
 
@@ -108,7 +113,7 @@ def _is_counted(
 def _read_one(reading: Reading, pairs: Pairs, index: int, answer: Answer, unclean: frozenset[Word]) -> None:
     if isinstance(answer, bytes) and answer.startswith(_BIG):
         kind, _, size = printable(answer.removeprefix(_BIG)).partition(" ")
-        if not size.isdecimal():
+        if not _SIZE.fullmatch(size):
             raise Error(f"the script answered '{printable(answer)}', which has no size")
         reading.big.append((index, kind, int(size)))
     elif answer == _MOVED:
@@ -130,7 +135,7 @@ def _parse(answer: bytes) -> tuple[Word, str]:
 
 def _sizes(word: Word, text: str) -> tuple[int, int] | None:
     source, _, target = text.partition(" ")
-    if word in (Word.FAILED, Word.IGNORED) or not (source.isdecimal() and target.isdecimal()):
+    if word in (Word.FAILED, Word.IGNORED) or not (_SIZE.fullmatch(source) and _SIZE.fullmatch(target)):
         return None
     return int(source), int(target)
 
@@ -155,7 +160,17 @@ def _parse_notes(answer: list[object]) -> tuple[Word, dict[str, Note]]:
     word, text = _parse(str(name).encode())
     if text or len(rest) % 2:
         raise Error("the script's notes on a key are not what they should be")
-    return word, {str(key): value for key, value in zip(rest[::2], rest[1::2], strict=True)}
+    notes = {str(key): value for key, value in zip(rest[::2], rest[1::2], strict=True)}
+    if _are_odd(word, notes):
+        raise Error("the script's notes on a key are not what they should be")
+    return word, notes
+
+
+def _are_odd(word: Word, notes: dict[str, Note]) -> bool:
+    """Tell whether notes lack what belongs to others, or are not of their kind."""
+    lacking = ("target_type" in notes or (word is Word.EXTRA and notes)) and "source_type" not in notes
+    apart = ("source_ttl_ms" in notes) != ("target_ttl_ms" in notes)
+    return bool(lacking) or apart or any(not isinstance(notes.get(name, 0), int) for name in _COUNTS)
 
 
 def _note(value: object) -> Note:

@@ -265,6 +265,8 @@ def _checked(chunk: Chunk, call: ScriptCall) -> Chunk:
         isinstance(chunk.get("position"), bytes)
         and all(isinstance(chunk.get(name), int) for name in _NUMBERS)
         and all(isinstance(chunk.get(name), list) for name in _LISTS)
+        and all(chunk[name] >= 0 for name in _NUMBERS)
+        and all(list(map(type, chunk[name])) == [int, int] for name in ("lengths", "ttls"))
     ):
         raise call.odd()
     return chunk

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from redis.crc import key_slot
 
 from luamigrate import sample
 from luamigrate.cluster import Cluster, Deployment
-from luamigrate.errors import Refused
+from luamigrate.errors import Refused, printable
 from luamigrate.guards import FULL
+from luamigrate.info import number, read_info
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.pace import Limits
 from luamigrate.permissions import Needs, Permissions
 from luamigrate.problems import Answered
 from luamigrate.rules import Plan, Rule
-from luamigrate.servers import Server, read_info
+from luamigrate.servers import Server
 
 NAMES = (
     *("role", "permissions", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked", "targets"),
@@ -198,9 +200,9 @@ def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
         yield Finding("memory", Verdict.WARNING, text)
         yield _unknown_eviction(memory)
         return
-    used, limit = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+    used, limit = number(memory, "used_memory"), number(memory, "maxmemory")
     policy = memory.get("maxmemory_policy", "noeviction")
-    machine, resident = int(memory.get("total_system_memory", 0)), int(memory.get("used_memory_rss", 0))
+    machine, resident = number(memory, "total_system_memory"), number(memory, "used_memory_rss")
     too_much = bool(limit and needed and used + needed > FULL * limit)
     there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
     if too_much and policy == "noeviction":
@@ -228,7 +230,7 @@ def _unknown_eviction(memory: dict[str, str]) -> Finding:
         text = "this user may not ask whether the server evicts keys when it is full (INFO): see that it does not"
         return Finding("eviction", Verdict.WARNING, text)
     policy = memory.get("maxmemory_policy", "noeviction")
-    if int(memory.get("maxmemory", 0)) and policy != "noeviction":
+    if number(memory, "maxmemory") and policy != "noeviction":
         text = f"this server evicts keys when it is full ({policy}), and whether the copies fit is not known"
         return Finding("eviction", Verdict.REFUSED, text)
     return Finding("eviction", Verdict.OK, "nothing would be evicted")
@@ -257,6 +259,8 @@ def _blocked(server: Server, rules: list[Rule]) -> Finding:
         database = _field(server.call("CLIENT", "INFO").answer(), "db")
         clients = server.call("CLIENT", "LIST").answer()
     except (Refused, Answered):
+        clients = None
+    if not isinstance(clients, bytes):
         text = f"this user may not ask whether clients wait (CLIENT LIST): see that none waits on {wanted}"
         return Finding("blocked", Verdict.WARNING, text)
     waiting = [
@@ -277,9 +281,9 @@ def _blocked(server: Server, rules: list[Rule]) -> Finding:
     return Finding("blocked", Verdict.REFUSED, text)
 
 
-def _field(line: bytes, name: str) -> str:
-    match = re.search(rf"(?:^| ){name}=(\S*)".encode(), line)
-    return match[1].decode("utf-8", "replace") if match else ""
+def _field(line: Any, name: str) -> str:
+    match = re.search(rf"(?:^| ){name}=(\S*)".encode(), line) if isinstance(line, bytes) else None
+    return printable(match[1]) if match else ""
 
 
 def _bytes(count: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +99,8 @@ class Findings:
             return {}
         if self.kind == "list":
             first = self.names["contradicting"]
-            return {"first_difference": int(str(first[0])) if first else min(self.lengths)}
+            index = str(first[0]) if first else ""
+            return {"first_difference": int(index) if re.fullmatch("[0-9]{1,20}", index) else min(self.lengths)}
         return {name: value for what in _VALUES for name, value in self._named(what).items()}
 
     def notes_but(self, *, ignore_expiry: bool) -> dict[str, Note]:

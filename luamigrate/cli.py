@@ -14,11 +14,11 @@ import typer
 from luamigrate import __version__, checks, demo, documents, options, report, settings, wording
 from luamigrate.cluster import Deployment
 from luamigrate.errors import Error, Exit, Refused, UsageError
+from luamigrate.info import read_database_sizes
 from luamigrate.migrate import SETTLE_SECONDS, Operator, migrate, rollback, verify
 from luamigrate.options import OnExisting
 from luamigrate.outcome import Batch, Command, Summary, Verdict, Word
 from luamigrate.pace import Limits
-from luamigrate.servers import read_database_sizes
 from luamigrate.settings import StrictCommand
 from luamigrate.signals import Interruption
 

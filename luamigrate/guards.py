@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from luamigrate.cluster import Deployment
 from luamigrate.errors import Stopped
+from luamigrate.info import number, read_info
 from luamigrate.pace import Limits, Rate
 from luamigrate.problems import ConnectionLost
-from luamigrate.servers import Server, read_info
+from luamigrate.servers import Server
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_SLEEP = 0.1
@@ -28,7 +29,7 @@ FULL = 0.95
 ACKNOWLEDGED_MS = 500
 """How long one WAIT waits."""
 
-_REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),.*offset=(?P<offset>\d+)")
+_REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),.*offset=(?P<offset>\d{1,20})\b")
 
 
 @dataclass(kw_only=True)
@@ -171,7 +172,7 @@ class _Watched:
 
     def newly_evicted(self) -> int:
         """How many keys it has evicted since it was asked last."""
-        evicted = int(read_info(self.server, "stats").get("evicted_keys", 0))
+        evicted = number(read_info(self.server, "stats"), "evicted_keys")
         known = self.evicted if self.evicted_by == self.server.identity.run_id else None
         self.evicted, self.evicted_by = evicted, self.server.identity.run_id
         return 0 if known is None else max(0, evicted - known)
@@ -179,8 +180,8 @@ class _Watched:
     def memory_used(self) -> float:
         """Which part of maxmemory is used; 0 where there is none."""
         memory = read_info(self.server, "memory")
-        most = int(memory.get("maxmemory", 0))
-        return int(memory.get("used_memory", 0)) / most if most else 0.0
+        most = number(memory, "maxmemory")
+        return number(memory, "used_memory") / most if most else 0.0
 
     def replicas_with_all(self, wanted: int) -> int:
         """Count the replicas that have all that was written, waiting for them a moment."""
@@ -191,7 +192,7 @@ class _Watched:
         # WAIT speaks of what was written on its own connection: for a former one, the offsets have to.
         time.sleep(SECONDS_TO_SLEEP)
         facts = read_info(self.server, "replication")
-        written = int(facts.get("master_repl_offset", 0))
+        written = number(facts, "master_repl_offset")
         self.offset = written if self.offset < 0 else self.offset
         found = sum(written - behind >= self.offset for behind in _behind(facts).values())
         if found >= wanted:
@@ -204,7 +205,7 @@ class _Watched:
 
 
 def _behind(facts: dict[str, str]) -> dict[str, int]:
-    written = int(facts.get("master_repl_offset", 0))
+    written = number(facts, "master_repl_offset")
     return {
         f"{match['ip']}:{match['port']}": written - int(match["offset"])
         for name, text in facts.items()

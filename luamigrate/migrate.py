@@ -13,7 +13,7 @@ from luamigrate.cluster import Cluster, Deployment
 from luamigrate.dispatch import Dispatch
 from luamigrate.errors import UsageError
 from luamigrate.guards import Guards
-from luamigrate.outcome import Batch, Command, Stage, unfinished
+from luamigrate.outcome import Batch, Command, Stage, possible, unfinished
 from luamigrate.pace import Limits, Rate
 from luamigrate.problems import ServerChanged
 from luamigrate.rules import BUILT_IN, Plan
@@ -236,6 +236,7 @@ def _walk(
         plan=plan,
         by_chunks=by_chunks,
         unfinished=unfinished(command, dry_run=dry_run),
+        possible=possible(command, dry_run=dry_run),
         limits=limits,
         guards=guards,
         settle=settle,

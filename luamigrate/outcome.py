@@ -66,6 +66,18 @@ def unfinished(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
     return _UNFINISHED if missing_is_fine else _UNFINISHED | {Word.MISSING}
 
 
+_POSSIBLE = {
+    Command.RUN: frozenset((*Word,)) - {Word.REMOVED, Word.KEPT, Word.EXTRA},
+    Command.VERIFY: frozenset((*Word,)) - {Word.COPIED, Word.FILLED, Word.REMOVED, Word.KEPT, Word.EXISTS},
+    Command.ROLLBACK: frozenset((*Word,)) - {Word.COPIED, Word.FILLED, Word.EXISTS},
+}
+
+
+def possible(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
+    """Return the words that the scripts of a command may answer."""
+    return _POSSIBLE[command] - ({Word.COPIED, Word.FILLED, Word.REMOVED} if dry_run else set())
+
+
 class Reason(StrEnum):
     """Why a key `failed`."""
 

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from luamigrate import documents, wording
 from luamigrate.cluster import Deployment
 from luamigrate.errors import Error, UsageError, printable
+from luamigrate.info import read_key_count
 from luamigrate.outcome import Batch, Finding, KeyOutcome, Stage, Summary, Tally, Verdict
 from luamigrate.rules import Rule
-from luamigrate.servers import read_key_count
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_FRAMES = 0.1

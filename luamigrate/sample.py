@@ -10,9 +10,11 @@ from typing import Any
 
 from luamigrate.cluster import Deployment
 from luamigrate.errors import printable
+from luamigrate.info import read_key_count
 from luamigrate.problems import Redirected, Unsettled
 from luamigrate.rules import ANY, RESERVED, Plan, Rule
-from luamigrate.servers import Call, Server, read_key_count
+from luamigrate.scan import reply_of
+from luamigrate.servers import Call, Server
 
 KEYS_PER_SCAN = 500
 SCANS = 20
@@ -92,7 +94,7 @@ def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
     for rule, holder, asked in calls:
         # In a cluster, what is on its way to another node is not asked for there: it is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
-        if isinstance(size, int) and rule.type in (printable(kind), ANY):
+        if isinstance(size, int) and isinstance(kind, bytes) and rule.type in (printable(kind), ANY):
             keys.append(SampledKey(rule, printable(kind), size, target_kind not in (None, b"none"), holder))
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
     return Sample(keys, stands_for, frozenset(seen), counted=total is not None)
@@ -110,7 +112,7 @@ def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]],
     found: Counter[Rule] = Counter()
     scanned, cursor, scans = 0, b"0", 0
     while rules and scans < SCANS and len(names) < ENOUGH and scanned * len(rules) < MOST_MATCHES:
-        cursor, keys = server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN).answer()
+        cursor, keys = reply_of(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN))
         scans, scanned = scans + 1, scanned + len(keys)
         for name in keys:
             rule = next((rule for rule in rules if rule.source.matches(name)), None)

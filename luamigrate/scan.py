@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from bisect import bisect_left
 from collections import deque
@@ -25,6 +26,9 @@ PASSES = 20
 """Over a node, for slots with too many keys to name them at one moment, until none of them is moved meanwhile."""
 
 Slots = Sequence[int]
+
+_CURSOR = re.compile(rb"\d{1,20}")
+"""64 bits, in decimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,10 @@ def batches(
     left = sys.maxsize if most is None else most
     call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
     while call and left and not stop():
-        cursor, keys = call.answer()
+        cursor, keys = reply_of(call)
+        if not all(map(pattern.matches, keys)):
+            # What does not match has no target name: cutting one out of it would write to somebody else's key.
+            raise Error("the server's SCAN answers names that do not match its MATCH")
         pace.scanned(len(keys), call.seconds if call.alone else None, waited=call.waited)
         finished = cursor == FIRST_CURSOR
         call = None if finished else _scan(server, pattern, pace.count, cursor)
@@ -149,6 +156,16 @@ def _of_slots(scan: Iterator[Found], slots: list[int]) -> Iterator[Found]:
     for found in scan:
         keys = [key for key in found.keys if key_slot(key) in slots]
         yield Found(found.server, keys, 1.0, again=True)
+
+
+def reply_of(call: Call) -> tuple[bytes, list[bytes]]:
+    """Wait for what a SCAN answers, and return the next cursor and the names. Raises Error where it is none."""
+    reply = call.answer()
+    match reply:
+        case [bytes() as cursor, list() as keys] if _CURSOR.fullmatch(cursor):
+            if all(isinstance(key, bytes) for key in keys):
+                return cursor, keys
+    raise Error("the server does not answer SCAN as it should")
 
 
 def _scan(server: Server, pattern: Pattern, count: int, cursor: bytes) -> Call:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +15,7 @@ import hiredis
 import redis
 from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
 from redis.exceptions import (
+    InvalidResponse,
     RedisError,
     ResponseError,
 )
@@ -142,6 +143,8 @@ class Server:
         self._under_way: deque[Call] = deque()
         self._last_reply = 0.0
         self._lost: Error | None = None
+        self._silent_since: float | None = None
+        """Since when nothing has been answered but what greets us; None where the last thing heard was an answer."""
         self._broken: Exception | None = None
         """Why the connection is of no use any more, where that is known before an answer was waited for."""
         try:
@@ -267,6 +270,7 @@ class Server:
                 self.recover(explain(error))
                 return
             reply = error
+        self._silent_since = None
         alone = len(self._under_way) == 1
         self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone, waited=waited)
 
@@ -295,6 +299,8 @@ class Server:
                 call.repeated = call.sent is not None
                 self._outgoing.append(call)
                 self._under_way.append(call)
+        if not self._under_way:
+            self._silent_since = None  # nothing is to be answered
 
     def accept_change(self) -> None:
         """Go on with another server process, once nothing is left that was meant for the former."""
@@ -304,7 +310,11 @@ class Server:
     def _wait_for_server(self, problem: Error) -> Error | None:
         """Connect again; return the problem where that does not succeed in time."""
         endurance, delay = self._endurance, FIRST_DELAY
-        deadline = time.monotonic() + endurance.patience
+        # A connection that is made, only to be lost before anything is answered, is no end of waiting.
+        if self._silent_since:
+            time.sleep(FIRST_DELAY)
+        self._silent_since = self._silent_since or time.monotonic()
+        deadline = self._silent_since + endurance.patience
         reason = problem
         while time.monotonic() < deadline and not endurance.stop():
             endurance.tell(f"waiting for the server: {reason}; {deadline - time.monotonic():.0f} s left")
@@ -336,7 +346,14 @@ class Server:
             if waited >= ANSWER_SECONDS:
                 raise redis.TimeoutError(f"nothing came for {waited:.0f} s")
             self._endurance.tell(f"waiting for the server: no answer for {waited:.0f} s")
-        return self._connection.read_response(disable_decoding=True)
+        return self._read()
+
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except (InvalidResponse, ValueError, TypeError) as error:
+            # The client stumbles over a MOVED that names no node, say. Nobody knows where the next answer begins.
+            raise redis.ConnectionError(f"what the server sends cannot be understood: {error}") from None
 
     def _send(self) -> None:
         # All at once: a system call for each would cost more than packing does.
@@ -391,7 +408,7 @@ class Server:
 
     def _ask_alone(self, *command: str) -> Any:
         self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
-        return self._connection.read_response(disable_decoding=True)
+        return self._read()
 
 
 def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
@@ -407,39 +424,3 @@ def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ..
                 raise
         else:
             return list(answers)
-
-
-def read_info(server: Server, section: str) -> dict[str, str]:
-    """Return a section of INFO, empty where the user may not ask."""
-    try:
-        reply = server.call("INFO", section).answer()
-    except (Refused, Answered):
-        return {}
-    if not isinstance(reply, bytes):
-        return {}
-    lines = reply.decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def read_database_sizes(servers: Iterable[Server]) -> dict[str, int] | None:
-    """Return the number of keys by database, or None where the user may not ask."""
-    sizes: dict[str, int] = {}
-    for server in servers:
-        keyspace = read_info(server, "keyspace")
-        if not keyspace and not read_info(server, "server"):
-            return None
-        for name, facts in keyspace.items():
-            sizes[name] = sizes.get(name, 0) + int(facts.removeprefix("keys=").partition(",")[0])
-    return sizes
-
-
-def read_key_count(servers: Iterable[Server]) -> int | None:
-    """Return the number of keys of the database, or None where the user may not ask."""
-    count = 0
-    for server in servers:
-        try:
-            size = server.call("DBSIZE").answer()
-        except (Refused, Answered):
-            return None
-        count += size if isinstance(size, int) else 0
-    return count

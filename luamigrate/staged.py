@@ -253,7 +253,8 @@ class _Watched:
 def _watch(big: Big) -> _Watched:
     watched = _Watched(big, {server: server.connections for server in (big.server, big.target_server)})
     for keys in ((big.source,), (big.target,)) if big.across else ((big.source, big.target),):
-        big.holder(keys[0]).call("WATCH", *keys, once=True).answer()
+        if big.holder(keys[0]).call("WATCH", *keys, once=True).answer() != b"OK":
+            raise Error("the server does not answer WATCH as it should")
     return watched
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
@@ -30,6 +31,9 @@ SAID_ELSEWHERE = {
 }
 """What other programs take behind the ?, and what says it here."""
 SENTINEL_PORT = 26379
+
+_DATABASE = re.compile("[0-9]{1,9}")
+"""What is longer the client may take for none, and use database 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +147,7 @@ def _refuse_odd_path(scheme: str, path: str, query: str) -> None:
             raise UsageError("the URL: the service follows the Sentinels, as in sentinel://localhost:26379/mymaster")
     if database and "db" in dict(parse_qsl(query)):
         raise UsageError("the URL: the database stands behind the host or after ?db=, not both")
-    if database and not (database.isascii() and database.isdigit()):
+    if database and not _DATABASE.fullmatch(database):
         raise UsageError("the URL: the database at its end must be a number, as in redis://localhost:6379/0")
 
 
@@ -154,6 +158,8 @@ def _refuse_odd_options(scheme: str, query: str) -> None:
         shown = f"the URL: option '{printable(os.fsencode(name))}' after the ?"
         if name in SAID_ELSEWHERE:
             raise UsageError(f"{shown} is unknown: {SAID_ELSEWHERE[name]} says that")
+        if name not in URL_OPTIONS[scheme] and any(other.endswith("password") for other in names):
+            raise UsageError("the URL: write the characters & # + % of a password after the ? as %26 %23 %2B %25")
         if name not in URL_OPTIONS[scheme]:
             raise UsageError(f"{shown} is unknown; known are {', '.join(URL_OPTIONS[scheme])}")
         if names.count(name) > 1:
@@ -165,7 +171,7 @@ def _refuse_odd_options(scheme: str, query: str) -> None:
 def _is_good(name: str, value: str) -> bool:
     match name:
         case "db":
-            return value.isascii() and value.isdigit()
+            return _DATABASE.fullmatch(value) is not None
         case "tls":
             return value == "true"
         case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -44,6 +44,8 @@ class _Visit:
     revisits: Revisits
     undecided: dict[bytes, Look] = field(default_factory=dict)
     """Second looks, by source, of which nothing has come yet."""
+    replaced: Counter[bytes] = field(default_factory=Counter)
+    """How often a source was of another type than had just been answered."""
 
     def decided(self, pairs: Pairs, reading: answers.Reading) -> dict[bytes, Look]:
         """Take out the second looks that have been answered, but for those that are put aside."""
@@ -67,6 +69,8 @@ class Walk:
     by_chunks: ByChunks
     unfinished: frozenset[Word]
     """Words that are looked at again, and reported if they stay."""
+    possible: frozenset[Word]
+    """Words that the script may answer."""
     limits: Limits
     guards: Guards
     settle: float
@@ -204,7 +208,11 @@ class Walk:
             done = len(replies)
             if asked.waited or seconds:
                 self.dispatch.pace(part.server).answered(done, asked.seconds if asked.waited else seconds)
+            if b"paired" in replies and self.stage is not Stage.EXTRA:
+                raise Error("the script answered 'paired', which is not for it to say")
             reading = answers.read(part.pairs, replies, unclean, every_key=self.every_key, first=first)
+            for word in {*reading.tally.counts, *(outcome.word for outcome in reading.outcomes)} - self.possible:
+                raise Error(f"the script answered '{word}', which is not for it to say")
             keys = self._count(part.pairs, reading, visit)
             repeated = done if asked.repeated else 0
             yield self._batch(
@@ -212,6 +220,8 @@ class Walk:
             )
             for index, kind, size in reading.big:
                 yield from self._big(part.chosen([index]), kind, size, visit)
+            if reading.moved and not isinstance(self.deployment, Cluster):
+                raise Error("the server says that a key has moved, and there is no cluster")
             if reading.moved:
                 moved = replace(part.chosen(reading.moved), across=True)
                 yield from self._outcomes(moved, self.dispatch.send(moved), visit)
@@ -233,8 +243,13 @@ class Walk:
         try:
             outcome = yield from self._in_chunks(part, kind, size, visit)
         except staged.Replaced:
-            yield from self._outcomes(part, self.dispatch.send(part), visit)
-            return
+            (source,), (target,) = part.pairs.sources, part.pairs.targets
+            visit.replaced[source] += 1
+            if visit.replaced[source] < staged.ATTEMPTS:
+                yield from self._outcomes(part, self.dispatch.send(part), visit)
+                return
+            text = f"busy: it was of another type in each of {staged.ATTEMPTS} attempts; try again when it is quieter"
+            outcome = KeyOutcome(source, target, Word.FAILED, text)
         match outcome.reason if outcome else None:
             case Reason.TOO_BIG:
                 take_whole = size <= self.dispatch.pace(part.server).whole_key or self.limits.allow_long_pause
