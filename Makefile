@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 LUA    := copy compare fill remove extra probe stage contrast publish supply read create replace against fetch append hold pick
 
-.PHONY: demo test test-cluster check bench clean
+.PHONY: demo test test-cluster check chaos bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/luamigrate demo
@@ -31,6 +31,12 @@ lint-lua:
 	  $(BIN)/python -c 'from luamigrate import scripts; print(scripts.source("$(SCRIPT)"), end="")' \
 	  | luacheck --filename $(SCRIPT).lua -; \
 	else echo "SKIPPED: luacheck is not installed, $(SCRIPT).lua is not linted"; fi
+
+# Migrations beside faults, drawn from seeds. SERVERS, TOPOLOGY (names, with commas between them), SEED, TRIALS on
+# each of these, SECONDS after which none is begun: make chaos SERVERS=valkey-9.1 TOPOLOGY=cluster TRIALS=50
+chaos: $(VENV)/.dev
+	$(BIN)/python -m chaos $(if $(SERVERS),--servers $(SERVERS)) $(if $(TOPOLOGY),--topology $(TOPOLOGY)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

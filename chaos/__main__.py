@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Work:
-    """What one process does: trials on one kind of site, until the seeds or the time are used up."""
+    """Trials on one kind of site, until the seeds or the time are used up."""
 
     name: str
     topology: str
@@ -74,35 +75,42 @@ def make_site(stack: ExitStack, work: Work, number: int) -> Site:
     return stack.enter_context(sites.standalone(work.name, sites.SYNC[number % len(sites.SYNC)]))
 
 
-def carry_out(work: Work, tell: Callable[[Any], None]) -> None:
-    """Make trials, telling of each; start the servers anew now and then, and after trouble."""
-    seeds, number = list(work.seeds), 0
+def carry_out(todo: Any, news: Any) -> None:
+    """Do work from one queue until there is none, telling of each trial in another."""
+    while work := todo.get():
+        for told in results(work):
+            news.put((work, told))
+    news.put(None)
+
+
+def results(work: Work) -> Iterator[Trial | str]:
+    """Make trials, and yield what came of each; start the servers anew after trouble."""
+    seeds = list(work.seeds)
     while seeds and time.time() < work.deadline:
-        number += 1
         try:
             with ExitStack() as stack:
-                site = make_site(stack, work, number)
-                for _ in range(min(TRIALS_ON_A_SITE, len(seeds))):
-                    if time.time() < work.deadline:
-                        tell((work, trials.make(site, seeds.pop(0))))
+                site = make_site(stack, work, seeds[0] // TRIALS_ON_A_SITE)
+                while seeds and time.time() < work.deadline:
+                    yield trials.make(site, seeds.pop(0))
         except Exception:  # noqa: BLE001  # whatever it is: the next trial gets new servers
-            tell((work, f"before seed {seeds[:1]}: {traceback.format_exc()}"))
-    tell((work, None))
+            yield f"before seed {seeds[:1]}: {traceback.format_exc()}"
 
 
-def told(works: list[Work]) -> Iterator[tuple[Work, Any]]:
-    """Carry out all of it side by side, and yield what is told of it."""
+def told(works: list[Work], jobs: int) -> Iterator[tuple[Work, Trial | str]]:
+    """Have it done by so many processes, and yield what is told of it."""
     context = multiprocessing.get_context("fork")
-    queue: Any = context.Queue()
-    processes = [context.Process(target=carry_out, args=(work, queue.put), daemon=True) for work in works]
+    todo: Any = context.Queue()
+    news: Any = context.Queue()
+    for work in (*works, *[None] * jobs):
+        todo.put(work)
+    processes = [context.Process(target=carry_out, args=(todo, news), daemon=True) for _ in range(jobs)]
     for process in processes:
         process.start()
-    left = len(processes)
-    while left:
-        work, news = queue.get()
-        left -= news is None
-        if news is not None:
-            yield work, news
+    while jobs:
+        if item := news.get():
+            yield item
+        else:
+            jobs -= 1
     for process in processes:
         process.join()
 
@@ -139,14 +147,11 @@ def main() -> int:
         if isinstance(binaries.find(name), Path) or print(f"SKIPPED: {name}: {binaries.find(name)}")
     ]
     deadline = time.time() + options.seconds
-    seeds = [range(options.seed, options.seed + options.trials)] * len(kinds)
-    works = [
-        Work(name, topology, list(mine)[share :: options.jobs], deadline)
-        for (name, topology), mine in zip(kinds, seeds, strict=True)
-        for share in range(options.jobs)
-    ]
+    seeds = range(options.seed, options.seed + options.trials)
+    shares = [list(seeds[first : first + TRIALS_ON_A_SITE]) for first in range(0, len(seeds), TRIALS_ON_A_SITE)]
+    works = [Work(*kind, share, deadline) for share in shares for kind in kinds]
     totals = {kind: Totals() for kind in kinds}
-    for work, news in told([work for work in works if work.seeds]):
+    for work, news in told(works, options.jobs):
         each = totals[work.name, work.topology]
         if isinstance(news, str):
             each.unjudged += 1
@@ -169,9 +174,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--servers", default=",".join(binaries.NAMES), help="names, with commas between them")
     parser.add_argument("--topology", default=",".join(TOPOLOGIES), help="names, with commas between them")
     parser.add_argument("--seed", type=int, default=1, help="of the first trial; those of the others follow")
-    parser.add_argument("--trials", type=int, default=10**6, help="on each kind of server and topology, at most")
+    parser.add_argument("--trials", type=int, default=1000, help="on each kind of server and topology, at most")
     parser.add_argument("--seconds", type=float, default=600, help="after which no trial is begun")
-    parser.add_argument("--jobs", type=int, default=1, help="processes for each kind of server and topology")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
     parser.add_argument("--verbose", action="store_true", help="print a line for each trial")
     return parser.parse_args()
 

@@ -166,9 +166,10 @@ def _fail_over(site: Guarded, _chance: random.Random, _tool: Tool) -> None:
 
 
 def _kill_until_replaced(site: Guarded, _chance: random.Random, _tool: Tool) -> None:
-    site.primary.kill()
-    site.await_promotion()
-    site.start_again(site.replica)
+    former = site.primary
+    former.kill()
+    site.await_other_than(former)
+    site.start_again(former)
 
 
 def _kill_node(site: Clustered, chance: random.Random, _tool: Tool) -> None:

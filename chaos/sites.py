@@ -214,25 +214,34 @@ class Guarded(Standalone):
         self._sentinel = redis.Redis(port=sentinel, protocol=2)
         self.address = f"sentinel://127.0.0.1:{sentinel}/{SERVICE}"
 
+    def client(self) -> redis.Redis:
+        """Connect to whom the Sentinel names."""
+        self._learn()
+        return super().client()
+
     def fail_over(self) -> None:
         """Have the replica promoted while the primary is up."""
+        former = self.primary
         surviving(partial(self._sentinel.execute_command, "SENTINEL FAILOVER", SERVICE))
-        self.await_promotion()
+        self.await_other_than(former)
 
-    def await_promotion(self) -> None:
-        """Wait until the replica has been promoted and everybody is told of it."""
-        wait_until(lambda: self._primary_is(self.replica))
-        self.primary, self.replica = self.replica, self.primary
+    def await_other_than(self, former: Instance) -> None:
+        """Wait until another one is the primary."""
+        wait_until(lambda: self._learn() and self.primary is not former)
 
     def heal(self) -> None:
         """Have both up, and the Sentinel know that."""
+        wait_until(lambda: self._learn() and self._knows_the_replica())
         super().heal()
-        wait_until(lambda: self._primary_is(self.primary) and self._knows_the_replica())
 
-    def _primary_is(self, instance: Instance) -> bool:
-        port: Any = instance.client.config_get("port")["port"]
+    def _learn(self) -> bool:
+        """Ask the Sentinel who is the primary; tell whether that one agrees."""
         address: Any = self._sentinel.sentinel_get_master_addr_by_name(SERVICE)
-        return bool(address[1] == int(port)) and instance.client.execute_command("ROLE")[0] == b"master"
+        both = (self.primary, self.replica)
+        self.primary, self.replica = sorted(both, key=lambda each: self._options[each.url][1] != str(address[1]))
+        with suppress(redis.RedisError):
+            return bool(self.primary.client.execute_command("ROLE")[0] == b"master")
+        return False
 
     def _knows_the_replica(self) -> bool:
         replicas: Any = self._sentinel.sentinel_slaves(SERVICE)

@@ -28,6 +28,7 @@ def _accept(listener: socket.socket, path: Callable[[], str] | str, requests: Cu
     with suppress(OSError):
         while True:
             outside, _ = listener.accept()
+            outside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             inside = socket.socket(socket.AF_UNIX)
             try:
                 inside.connect(path if isinstance(path, str) else path())
