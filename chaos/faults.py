@@ -216,6 +216,11 @@ def _move_slots(site: Clustered, chance: random.Random, _tool: Tool) -> None:
         _lasting(chance, 1.2)
 
 
+def _move_slots_at_once(site: Clustered, chance: random.Random, _tool: Tool) -> None:
+    with slots.Mover(site.cluster, seed=chance.randrange(1000), at_once=True):
+        _lasting(chance, 1.2)
+
+
 def _half_move_a_slot(site: Clustered, chance: random.Random, _tool: Tool) -> None:
     source, target = chance.sample(site.cluster.primaries(), 2)
     key: Any = source.client.randomkey()
@@ -268,6 +273,8 @@ ON_A_CLUSTER = (
     Fault("slot half moved", _half_move_a_slot),
 )
 
+ON_A_CLUSTER_OF_VALKEY = (Fault("slots moved as a whole", _move_slots_at_once),)
+
 
 def possible(site: Site) -> tuple[Fault, ...]:
     """Return the faults that can strike there."""
@@ -275,4 +282,4 @@ def possible(site: Site) -> tuple[Fault, ...]:
         return (*ANYWHERE, *UNDER_A_SENTINEL)
     if isinstance(site, Standalone):
         return (*ANYWHERE, *ON_ONE_SERVER, *(WITH_ROOM_FOR_ERRORS if site.sync == "everysec" else ()))
-    return (*ANYWHERE, *ON_A_CLUSTER)
+    return (*ANYWHERE, *ON_A_CLUSTER, *(ON_A_CLUSTER_OF_VALKEY if site.name.startswith("valkey") else ()))

@@ -186,6 +186,7 @@ def _claims(case: Case) -> Iterator[str]:
         yield from _sums(run)
     document = case.final.document
     if not document:
+        yield f"no document: {case.final}"
         return
     too_big = any(word == TOO_BIG for word in case.final.report.values())
     if document["error"] or case.final.code not in ((1,) if too_big else (0, 3)):

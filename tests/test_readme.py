@@ -169,4 +169,6 @@ def test_links_lead_somewhere() -> None:
 def test_the_test_command_is_the_one_of_ci() -> None:
     """CI runs what the README tells a newcomer to type, and then the same on clusters."""
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make test", "make test-cluster CLUSTERS=valkey"]
+    last = (ROOT / ".ci" / "run").read_text().splitlines()[-3:]
+    assert last[:2] == ["make test", "make test-cluster CLUSTERS=valkey"]
+    assert last[2].startswith("make chaos ")
