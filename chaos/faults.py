@@ -98,10 +98,11 @@ def _promote(site: Standalone, chance: random.Random, _tool: Tool) -> None:
 
 def _on_each(*command: str | int) -> Strike:
     def strike(site: Site, chance: random.Random, _tool: Tool) -> None:
-        for _ in range(chance.randint(1, 5)):
+        times, pause = chance.choice(((1, 0.0), (4, 0.1), (40, 0.02), (100, 0.005)))
+        for _ in range(times):
             for server in site.servers():
                 surviving(partial(server.client.execute_command, *command))
-            _lasting(chance, 0.2)
+            time.sleep(pause)
 
     return strike
 
@@ -114,9 +115,10 @@ def _pause_clients(site: Site, chance: random.Random, _tool: Tool) -> None:
 def _cut(where: str, part: float) -> Strike:
     def strike(site: Standalone, chance: random.Random, _tool: Tool) -> None:
         cuts: list[float] = getattr(site.link, where)
-        for _ in range(chance.randint(1, 4)):
-            cuts.append(part or 0.0)
-            _lasting(chance, 0.2)
+        times, pause = chance.choice(((1, 0.1), (4, 0.1), (20, 0.03)))
+        for _ in range(times):
+            cuts.append(part)
+            time.sleep(pause)
         cuts.clear()
 
     return strike
@@ -176,6 +178,7 @@ def _kill_node(site: Clustered, chance: random.Random, _tool: Tool) -> None:
     primary = chance.choice(site.cluster.primaries())
     slots.fail_over(site.cluster, primary)
     primary.start_again()
+    allow(primary)
     site.cluster.wait_until_agreed()
 
 
@@ -184,6 +187,7 @@ def _kill_replica_node(site: Clustered, chance: random.Random, _tool: Tool) -> N
     replica.kill()
     _lasting(chance, 0.5)
     replica.start_again()
+    allow(replica)
     site.cluster.wait_until_agreed()
 
 

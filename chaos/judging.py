@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -67,6 +67,10 @@ class Case:
         """The last run."""
         return self.runs[-1]
 
+    def word_of(self, source: bytes) -> str:
+        """Return what the last run has said of a source."""
+        return self.final.report.get(printable(source), "clean")
+
     @property
     def was_cut_off(self) -> bool:
         """Whether a run ended between any two of its steps."""
@@ -79,6 +83,12 @@ class Case:
             target = self.world.target_of(source)
             if target is not None:
                 yield source, held, target
+
+
+def judge_verify(case: Case, verified: Ended) -> list[Violation]:
+    """Return what a comparison afterwards should not have said."""
+    told = replace(case, runs=[verified], validates=True)
+    return [(3, text) for text in _untrue(told)] + [(6, text) for text in _sums(verified)]
 
 
 def judge(case: Case) -> list[Violation]:
@@ -129,20 +139,25 @@ def _kept(there: Held, before: Held, source: Held | None) -> bool:
 
 
 def _words(case: Case) -> Iterator[str]:
-    told = case.final.report
+    yield from _untrue(case)
     for source, held, target in case.pairs:
-        there, word = case.found.get(target), told.get(printable(source), "clean")
-        stand = relation(held, there, ignore_expiry=case.ignores_expiry)
-        if word == "clean":
-            if stand != "same" and (case.validates or stand == "missing"):
-                yield f"{source!r} counts as copied and is {stand}"
-        elif word == TOO_BIG and held.kind in CANNOT_BE_TAKEN_APART:
-            continue
-        elif word != stand:
-            yield f"{source!r} is said to be {word} and is {stand}"
-        elif stand != "same" and _should_be_same(case, source, target):
+        stand = relation(held, case.found.get(target), ignore_expiry=case.ignores_expiry)
+        if stand != "same" and case.word_of(source) != TOO_BIG and _should_be_same(case, source, target):
             yield f"{source!r} is {stand}, with nobody to blame"
     yield from _orphans(case)
+
+
+def _untrue(case: Case) -> Iterator[str]:
+    """Compute the relation of each pair again, and compare it with the word that was said."""
+    for source, held, target in case.pairs:
+        word = case.word_of(source)
+        stand = relation(held, case.found.get(target), ignore_expiry=case.ignores_expiry)
+        if word == TOO_BIG and held.kind in CANNOT_BE_TAKEN_APART:
+            continue
+        if word == "clean" and (stand == "same" or not (case.validates or stand == "missing")):
+            continue
+        if word != stand:
+            yield f"{source!r} is said to be {word} and is {stand}"
 
 
 def _should_be_same(case: Case, source: bytes, target: bytes) -> bool:
@@ -192,7 +207,7 @@ def _claims(case: Case) -> Iterator[str]:
     if document["error"] or case.final.code not in ((1,) if too_big else (0, 3)):
         yield f"nothing was in its way, and yet: {case.final}"
     present = Counter(
-        "same" if case.final.report.get(printable(source), "clean") == "clean" else "other"
+        "same" if case.word_of(source) == "clean" else "other"
         for source, held, _ in case.pairs
         if not expires_meanwhile(held)
     )

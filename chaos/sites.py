@@ -21,8 +21,10 @@ from tests.sentinels import SERVICE, sentinel
 MS_TO_REPLICATE = 500
 SLOW_MS = 10
 """Of scripts, from which on the server itself keeps a record of them."""
-USER, PASSWORD = "migrator", "pass"
+USER, PASSWORD = "migrator", "sesame"
 SECONDS_TO_CONNECT = 2
+MAY_ALL = ("on", f">{PASSWORD}", "~*", "+@all")
+KNOWN = ("--user", USER, *MAY_ALL)
 AOF = ("--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
 AT_ONCE = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 SYNC = ("always", "everysec")
@@ -102,7 +104,7 @@ def reset(site: Site) -> None:
 
 def allow(server: Instance) -> None:
     """Let luamigrate's user do everything."""
-    server.client.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", "~*", "+@all")
+    server.client.execute_command("ACL", "SETUSER", USER, "reset", *MAY_ALL)
 
 
 def without_limits(server: Instance) -> None:
@@ -189,7 +191,8 @@ class Standalone:
 def _pair(name: str, sync: str) -> Iterator[tuple[list[Instance], list[tuple[str, ...]]]]:
     """Start a primary whose AOF is synchronised as told, and its replica; yield both, and how they were started."""
     options: list[tuple[str, ...]] = [
-        ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE) for _ in range(2)
+        ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE, *KNOWN)
+        for _ in range(2)
     ]
     with start(name, *options[0]) as primary, start(name, *options[1]) as replica:
         replica.client.replicaof("127.0.0.1", options[0][1])

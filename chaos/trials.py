@@ -13,7 +13,7 @@ from pathlib import Path
 from chaos import faults, processes, sites, worlds
 from chaos.application import Application, Reader
 from chaos.faults import Fault
-from chaos.judging import Case, Violation, judge
+from chaos.judging import Case, Violation, judge, judge_verify
 from chaos.processes import Ended, Tool
 from chaos.sites import Site
 from chaos.worlds import Keys, World, expires_meanwhile, lives_as_long, relation
@@ -55,6 +55,16 @@ class Drawn:
     validates: bool
     ignores_expiry: bool
     max_pause: float
+
+    @property
+    def to_compare(self) -> list[str]:
+        """The options that verify takes too."""
+        own = {"--on-existing": 2, "--fill-queues": 1, "--no-validate": 1}
+        left = list(self.arguments)
+        for name, width in own.items():
+            if name in left:
+                del left[left.index(name) : left.index(name) + width]
+        return left
 
 
 def draw_options(chance: random.Random, world: World) -> Drawn:
@@ -108,6 +118,9 @@ def make(site: Site, seed: int) -> Trial:
             found=_observe(site),
         )
         trial.violations = judge(case)
+        if chance.random() < 0.25:
+            verified = processes.run(Path(folder), site.url(), ("verify", *drawn.to_compare), "verify")
+            trial.violations += judge_verify(case, verified)
         if chance.random() < 0.25:
             trial.violations += _roll_back(site, chance, case, trial, Path(folder))
     trial.writes, trial.reads = application.writes, reader.reads

@@ -45,6 +45,8 @@ def _pass_on(one: socket.socket, other: socket.socket, cut: Cut) -> None:
             passing = cut(content)
             other.sendall(content[:passing])
             if passing is not None:
-                for end in (one, other):
-                    end.shutdown(socket.SHUT_RDWR)
-                return
+                break
+        # Closing alone would not end what the other thread waits for.
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
