@@ -54,13 +54,18 @@ class Companion(threading.Thread):
         super().__init__(daemon=True)
         self.site, self.done = site, threading.Event()
         self.failed: Exception | None = None
+        self.held_up = 0.0
+        """For how long the machine has let it wait, in seconds, when it was to do something."""
         self._client: Any = None
 
     def run(self) -> None:
         """Work until told to stop."""
         try:
+            began = time.monotonic()
             while not self.done.wait(PAUSE):
+                self.held_up = max(self.held_up, time.monotonic() - began - PAUSE)
                 self.step()
+                began = time.monotonic()
         except Exception as error:  # noqa: BLE001  # the trial is told when it ends
             self.failed = error
         finally:

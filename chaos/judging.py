@@ -31,7 +31,7 @@ RULES = {
 }
 STAGING_MS = 60_000
 NOISE_MS = 60.0
-"""That this machine may add to a script, busy as it is with other processes."""
+"""That a busy machine may add to a script at least; else as much as it has held the reader up."""
 ONE_KEY_MS = 15.0
 """The largest key that a trial has, taken whole by a slow server."""
 TELLS = 3
@@ -267,7 +267,7 @@ def _taken_back(case: Case) -> Iterator[str]:
 def _pauses(case: Case) -> Iterator[str]:
     if any(fault.holds for fault in case.faults):
         return
-    most = case.max_pause + ONE_KEY_MS + NOISE_MS
+    most = case.max_pause + ONE_KEY_MS + max(NOISE_MS, case.reader.held_up * 1000)
     for server in case.site.servers():
         entries: Any = server.client.slowlog_get(1000)
         for entry in entries:

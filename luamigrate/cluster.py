@@ -13,8 +13,9 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.errors import Error, Refused, printable
+from luamigrate.identity import Identity
 from luamigrate.problems import Redirected, ServerChanged, Unsettled
-from luamigrate.servers import Endurance, Identity, Server, at_one_moment
+from luamigrate.servers import Endurance, Server, at_one_moment
 
 SLOTS = 16_384
 SECONDS_BETWEEN_TRIES = 0.05

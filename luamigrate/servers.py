@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import hiredis
@@ -21,6 +21,7 @@ from redis.exceptions import (
 )
 
 from luamigrate.errors import Error, Refused, UsageError, printable
+from luamigrate.identity import Identity, identity_of
 from luamigrate.problems import Answered, ConnectionLost, ServerChanged, explain, passes
 from luamigrate.urls import address
 
@@ -36,18 +37,6 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 
 _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
 """Settings of a connection that lead to one server: its socket, its Sentinels."""
-
-
-def _crashes_of_it(product: str, version: str, mode: str) -> bool:
-    """Tell whether a server may crash of a client with NO-TOUCH.
-
-    Where its write wakes a client that waits on the key: Redis 8.0 to 8.2.2 (redis/redis#14415), Valkey 8.1
-    (valkey-io/valkey#2347). Where it asks for a key of a slot that is being moved: nodes of Redis 8.2.3 too.
-    """
-    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
-    if product == "valkey":
-        return (8, 1) <= numbers < (9, 0)
-    return mode == "cluster" or (8, 0) <= numbers < (8, 2, 3)
 
 
 class Call:
@@ -102,24 +91,6 @@ class Endurance:
     """Whether a replica will not do."""
     replaced: Callable[[], bool] = lambda: False
     """Whether another server has taken over what this one was for, so that waiting for it makes no sense."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a server says it is."""
-
-    product: str
-    version: str
-    mode: str
-    role: str
-    run_id: str = ""
-    """Of the process; empty where the user may not ask."""
-
-    def is_at_least(self, redis: tuple[int, int], valkey: tuple[int, int]) -> bool:
-        """Compare the version, by product."""
-        wanted = valkey if self.product == "valkey" else redis
-        numbers = tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
-        return numbers >= wanted
 
 
 class Server:
@@ -367,30 +338,19 @@ class Server:
     def _greet(self) -> Identity:
         """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
         # HELLO tells without any permission what INFO tells only to a user who may call it.
-        reply = self._ask_alone("HELLO")
-        facts = zip(reply[::2], reply[1::2], strict=False) if isinstance(reply, list) else ()
-        texts = {
-            name: printable(value) for name, value in facts if isinstance(name, bytes) and isinstance(value, bytes)
-        }
-        if b"server" not in texts:
+        identity = identity_of(self._ask_alone("HELLO"))
+        if not identity:
             raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
         began = time.perf_counter()
         # Where the server knows it and lets us, reading does not make sources look used.
-        spares = not _crashes_of_it(texts[b"server"], texts.get(b"version", ""), texts.get(b"mode", ""))
         with suppress(ResponseError):
-            self._ask_alone("CLIENT", "NO-TOUCH", "ON" if spares else "OFF")
+            self._ask_alone("CLIENT", "NO-TOUCH", "OFF" if identity.crashes_of_no_touch else "ON")
         self.round_trip = time.perf_counter() - began
         self._see_that_it_is_ready()
         run_id = re.search(rb"run_id:(\w+)", self._about())
         # From here on scripts may run, and a slow one is not a lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
-        return Identity(
-            texts[b"server"],
-            texts.get(b"version", ""),
-            texts.get(b"mode", ""),
-            texts.get(b"role", ""),
-            printable(run_id[1]) if run_id else "",
-        )
+        return replace(identity, run_id=printable(run_id[1]) if run_id else "")
 
     def _see_that_it_is_ready(self) -> None:
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from luamigrate import Server, UsageError, connect
 from luamigrate.demo import throwaway_server
-from luamigrate.servers import Identity
+from luamigrate.identity import Identity
 from luamigrate.urls import redacted
 from tests import binaries
 from tests.conftest import luamigrate
