@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 import redis
 
-from luamigrate import Batch, Command, Limits, Operator, Stage, Summary, Word, connect, migrate, plan, rollback
+from luamigrate import Batch, Command, Limits, Operator, Stage, Summary, Word, connect, migrate, plan, rollback, staged
 from luamigrate.demo import environment, wait_until_up
 from luamigrate.rules import Plan
 from tests.conftest import luamigrate
@@ -473,6 +473,25 @@ def test_a_connection_that_is_lost_in_mid_copy_is_made_again(server: Instance, m
     moment = STAGING
     assert words(stepping(server, step, rollback)) == {"removed": 5}
     assert len(lost) == 5
+
+
+def test_a_connection_that_is_lost_in_each_attempt_fails_the_key_and_the_run_goes_on(
+    server: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who kills connections all the time ends no run."""
+    monkeypatch.setattr(staged, "RECONNECTIONS", 2)
+    write(server, "job:hash", VALUES["hash"])
+    for name in ("other:1", "others:1"):
+        server.client.set(name, "1")
+
+    def step(batch: Batch) -> None:
+        if batch.big:
+            server.client.client_kill_filter(_type="normal", skipme=True)
+
+    result = stepping(server, step, rules=AND_OTHERS)
+    assert words(result) == {"failed": 1, "same": 1}
+    assert result.totals.reasons == {"busy": 1}
+    assert not has_staging_keys(server)
 
 
 def test_without_patience_a_connection_that_is_lost_in_mid_copy_ends_the_run(any_server: Instance) -> None:
