@@ -22,6 +22,7 @@ PAUSE = 0.003
 """Seconds between two steps."""
 TROUBLE = (redis.RedisError, RedisClusterException, OSError)
 TELLS = 5
+LARGE = 1000
 
 # On one server both in one moment, as a careful application writes; on a cluster one after the other.
 WRITE = """
@@ -121,11 +122,13 @@ class Application(Companion):
         self._world, self._chance = world, random.Random(seed)
         candidates = [name for name, held in world.sources.items() if held.kind in WRITTEN and not held.moments]
         candidates = [name for name in candidates if not expires_meanwhile(world.sources[name])]
-        self._writable = sorted(candidates)[: max(1, len(candidates) // 3)]
+        self._large = [name for name in candidates if len(world.sources[name].content) >= LARGE]
+        self._writable = sorted({*candidates[::3], *self._large})
 
     def step(self) -> None:
         """Write once."""
-        source = self._chance.choice(self._writable)
+        # Large keys take long to copy: that is when they are to be written to.
+        source = self._chance.choice((self._chance.random() < 0.4 and self._large) or self._writable)
         held = self.sources.get(source)
         target = self._world.target_of(source)
         if held is None or target is None:

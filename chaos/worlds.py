@@ -150,7 +150,7 @@ def _draw_held(chance: random.Random, now: int, *, with_moments: bool) -> Held:
     at = chance.choice((None, None, None, now + FAR_MS, now + FAR_MS + chance.randrange(10**6)))
     if chance.random() < 0.04:
         at = now + chance.randint(*SOON_MS)
-    size = chance.choice((1, 2, 5, 5, 12, 12, 40, 300)) if chance.random() < 0.98 else 4000
+    size = chance.choice((1, 2, 5, 5, 12, 12, 40, 300)) if chance.random() < 0.97 else 4000
     content = _draw_content(kind, size, chance)
     moments = {}
     if with_moments and kind == "hash" and chance.random() < 0.1:
