@@ -93,12 +93,12 @@ def reset(site: Site) -> None:
     """Empty it, forget the scripts and what was slow, and let luamigrate's user do everything."""
     for server in site.all_servers():
         allow(server)
+        server.client.config_set("slowlog-log-slower-than", SLOW_MS * 1000)
+        server.client.config_set("slowlog-max-len", 1000)
     for server in site.servers():
         server.client.flushall()
         for command in ("SCRIPT FLUSH", "SLOWLOG RESET"):
             server.client.execute_command(command)
-        server.client.config_set("slowlog-log-slower-than", SLOW_MS * 1000)
-        server.client.config_set("slowlog-max-len", 1000)
         wait_until(partial(replicated, server.client))
 
 
@@ -222,6 +222,10 @@ class Guarded(Standalone):
         self._learn()
         return super().client()
 
+    def be_quick(self) -> None:
+        """Let failovers follow soon upon each other."""
+        self._sentinel.execute_command("SENTINEL", "SET", SERVICE, "failover-timeout", 2000)
+
     def fail_over(self) -> None:
         """Have the replica promoted while the primary is up."""
         former = self.primary
@@ -260,6 +264,7 @@ def guarded(name: str) -> Iterator[Guarded]:
         port: Any = instances[0].client.config_get("port")["port"]
         with sentinel(binary, int(port)) as own:
             site = Guarded(name, instances, options, own)
+            site.be_quick()
             site.heal()
             yield site
 
