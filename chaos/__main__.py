@@ -127,10 +127,12 @@ def show(work: Work, trial: Trial) -> None:
 
 def table(totals: dict[tuple[str, str], Totals]) -> str:
     """Return the tables, as they stand in docs/reliability.md."""
-    head = ["servers", "trials", "keys", "writes beside", "reads beside", *(f"rule {number}" for number in RULES)]
+    rules = [f"rule {number}" for number in RULES]
+    head = ["servers", "trials", "runs", "keys", "writes beside", "reads beside", *rules]
     lines = [head, ["---"] * len(head)]
     for (name, topology), each in totals.items():
-        counts = [each.trials, each.keys, each.writes, each.reads, *(each.violations[number] for number in RULES)]
+        counts = [each.trials, each.codes.total(), each.keys, each.writes, each.reads]
+        counts += [each.violations[number] for number in RULES]
         lines.append([f"{name}, {topology}", *(f"{count:,}" for count in counts)])
     faults = sum((each.faults for each in totals.values()), Counter[str]())
     rows = [["fault", "times"], ["---", "---"], *([name, f"{count:,}"] for name, count in sorted(faults.items()))]

@@ -29,6 +29,7 @@ RULES = {
     7: "no script too long",
     8: "no traceback, no hang",
 }
+PAUSES = 7
 STAGING_MS = 60_000
 NOISE_MS = 60.0
 """That a busy machine may add to a script at least; else as much as it has held the reader up."""

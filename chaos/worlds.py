@@ -12,7 +12,7 @@ import redis
 
 KINDS = ("hash", "set", "zset", "string", "list", "stream")
 FAR_MS = 7_200_000
-SOON_MS = (500, 2_500)
+SOON_MS = (400, 1_800)
 """What expires in the middle of a trial expires so much later than it was written."""
 TOLERANCE_MS = 1_000
 """As in the contract: expiries that are no further apart are the same."""
