@@ -229,8 +229,9 @@ class Guarded(Standalone):
         return super().client()
 
     def be_quick(self) -> None:
-        """Let failovers follow soon upon each other."""
-        self._sentinel.execute_command("SENTINEL", "SET", SERVICE, "failover-timeout", 2000)
+        """Let failovers follow soon upon each other, yet none because the machine is busy."""
+        for name, value in (("failover-timeout", 2000), ("down-after-milliseconds", 1500)):
+            self._sentinel.execute_command("SENTINEL", "SET", SERVICE, name, value)
 
     def fail_over(self) -> None:
         """Have the replica promoted while the primary is up."""
