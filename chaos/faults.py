@@ -92,6 +92,8 @@ def _hang_primary(site: Site, chance: random.Random, _tool: Tool) -> None:
 
 
 def _promote(site: Standalone, chance: random.Random, _tool: Tool) -> None:
+    # One that has not caught up yet would lose what an application has been acknowledged.
+    wait_until(site.follows)
     site.promote()
     _lasting(chance, 0.3)
 

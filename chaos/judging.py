@@ -215,6 +215,10 @@ def _claims(case: Case) -> Iterator[str]:
     clean = sum(document["totals"].get(word, 0) for word in ("same", "exists", "copied", "filled"))
     if clean != present["same"]:
         yield f"{clean} clean keys counted, {present['same']} there"
+    there = sum(1 for _ in case.pairs)
+    found = document["totals"]["found"] - document["totals"].get("gone", 0)
+    if found != there:
+        yield f"{found} keys found, {there} there"
     yield from _taken_back(case)
 
 

@@ -184,9 +184,10 @@ class Standalone:
         self.link.cut_replies.clear()
         for server in self.all_servers():
             surviving(partial(without_limits, server))
-        wait_until(self._follows)
+        wait_until(self.follows)
 
-    def _follows(self) -> bool:
+    def follows(self) -> bool:
+        """Tell whether the replica has all of the primary."""
         with suppress(redis.RedisError):
             facts: Any = self.replica.client.info("replication")
             return bool(facts.get("master_link_status") == "up")
