@@ -41,12 +41,14 @@ def _accept(listener: socket.socket, path: Callable[[], str] | str, requests: Cu
 
 def _pass_on(one: socket.socket, other: socket.socket, cut: Cut) -> None:
     with closing(one), closing(other), suppress(OSError):
-        while content := one.recv(65536):
-            passing = cut(content)
-            other.sendall(content[:passing])
-            if passing is not None:
-                break
-        # Closing alone would not end what the other thread waits for.
-        for end in (one, other):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        try:
+            while content := one.recv(65536):
+                passing = cut(content)
+                other.sendall(content[:passing])
+                if passing is not None:
+                    return
+        finally:
+            # Closing alone would not end what the other thread waits for.
+            for end in (one, other):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
