@@ -54,6 +54,8 @@ class Companion(threading.Thread):
     def __init__(self, site: Site) -> None:
         super().__init__(daemon=True)
         self.site, self.done = site, threading.Event()
+        self.abandoned = False
+        """Whether the trial is over without a judgement, so that nothing need be finished any more."""
         self.failed: Exception | None = None
         self.held_up = 0.0
         """For how long the machine has let it wait, in seconds, when it was to do something."""
@@ -92,7 +94,8 @@ class Companion(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, trouble: type[BaseException] | None, *_: object) -> None:
+        self.abandoned = trouble is not None
         self.done.set()
         self.join()
         if self.failed:
@@ -151,10 +154,11 @@ class Application(Companion):
                 keys.pop(name, None)
 
     def _persist(self, keys: tuple[bytes, ...], command: tuple[Any, ...]) -> Any:
-        while True:
+        while not self.abandoned:
             with suppress(*TROUBLE):
                 return self.with_client(lambda client: self._acknowledge(client, keys, command))
             time.sleep(0.02)
+        return None
 
     def _acknowledge(self, client: Any, keys: tuple[bytes, ...], command: tuple[Any, ...]) -> None:
         client.eval(WRITE, len(keys), *keys, self.when, *command)
