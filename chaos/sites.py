@@ -126,8 +126,8 @@ class Standalone:
 
     is_one = True
 
-    def __init__(self, name: str, sync: str, instances: list[Instance], options: list[tuple[str, ...]]) -> None:
-        self.name, self.sync = name, sync
+    def __init__(self, name: str, instances: list[Instance], options: list[tuple[str, ...]]) -> None:
+        self.name = name
         self.primary, self.replica = instances
         self._options = dict(zip((each.url for each in instances), options, strict=True))
         self.link = Link()
@@ -210,7 +210,7 @@ def _pair(name: str, sync: str) -> Iterator[tuple[list[Instance], list[tuple[str
 def standalone(name: str, sync: str) -> Iterator[Standalone]:
     """Start a primary whose AOF is synchronised as told, its replica, and the link."""
     with _pair(name, sync) as (instances, options):
-        site = Standalone(name, sync, instances, options)
+        site = Standalone(name, instances, options)
         site.heal()
         with cutting(site.path, site.link.requests, site.link.replies) as site.address:
             yield site
@@ -220,7 +220,7 @@ class Guarded(Standalone):
     """A primary and its replica, that a Sentinel tells of, and has change places."""
 
     def __init__(self, name: str, instances: list[Instance], options: list[tuple[str, ...]], sentinel: int) -> None:
-        super().__init__(name, "everysec", instances, options)
+        super().__init__(name, instances, options)
         self._sentinel = redis.Redis(port=sentinel, protocol=2)
         self.address = f"sentinel://127.0.0.1:{sentinel}/{SERVICE}"
 
