@@ -221,6 +221,11 @@ def _claims(case: Case) -> Iterator[str]:
     found = document["totals"]["found"] - document["totals"].get("gone", 0)
     if found != there:
         yield f"{found} keys found, {there} there"
+    reported = Counter(word.split()[0] for word in case.final.report.values())
+    for word in ("expiry", "partial", "differs", "missing", "failed"):
+        counted = document["totals"].get(word, 0)
+        if counted != reported[word]:
+            yield f"{counted} {word} counted, {reported[word]} reported"
     yield from _taken_back(case)
 
 

@@ -107,3 +107,11 @@ def test_words_in_python_and_in_lua_are_the_same() -> None:
     kept = "\n-- or a list of the word kept "
     assert any(kept in text for text in headers)
     assert documented | {"kept"} == {*Word, "paired", "big"}
+
+
+@pytest.mark.parametrize("word", Word)
+def test_found_counts_every_word_but_those_outside_the_sum(word: Word) -> None:
+    """A key that is gone was found too."""
+    tally = Tally()
+    tally.count(word, "string")
+    assert tally.found == (word not in (Word.IGNORED, Word.EXTRA))
