@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from chaos.processes import Tool
-from chaos.sites import Clustered, Guarded, Site, Standalone, allow
+from chaos.sites import USER, Clustered, Guarded, Site, Standalone, allow
 from tests import slots
 from tests.clusters import slot_of, surviving, wait_until
 from tests.instances import Instance
@@ -147,7 +147,7 @@ def _less_permitted(site: Site, chance: random.Random, _tool: Tool) -> None:
     taken = chance.choice(("-evalsha", "-evalsha_ro", "-copy", "-dump", "-restore", "-scan", "-hgetall", "-watch"))
     server = chance.choice(site.servers())
     try:
-        server.client.execute_command("ACL", "SETUSER", "migrator", taken)
+        server.client.execute_command("ACL", "SETUSER", USER, taken)
     except redis.ResponseError:
         return  # this version has no such command
     _lasting(chance, 0.6)

@@ -40,7 +40,6 @@ class Trial:
     writes: int = 0
     reads: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    longest_ms: float = 0.0
     violations: list[Violation] = field(default_factory=list)
     story: str = ""
     """What the runs printed, where a rule was broken."""
@@ -134,8 +133,6 @@ def _make(site: Site, seed: int) -> Trial:
     trial.writes, trial.reads = application.writes, reader.reads
     trial.seconds = time.monotonic() - began
     trial.codes.update(str(run.code) for run in runs)
-    documents = [run.document for run in runs if run.document]
-    trial.longest_ms = max((document["slowest_script_ms"] for document in documents), default=0.0)
     if trial.violations:
         trial.story += f"the application {application.when=}, {drawn}\n" + "\n".join(map(str, runs))
     return trial
