@@ -7,13 +7,15 @@
 --       4  '1' to answer values too where they differ
 --       5  what is to be filled: '' for nothing, 'sets' for hashes and sets, 'queues' for sorted
 --          sets too
---       6..  for each target in turn what read.lua tells of its source: type; expiry; number of its contents, and
---          they; number of its moments, and they; and what the last look found: a digest of the names that
---          are missing, so that they are added now if they still are, or ''
+--       6..  for each target in turn what read.lua tells of its source: type; expiry; digest of its payload; number
+--          of its contents, and they, 0 where that digest is to tell; number of its moments, and they; and what the
+--          last look found: a digest of the names that are missing, so that they are added now if they still are,
+--          or ''
 --
 -- Answers for each target, in the order of KEYS (see shared/each.lua: behind the last answer, the
 -- microseconds taken; fewer answers where the time was spent), a string:
 --   missing         there is no target
+--   unlike          its payload has not that digest, and there are no contents to tell how it stands
 --   big <type> <bytes>  it would take too long: not touched
 --   moved           it lives on another node now, or is on its way there
 --   failed <text>   the server refused, in its own words; the other targets are not affected
@@ -48,13 +50,14 @@ end
 
 for i = 1, #KEYS do
   sources[i] = {
-    kind = take(), at = tonumber(take()), contents = take_list(), moments = take_list(), looked = take(),
+    kind = take(), at = tonumber(take()), digest = take(),
+    contents = take_list(), moments = take_list(), looked = take(),
   }
 end
 
 -- Whether two moments, -1 for never, are to be noted: the source's and the target's.
 local function stands_out(a, b)
-  if expiries == 'sooner' then return a >= 0 and (b < 0 or a < b) end
+  if expiries == 'sooner' then return not lasts(a, b) end
   return expiries == 'apart' and apart(a, b)
 end
 
@@ -80,12 +83,17 @@ local function note_field_expiries(notes, source, target)
   return #found > 0
 end
 
--- The word, the notes, and the names that the target lacks where it differs in nothing else.
-local function stand(source, target)
-  local word, notes, lacking =
-    compare_contents(source.kind, source.contents, contents_of(source.kind, target), show_values)
+-- The word, the notes, and the names that the target lacks where it differs in nothing else. equal: whether the
+-- payloads are.
+local function stand(source, target, equal)
+  -- Equal payloads are equal in value, the expiries of fields included.
+  local word, notes, lacking = 'same', {}, nil
+  if not equal then
+    word, notes, lacking =
+      compare_contents(source.kind, source.contents, contents_of(source.kind, target), show_values)
+  end
   local key_apart = note_key_expiry(notes, source, target)
-  local stand_out = note_field_expiries(notes, source, target) or key_apart
+  local stand_out = not equal and note_field_expiries(notes, source, target) or key_apart
   if stand_out and word == 'same' then word = 'expiry' end
   return word, notes, word == 'partial' and not stand_out and lacking or nil
 end
@@ -106,7 +114,9 @@ return answer_each(1, function(i)
   if found[1] ~= source.kind then
     return { 'differs', found[3], found[2], 'source_type', source.kind, 'target_type', found[1] }
   end
-  local word, notes, lacking = stand(source, target)
+  local equal = found[3] == source.digest
+  if not equal and #source.contents == 0 then return 'unlike' end
+  local word, notes, lacking = stand(source, target, equal)
   if may_be_filled(source.kind, lacking, filling) then
     local names = digest(lacking)
     if names == source.looked then

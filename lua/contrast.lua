@@ -19,6 +19,8 @@
 --   exact     1 where the lengths count what readers see, 0 where fields that have expired may be
 --             counted too
 --   ttls      {of the first key, of the second}: milliseconds left, -1 for never, -2 for no such key
+--   expire_apart  1 where the keys expire at different times, else 0
+--   lasts     1 where the first key is there at least as long as the second, else 0
 --   missing, contradicting, expiring_apart   numbers of elements that the second key lacks, holds with
 --             another value or score, or that expire at another time; of lists and strings, the
 --             elements (steps) that are not the same contradict
@@ -27,6 +29,7 @@
 
 include "shared/chunks.lua"
 include "shared/contrasting.lua"
+include "shared/expires_at.lua"
 include "shared/sizes.lua"
 
 local one, other = KEYS[1], KEYS[2]
@@ -60,18 +63,10 @@ else
   position, visited, largest = go_through(kind, one, position, step, contrast_elements)
 end
 
--- The second key first: a clock that goes on between the two makes the first look too short-lived, not
--- too long-lived; and twice where it does, because the clock may have gone on just then.
-local ttl, ttl_of_other
-for _ = 1, 2 do
-  ttl_of_other = redis.call('PTTL', other)
-  ttl = redis.call('PTTL', one)
-  if ttl < 0 or ttl >= ttl_of_other then break end
-end
 return {
   'position', position, 'visited', visited, 'largest', largest, 'microseconds', time_taken(),
   'lengths', { size_of(kind, one), size_of(kind, other) },
   'exact', (kind == 'hash' and anything_expires('fields')) and 0 or 1,
-  'ttls', { ttl, ttl_of_other },
-  unpack(found_by_contrast()),
+  'ttls', { redis.call('PTTL', one), redis.call('PTTL', other) },
+  unpack(found_by_contrast(expires_at(one), expires_at(other))),
 }

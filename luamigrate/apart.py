@@ -21,9 +21,6 @@ from luamigrate.rules import ANY, Pairs
 from luamigrate.scripts import Answer, ScriptCall
 from luamigrate.servers import Server
 
-EXPIRY_TOLERANCE_MS = 1000
-"""As in lua/shared/apart.lua."""
-
 Way = Generator[None, None, None]
 
 
@@ -154,7 +151,7 @@ class Apart:
             reply = replies[index]
             if isinstance(reply, bytes) and reply.startswith(b"unchanged "):
                 del replies[index]
-                if expire_apart(int(reply.removeprefix(b"unchanged ")), claim.source.at):
+                if int(reply.removeprefix(b"unchanged ")) != claim.source.at:
                     expiring_anew.append(index)
                 else:
                     confirmed[index] = claim
@@ -246,8 +243,3 @@ def half_of(reply: Answer) -> Half:
             return Half(printable(kind), at, digest, size, beside)
         case _:
             raise Error("the server does not tell about a key as it should")
-
-
-def expire_apart(one: int, other: int) -> bool:
-    """Tell whether two moments, -1 for never, are not one."""
-    return (one < 0) != (other < 0) or abs(one - other) > EXPIRY_TOLERANCE_MS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -134,7 +133,7 @@ def _tag_for(slot: int) -> bytes:
 Chunk = dict[str, Any]
 """What came of a chunk, by name: see lua/contrast.lua; and how many `seconds` it held a server."""
 
-_NUMBERS = ("visited", "largest", "missing", "contradicting", "expiring_apart")
+_NUMBERS = ("visited", "largest", "missing", "contradicting", "expiring_apart", "expire_apart", "lasts")
 _LISTS = ("lengths", "ttls", "missing_names", "contradicting_names", "expiring_apart_names")
 
 
@@ -158,14 +157,19 @@ def contrast_chunk(
     one, other = keys
     fetching, chunk, elements = _fetch(big, one, position, step)
     holding = scripts.hold(
-        big.holder(other), other, elements, kind=big.kind, position=position, expiries=expiries, names=names
+        big.holder(other),
+        other,
+        elements,
+        kind=big.kind,
+        position=position,
+        expires_at=_moment(chunk, fetching),
+        expiries=expiries,
+        names=names,
     )
     held = _named(holding)
-    now = int(time.time() * 1000)
-    lasting = [_left(at, now) for at in (chunk["expiry"], held["expiry"])]
     seconds = max(fetching.held(chunk["microseconds"]), holding.held(held["microseconds"]))
     lengths, exact = [chunk["length"], held["length"]], chunk["exact"] and held["exact"]
-    return _checked(chunk | held | {"lengths": lengths, "exact": exact, "ttls": lasting, "seconds": seconds}, holding)
+    return _checked(chunk | held | {"lengths": lengths, "exact": exact, "seconds": seconds}, holding)
 
 
 def stage_chunk(big: Big, position: bytes, step: int, lifetime_ms: int) -> tuple[bytes, int, Progress]:
@@ -245,9 +249,11 @@ def _fetch(big: Big, key: bytes, position: bytes, step: int) -> tuple[ScriptCall
     return call, chunk, Elements(elements, moments)
 
 
-def _left(at: int, now: int) -> int:
-    """Return the milliseconds until a moment; what is below zero means what it means to PTTL."""
-    return max(0, at - now) if at >= 0 else at
+def _moment(chunk: Chunk, call: ScriptCall) -> int:
+    """Return when the key that was read expires, in milliseconds since 1970; -1 for never, -2 where it is not there."""
+    if not isinstance(at := chunk.get("expiry"), int):
+        raise call.odd()
+    return at
 
 
 def _named(call: ScriptCall) -> Chunk:

@@ -13,10 +13,6 @@ from luamigrate.outcome import Note, Word
 
 NAMES_SHOWN = 5
 
-EXPIRY_TOLERANCE_MS = 1000
-"""As in lua/shared/apart.lua."""
-
-
 _VALUES = ("missing", "additional", "contradicting")
 _FOUND = (*_VALUES, "expiring_apart")
 
@@ -33,6 +29,10 @@ class Findings:
     """Whether the lengths count what readers see."""
     ttls: tuple[int, int] = (-1, -1)
     """Milliseconds that source and target have left; -1 for never, -2 where there is no such key."""
+    keys_expire_apart: bool = False
+    """Whether the keys expire at different times, as the server has decided."""
+    source_lasts: bool = True
+    """Whether the source is there at least as long as the target, as the server has decided."""
     visited: int = 0
     """Elements of the source."""
 
@@ -72,18 +72,6 @@ class Findings:
     def tells_sizes(self) -> bool:
         """Whether the lengths are what differs."""
         return self.kind in ("list", "string") and self.word is not Word.SAME
-
-    @property
-    def source_lasts(self) -> bool:
-        """Whether the source is there at least as long as the target."""
-        source, target = self.ttls
-        return source == -1 or 0 <= target <= source
-
-    @property
-    def keys_expire_apart(self) -> bool:
-        """Whether the keys expire more than a second apart."""
-        source, target = self.ttls
-        return (source < 0) != (target < 0) or abs(source - target) > EXPIRY_TOLERANCE_MS
 
     def word_with_expiry(self, *, ignore: bool) -> Word:
         """How the keys stand, expiries included."""
@@ -165,6 +153,7 @@ def contrast(
         findings.visited = done
         findings.lengths, findings.exact = tuple(chunk["lengths"]), findings.exact and bool(chunk["exact"])
         findings.ttls = tuple(chunk["ttls"])
+        findings.keys_expire_apart, findings.source_lasts = bool(chunk["expire_apart"]), bool(chunk["lasts"])
         for what in ("missing", "contradicting", "expiring_apart"):
             findings.add(what, chunk[what], chunk[f"{what}_names"])
         yield chunk, Progress(min(1.0, done / max(1, findings.lengths[0])), chunk["seconds"], chunk["largest"])

@@ -239,10 +239,18 @@ def append(
 
 
 def hold(
-    server: Server, key: bytes, elements: Elements, *, kind: str, position: bytes, expiries: str, names: int
+    server: Server,
+    key: bytes,
+    elements: Elements,
+    *,
+    kind: str,
+    position: bytes,
+    expires_at: int,
+    expiries: str,
+    names: int,
 ) -> ScriptCall:
-    """Call hold.lua: hold what was fetched against another key; reads only."""
-    options = (kind, position, expiries, names)
+    """Call hold.lua: hold what was fetched, of a key that expires then, against another key; reads only."""
+    options = (kind, position, expiries, names, expires_at)
     return ScriptCall(server, "hold", _reading_command(server), [key], *options, *elements.arguments, once=True)
 
 

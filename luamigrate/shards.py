@@ -7,12 +7,11 @@ target is replaced or deleted only while it is what we have seen. Payloads pass 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from luamigrate import scripts
-from luamigrate.apart import Apart, Ask, Claim, Claims, Half, Halves, State, Way, expire_apart, half_of
+from luamigrate.apart import Apart, Ask, Claim, Claims, Half, Halves, State, Way, half_of
 from luamigrate.errors import printable
 from luamigrate.rules import ANY
 from luamigrate.scripts import Answer, ScriptCall
@@ -23,6 +22,9 @@ ATTEMPTS = 5
 
 VANISHED: Answer = [b"missing", b"digest", b"missing"]
 """Of a target that was there at the last look: it is made again only if it still is not there at the next."""
+
+UNREAD: list[list[bytes]] = [[], []]
+"""In the place of a source's contents and moments: its digest is to tell."""
 
 BUSY = b"failed busy: somebody wrote to it in each attempt; try again when it is quieter"
 
@@ -157,44 +159,45 @@ class _Contrast:
     def claims(self, sources: dict[int, Half], targets: dict[int, Half]) -> Generator[None, None, Claims]:
         """Say how the targets stand to the sources as they were read."""
         claims: Claims = {}
-        unlike = []
+        unlike, expiring = [], {}
         for index, target in targets.items():
             source = sources[index]
             if source.kind != target.kind:
                 types: list[object] = [b"source_type", source.kind.encode(), b"target_type", target.kind.encode()]
                 claims[index] = Claim(source, [b"differs", *types])
-            elif source.digest == target.digest:
-                claims[index] = Claim(source, self._by_expiry(source, target), target.state)
-            else:
+            elif source.digest != target.digest:
                 unlike.append(index)
+            elif source.at == target.at or not self.expiries:
+                claims[index] = Claim(source, b"same", target.state)
+            else:
+                expiring[index] = replace(source, beside=UNREAD)
+        # Which moments count as one, the server decides that has the target.
+        if expiring:
+            unlike += yield from self._hold(expiring, claims)
         # Unequal payloads prove nothing: what is in the sources travels to the targets.
-        return claims | (yield from self._by_contents(unlike)) if unlike else claims
+        if unlike:
+            pairs = self.apart.pairs
+            halves = yield from self.apart.halves(pairs.sources, unlike, kind=pairs.rule.type, beside="contents")
+            yield from self._hold((yield from _part_from_gone(self.apart, halves, {})), claims)
+        return claims
 
-    def _by_expiry(self, source: Half, target: Half) -> Answer:
-        if self.expiries == "sooner":
-            noted = source.at >= 0 and (target.at < 0 or source.at < target.at)
-        else:
-            noted = self.expiries == "apart" and expire_apart(source.at, target.at)
-        if not noted:
-            return b"same"
-        now = time.time() * 1000
-        left = [int(half.at - now) if half.at >= 0 else None for half in (source, target)]
-        return [b"expiry", b"source_ttl_ms", left[0], b"target_ttl_ms", left[1]]
+    def _hold(self, sources: dict[int, Half], claims: Claims) -> Generator[None, None, list[int]]:
+        """Hold sources against their targets, and add what is claimed of them; return those that need their contents.
 
-    def _by_contents(self, indexes: list[int]) -> Generator[None, None, Claims]:
-        apart, pairs = self.apart, self.apart.pairs
-        halves = yield from apart.halves(pairs.sources, indexes, kind=pairs.rule.type, beside="contents")
-        sources = yield from _part_from_gone(apart, halves, {})
-        claims: Claims = {}
-        for index, reply in (yield from apart.ask(pairs.targets, sources, self._against(sources))).items():
+        Sources of which no contents have been read are told by the digest of their payload.
+        """
+        apart, unlike = self.apart, []
+        for index, reply in (yield from apart.ask(apart.pairs.targets, sources, self._against(sources))).items():
             match reply:
+                case b"unlike":
+                    unlike.append(index)
                 case [bytes() as word, bytes() as digest, int() as at, *notes]:
                     claims[index] = Claim(sources[index], [word, *notes] if notes else word, (digest, at))
                 case b"missing" if self.acts:
                     apart.settled[index] = VANISHED
                 case _:
                     apart.settled[index] = _told_of(sources[index], reply)
-        return claims
+        return unlike
 
     def _against(self, sources: dict[int, Half]) -> Ask:
         looked = self.apart.looked
@@ -205,7 +208,8 @@ class _Contrast:
             for index in indexes:
                 source = sources[index]
                 contents, moments = source.beside
-                halves += [source.kind, source.at, len(contents), *contents, len(moments), *moments]
+                halves += [source.kind, source.at, source.digest]
+                halves += [len(contents), *contents, len(moments), *moments]
                 halves.append(looked[index] if writes else b"")
             return scripts.against(
                 server,

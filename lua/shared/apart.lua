@@ -1,12 +1,16 @@
--- apart.lua: included where expiries are compared. Do two things expire together?
+-- apart.lua: included where expiries are compared: the one place that says how two of them stand.
 --
--- The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL goes on counting.
+-- An expiry is a moment in milliseconds since 1970, or milliseconds left: of one kind on both sides, by the server's
+-- clock. Below zero is never. The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL
+-- goes on counting and stops at zero: which moment that was cannot be told any more.
 
 -- Two writes of one EXPIRE are some milliseconds apart. Below this, two expiries are the same.
 local EXPIRY_TOLERANCE_MS = 1000
 
--- Both in milliseconds, below zero for none. Zero is a moment that has passed while the script ran:
--- which one cannot be told any more.
+-- Whether two things expire at different times.
 local function apart(a, b)
   return a == 0 or b == 0 or (a < 0) ~= (b < 0) or math.abs(a - b) > EXPIRY_TOLERANCE_MS
 end
+
+-- Whether what expires at a is there at least until b.
+local function lasts(a, b) return a < 0 or (b >= 0 and a > 0 and a >= b) end

@@ -3,7 +3,6 @@
 include "shared/slices.lua"
 include "shared/every_second.lua"
 include "shared/expires.lua"
-include "shared/lasts.lua"
 include "shared/moments.lua"
 include "shared/apart.lua"
 
@@ -21,9 +20,11 @@ local function note_found(what, name)
   if counts[what] <= most_names then found[what][counts[what]] = name end
 end
 
--- Names and values in turn.
-local function found_by_contrast()
-  local answer = {}
+-- What was found, and how the keys expire, by the moments at which they do (-1 for never, -2 for no such key): names
+-- and values in turn.
+local function found_by_contrast(at, other_at)
+  local is_lasting = at ~= -2 and lasts(at, other_at)
+  local answer = { 'expire_apart', apart(at, other_at) and 1 or 0, 'lasts', is_lasting and 1 or 0 }
   for what, count in pairs(counts) do
     for _, part in ipairs({ what, count, what .. '_names', found[what] }) do answer[#answer + 1] = part end
   end
