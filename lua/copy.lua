@@ -23,7 +23,7 @@
 --   partial         the target was there, agrees in all it has, and lacks some of the source
 --   differs         the target was there and contradicts the source or has another type
 --
--- Writes: COPY without REPLACE, nothing else (see fresh.lua).
+-- Writes: what shared/fresh.lua does, nothing else.
 
 include "shared/sources.lua"
 include "shared/fresh.lua"

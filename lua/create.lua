@@ -15,7 +15,7 @@
 --   failed <text>   the server refused, in its own words; the other targets are not affected
 -- or, of a target that was there, the list that read.lua answers.
 --
--- Writes: RESTORE without REPLACE, nothing else.
+-- Writes: what shared/restoring.lua does, without REPLACE.
 
 include "shared/there.lua"
 include "shared/restoring.lua"
@@ -25,6 +25,6 @@ return answer_each(1, function(i)
   -- A server out of memory refuses RESTORE unseen, even where it would not have written.
   local found = state_of_any(target)
   if found ~= 'missing' or payload == '' then return found end
-  local made = restore(target, payload, at, bytes)
-  return made and 'created ' .. made or 'vanished'
+  local digest = restore(target, payload, at, bytes)
+  return digest and 'created ' .. digest or 'vanished'
 end)

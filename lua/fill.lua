@@ -19,7 +19,7 @@
 --   partial  with the digest, if it could be filled: a target whose expiry, or that of a field,
 --            is another is not touched (but with ARGV 4 '1')
 --
--- Writes: COPY without REPLACE, and what shared/adding.lua does.
+-- Writes: what shared/fresh.lua and shared/adding.lua do.
 
 include "shared/sources.lua"
 include "shared/fresh.lua"
@@ -40,6 +40,6 @@ return answer_each_source(wanted_type, function(kind, source, target)
     return answer(word, notes)
   end
   for _, name in ipairs(lacking) do add_from(kind, source, target, name) end
-  word = compare_present(kind, source, target, ignore_expiry, show_values)
-  return word == 'same' and 'filled' or 'failed the filled target is not the same: ' .. word
+  word, notes = compare_present(kind, source, target, ignore_expiry, show_values)
+  return answer(word == 'same' and 'filled' or word, notes)
 end)

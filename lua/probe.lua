@@ -1,4 +1,4 @@
--- probe.lua: finds out which commands this user may call on this server. Writes nothing.
+-- probe.lua: finds out which commands a script of this user may call on this server. Writes nothing.
 --
 -- KEYS  names the other scripts will be given: declaring them makes the server check them
 -- ARGV  1   the name of a key that does not exist
@@ -6,17 +6,15 @@
 --
 -- Answers a string per command:
 --   ok       may be called
---   denied   the server's ACL forbids it
---   unknown  the server does not have it
---   elsewhere  the server says that the key lives on another node
---   refused <text>  the server takes no writes at present, in its own words
+--   untried  nobody can tell without writing: the script may write here (EVALSHA)
+--   <text>   the server refused, in its own words
 
 local ABSENT = ARGV[1]
 
 -- COPY onto itself is an error that is raised after permissions are looked at and before anything
--- is written.
--- RENAMENX likewise fails for want of a source, RESTORE of a payload.
+-- is written. So are a missing source of RENAMENX, a payload of RESTORE that is none, and half a field of HSET.
 local ARGUMENTS = {
+  APPEND = { ABSENT, '' },
   COPY = { ABSENT, ABSENT },
   GETRANGE = { ABSENT, 0, 0 },
   HGET = { ABSENT, '' },
@@ -24,6 +22,8 @@ local ARGUMENTS = {
   HPEXPIREAT = { ABSENT, 1, 'FIELDS', 1, '' },
   HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
   HSCAN = { ABSENT, 0 },
+  HSET = { ABSENT, '', '', '' },
+  HSETNX = { ABSENT, '', '' },
   LRANGE = { ABSENT, 0, 0 },
   MEMORY = { 'USAGE', ABSENT },
   OBJECT = { 'ENCODING', ABSENT },
@@ -31,32 +31,57 @@ local ARGUMENTS = {
   PEXPIREAT = { ABSENT, 1 },
   RESTORE = { ABSENT, 0, '' },
   RENAMENX = { ABSENT, ABSENT },
+  RPUSH = { ABSENT, '' },
+  SADD = { ABSENT, '' },
   SISMEMBER = { ABSENT, '' },
   SMISMEMBER = { ABSENT, '' },
   SSCAN = { ABSENT, 0 },
   TIME = {},
   XINFO = { 'STREAM', ABSENT, 'FULL' },
+  XRANGE = { ABSENT, '-', '+' },
   ZADD = { ABSENT, 'XX', 1, '' },
   ZMSCORE = { ABSENT, '' },
   ZRANGE = { ABSENT, 0, 0 },
   ZSCORE = { ABSENT, '' },
 }
 
-local answers = {}
+-- What a server says that has looked whether the command may be called, and let it be.
+local PERMITTED = {
+  COPY = 'source and destination objects are the same',
+  HSET = 'wrong number of arguments',
+  OBJECT = 'no such key',
+  RENAMENX = 'no such key',
+  RESTORE = 'payload version or checksum',
+  XINFO = 'no such key',
+}
+-- The same of any command: it looks at the command before its key, which may be one that the user may not touch; and
+-- before it looks whether the script may write.
+local KEY_REFUSED = { 'permissions to access', "can't access at least one of the keys" }
+local READ_ONLY = 'not allowed from read-only scripts'
+
+-- These would write, unless the script is one that may not.
+local WOULD_WRITE = { APPEND = true, HSETNX = true, RPUSH = true, SADD = true }
+
+local function call(command)
+  local reply = redis.pcall(command, unpack(ARGUMENTS[command] or { ABSENT }))
+  return type(reply) == 'table' and reply.err or ''
+end
+
+local function says(text, words) return text:find(words, 1, true) ~= nil end
+
+local function is_permitted(command, text)
+  if text == '' or says(text, READ_ONLY) or PERMITTED[command] and says(text, PERMITTED[command]) then return true end
+  return says(text, KEY_REFUSED[1]) or says(text, KEY_REFUSED[2])
+end
+
+local answers, may_write = {}, nil
 for i = 2, #ARGV do
-  local reply = redis.pcall(ARGV[i], unpack(ARGUMENTS[ARGV[i]] or { ABSENT }))
-  local text = type(reply) == 'table' and reply.err or ''
-  -- A command is looked at before its keys, so a refused key (ABSENT itself) means it is allowed.
-  if text:find("can't run this command", 1, true) or text:find('no permissions to run', 1, true) then
-    answers[#answers + 1] = 'denied'
-  elseif text:find('Unknown', 1, true) then
-    answers[#answers + 1] = 'unknown'
-  elseif text:find('non local key', 1, true) then
-    answers[#answers + 1] = 'elsewhere'
-  elseif text:find('MISCONF') or text:find('NOREPLICAS') or text:find('READONLY') then
-    answers[#answers + 1] = 'refused ' .. text
-  else
-    answers[#answers + 1] = 'ok'
+  local command, text = ARGV[i], 'untried'
+  if WOULD_WRITE[command] and may_write == nil then may_write = not says(call('COPY'), READ_ONLY) end
+  if not (WOULD_WRITE[command] and may_write) then
+    text = call(command)
+    text = is_permitted(command, text) and 'ok' or text
   end
+  answers[#answers + 1] = text
 end
 return answers

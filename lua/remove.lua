@@ -24,6 +24,7 @@
 
 include "shared/sources.lua"
 include "shared/same.lua"
+include "shared/lasts.lua"
 
 local wanted_type, delete, show_values = ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
 

@@ -33,6 +33,6 @@ return answer_each(1, function(i)
     redis.call('UNLINK', target)
     return 'vanished'
   end
-  local made = restore(target, payload, at, tonumber(bytes), true)
-  return made and 'created ' .. made or 'vanished'
+  local restored = restore(target, payload, at, tonumber(bytes), true)
+  return restored and 'created ' .. restored or 'vanished'
 end)

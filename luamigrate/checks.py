@@ -22,8 +22,8 @@ from luamigrate.rules import Plan, Rule
 from luamigrate.servers import Server
 
 NAMES = (
-    *("role", "permissions", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked", "targets"),
-    "replicas",
+    *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
+    *("targets", "replicas"),
 )
 """Of checks and guards: what --ignore-check takes."""
 
@@ -126,22 +126,31 @@ def _of_server(deployment: Deployment, server: Server, needs: Needs, limits: Lim
 
 def _permissions(server: Server, command: Command, permitted: Permissions) -> Iterator[Finding]:
     try:
-        permitted.refuse_unless_permitted()
+        found = permitted.refuse_unless_permitted()
     except Refused as refusal:
         name, _, text = str(refusal).partition(": ")
         yield Finding(name, Verdict.REFUSED, text)
         return
-    yield Finding("permissions", Verdict.OK, "what is needed may be called, on the rules' keys")
+    text = f"what is needed may be called, on the rules' keys{_untried(found.untried)}"
+    yield Finding("permissions", Verdict.OK, text)
+    without = f"; done without what is refused: {', '.join(found.done_without)}" if found.done_without else ""
+    yield Finding("scripts", Verdict.OK, f"are kept by the server, and may call what they need{without}")
     who = server.identity
     yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
     yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
     try:
-        permitted.refuse_unless_big_keys_permitted()
+        big = permitted.refuse_unless_big_keys_permitted()
     except Refused as refusal:
         text = f"keys too big for one script would fail (noperm): {str(refusal).partition(': ')[2]}"
         yield Finding("big-keys", Verdict.WARNING, text)
     else:
-        yield Finding("big-keys", Verdict.OK, "can be taken apart")
+        refused = "MEMORY" in found.done_without
+        how = "; weighed by a few of their elements, because MEMORY is refused" if refused else ""
+        yield Finding("big-keys", Verdict.OK, f"can be taken apart{how}{_untried(big.untried)}")
+
+
+def _untried(commands: list[str]) -> str:
+    return f"; not tried, because nothing here can without writing: {', '.join(commands)}" if commands else ""
 
 
 def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
@@ -157,7 +166,7 @@ def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
 def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
     try:
         samples = [sample.take(deployment, server, plan) for server in deployment.primaries]
-    except Refused as refusal:
+    except (Refused, Answered) as refusal:
         text = f"not looked at, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
@@ -189,7 +198,10 @@ def _crowding(plan: Plan) -> Iterator[Finding]:
 
 def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
     if needed is None:
-        text = "what the copies need is not known: this user may not ask how many keys there are (DBSIZE)"
+        text = (
+            "what the copies need is not known: the server does not tell this user how many keys there are (DBSIZE), "
+            "or how big they are (MEMORY)"
+        )
         yield Finding("memory", Verdict.WARNING, text)
         yield _unknown_eviction(read_info(server, "memory"))
         return

@@ -43,6 +43,14 @@ class Answered(Error):
     """The server answered with an error."""
 
 
+class UnknownCommand(Refused):
+    """The server does not know a command, in these words: it is too old, or the command is renamed or kept back."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(f"version: {words}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
+        self.words = words
+
+
 class Redirected(Answered):
     """Another node of the cluster has the key, or will have it."""
 
@@ -98,8 +106,8 @@ def explain(error: Exception, url: str = "", password: str | None = None) -> Err
             return ConnectionLost(f"the connection was lost: {text}")
         case redis.ConnectionError() | OSError():
             return Error(f"cannot connect to the server{at}: {advise(error, text, url)}")
-        case ResponseError() if "unknown command" in text:
-            return Refused(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
+        case ResponseError() if "unknown command" in text.lower():
+            return UnknownCommand(text)
         case _:
             code = getattr(error, "status_code", None)
             return Answered(f"the server{at} answered: {f'{code} ' if code else ''}{text}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from luamigrate.cluster import Deployment
-from luamigrate.errors import printable
+from luamigrate.errors import Error, Refused, printable
 from luamigrate.info import read_key_count
-from luamigrate.problems import Redirected, Unsettled
+from luamigrate.problems import Answered, Redirected, Unsettled
 from luamigrate.rules import ANY, RESERVED, Plan, Rule
 from luamigrate.scan import reply_of
 from luamigrate.servers import Call, Server
@@ -48,7 +47,7 @@ class Sample:
     complete: frozenset[Rule]
     """Rules of which all keys have been looked at."""
     counted: bool
-    """Whether it is known how many keys there are."""
+    """Whether it is known how many keys there are, and how big those sampled are."""
 
     @property
     def present(self) -> int:
@@ -90,20 +89,27 @@ def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
         holder = deployment.holder(target)
         asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), holder.call("TYPE", target)
         calls.append((rule, holder, asked))
-    keys = []
+    keys, weighed = [], True
     for rule, holder, asked in calls:
         # In a cluster, what is on its way to another node is not asked for there: it is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
-        if isinstance(size, int) and isinstance(kind, bytes) and rule.type in (printable(kind), ANY):
-            keys.append(SampledKey(rule, printable(kind), size, target_kind not in (None, b"none"), holder))
+        weighed &= not isinstance(size, Error)
+        is_there = isinstance(size, (int, Error)) and isinstance(kind, bytes) and kind != b"none"
+        if is_there and rule.type in (printable(kind), ANY):
+            weight = size if isinstance(size, int) else 0
+            keys.append(SampledKey(rule, printable(kind), weight, target_kind not in (None, b"none"), holder))
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
-    return Sample(keys, stands_for, frozenset(seen), counted=total is not None)
+    return Sample(keys, stands_for, frozenset(seen), counted=weighed and total is not None)
 
 
 def _answer(call: Call) -> Any:
-    with suppress(Redirected, Unsettled):
+    """Return the answer, the error where the server refuses, or None where another node has the key."""
+    try:
         return call.answer()
-    return None
+    except (Redirected, Unsettled):
+        return None
+    except (Refused, Answered) as problem:
+        return problem
 
 
 def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:

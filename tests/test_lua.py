@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from luamigrate import scripts
-from tests.instances import Instance
+from tests.instances import Instance, expires_at
 
 pytestmark = pytest.mark.single_server("scripts are called by themselves, with keys of several slots")
 
@@ -243,25 +243,52 @@ def test_streams_of_another_layout_are_the_same(server: Instance) -> None:
     assert ask(server, "copy", ["s", "t"], "any", *COMPARED) == [b"same"]
 
 
-def test_a_module_type_is_compared_by_its_payload(server: Instance) -> None:
-    """A vector set, which the server will not copy: said so, and compared where there is another."""
-    client = server.client
+def vectors(server: Instance, key: str, elements: int) -> None:
+    """Write a vector set; skip the test where there is no such type."""
     try:
-        client.execute_command("VADD", "s", "VALUES", 2, "1", "0", "one")
+        for number in range(elements):
+            values = [(number * prime) % 19 / 19 for prime in (2, 3, 5, 7)]
+            attributes = ("SETATTR", f'{{"n":{number}}}') if number % 2 else ()
+            server.client.execute_command("VADD", key, "VALUES", 4, *values, f"element-{number}", *attributes)
     except redis.ResponseError:
         pytest.skip("this server has no type of a module")
-    kind: Any = client.type("s")
-    (refused,) = ask(server, "copy", ["s", "t"], "any", *COMPARED)
-    assert refused.startswith(b"failed ")
-    assert not client.exists("t")
-    payload: Any = client.dump("s")
-    client.restore("t", 0, payload)
-    for wanted in (kind.decode(), "any"):
-        assert ask(server, "copy", ["s", "t"], wanted, *COMPARED) == [b"same"]
-    client.execute_command("VADD", "t", "VALUES", 2, "0", "1", "two")
+
+
+@pytest.mark.parametrize("elements", [1, 2, 30])
+def test_a_type_that_copy_does_not_know_is_copied_with_its_expiry(server: Instance, elements: int) -> None:
+    """A vector set, by its payload; where there is a target nothing is written; the copy is the same, both ways."""
+    vectors(server, "s", elements)
+    server.client.pexpireat("s", 32503680000000)
+    assert ask(server, "copy", ["s", "t"], "any", *COMPARED) == [b"copied"]
+    assert expires_at(server.client, "t") == 32503680000000
+    assert server.digest_value("t") == server.digest_value("s")
+    for pair in (["s", "t"], ["t", "s"]):
+        assert ask(server, "copy", pair, "vectorset", *COMPARED) == [b"same"]
+    server.client.delete("t")
+    server.client.set("t", "x")
+    (answer,) = ask(server, "copy", ["s", "t"], "any", *COMPARED)
+    assert answer[:5] == [b"differs", b"source_type", b"vectorset", b"target_type", b"string"]
+    assert server.client.get("t") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        (("VADD", "t", "VALUES", 4, 0, 1, 0, 1, "another"), "additional"),
+        (("VADD", "t", "VALUES", 4, 9, 9, 9, -9, "element-2"), "contradicting"),
+        (("VSETATTR", "t", "element-1", '{"n":7}'), "contradicting"),
+        (("VSETATTR", "t", "element-1", ""), "contradicting"),
+        (("VREM", "t", "element-3"), "missing"),
+    ],
+)
+def test_a_vector_set_that_is_another_differs(server: Instance, change: tuple[str | int, ...], noted: str) -> None:
+    """In an element, its vector or its attributes; it is never partial, for nothing fills it."""
+    vectors(server, "s", 8)
+    assert ask(server, "copy", ["s", "t"], "any", *COMPARED) == [b"copied"]
+    server.client.execute_command(*change)
     (answer,) = ask(server, "compare", ["s", "t"], "any", *COMPARED)
     assert answer[0] == b"differs"
-    assert notes_of(answer)["target_size"] > notes_of(answer)["source_size"]
+    assert notes_of(answer)[noted] == 1
 
 
 def write(client: redis.Redis, kind: str, key: str, content: Any, padding: int) -> None:

@@ -22,14 +22,17 @@ from tests.test_run import HASHES, fill
 JOBS = plan([("job:*", "step:*", "hash")])
 STARTS = [("check",), ("run",), ("run", "--dry-run")]
 """Commands that make all the checks."""
-FINE = ("role", "permissions", "version", "writes", "big-keys", "memory", "eviction", "saves", "blocked", "targets")
+FINE = (
+    *("role", "permissions", "scripts", "version", "writes", "big-keys", "memory", "eviction", "saves", "blocked"),
+    "targets",
+)
 """Checks that say something where all is well."""
 UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys"}
 """What a user with no more permissions than are needed cannot have looked at."""
 QUEUE = ("--map", "queue=line", "--type", "list")
 BIG = [
-    *("exists", "renamenx", "persist", "pexpire", "pexpireat", "unlink", "watch", "unwatch", "hlen", "hmget", "zcard"),
-    *("zmscore", "scard", "sscan", "smismember", "zadd", "multi", "exec"),
+    *("exists", "renamenx", "persist", "pexpire", "pexpireat", "watch", "unwatch", "hlen", "hmget", "zcard", "zmscore"),
+    *("scard", "sscan", "smismember", "zadd", "hset", "sadd", "multi", "exec"),
 ]
 """What a user who may copy the built-in plan needs beside that for big keys, with the keys to stage them."""
 
@@ -423,11 +426,9 @@ def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(a
         assert checks(any_server, *HASHES, url=url)["memory"][0] == "warning"
 
 
-@pytest.mark.parametrize("lacking", ["", "watch", "unlink", "hmget", "luamigrate:staging:*"])
+@pytest.mark.parametrize("lacking", ["", "watch", "persist", "hmget", "luamigrate:staging:*"])
 def test_a_user_who_could_not_copy_big_keys_is_warned(server: Instance, lacking: str) -> None:
     """By the name of what is missing; small ones are copied all the same."""
-    if lacking == "unlink" and server.mode == "cluster":
-        pytest.skip("keys across slots take it whatever their size")
     fill(server.client, jobs=5)
     allowed = [name for name in [*RUN, *BIG] if name != lacking]
     allowed = [name for name in commands(server, allowed) if name != lacking]

@@ -1,4 +1,4 @@
--- apart.lua: included where expiries are compared: the one place that says how two of them stand.
+-- apart.lua: included where expiries are compared: the one place that says whether two of them are one.
 --
 -- An expiry is a moment in milliseconds since 1970, or milliseconds left: of one kind on both sides, by the server's
 -- clock. Below zero is never. The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL
@@ -11,6 +11,3 @@ local EXPIRY_TOLERANCE_MS = 1000
 local function apart(a, b)
   return a == 0 or b == 0 or (a < 0) ~= (b < 0) or math.abs(a - b) > EXPIRY_TOLERANCE_MS
 end
-
--- Whether what expires at a is there at least until b.
-local function lasts(a, b) return a < 0 or (b >= 0 and a > 0 and a >= b) end

@@ -5,33 +5,10 @@
 -- to (WATCH).
 
 include "shared/pause.lua"
+include "shared/reading.lua"
 
 -- What an element weighs beside its bytes.
 local LEAST_ELEMENT = 48
-
-local PARTS = { hash = 2, set = 1, zset = 2, list = 1 }
-
-local function next_index(position, count, found) return found < count and '0' or ('%d'):format(position + found) end
-
--- The next position, and a flat list: field, value, ... or member, score, ... or members or items.
-local READ = {
-  hash = function(key, position, count)
-    local reply = redis.call('HSCAN', key, position, 'COUNT', count)
-    return reply[1], reply[2]
-  end,
-  set = function(key, position, count)
-    local reply = redis.call('SSCAN', key, position, 'COUNT', count)
-    return reply[1], reply[2]
-  end,
-  zset = function(key, position, count)
-    local found = redis.call('ZRANGE', key, position, position + count - 1, 'WITHSCORES')
-    return next_index(position, count, #found / 2), found
-  end,
-  list = function(key, position, count)
-    local found = redis.call('LRANGE', key, position, position + count - 1)
-    return next_index(position, count, #found), found
-  end,
-}
 
 -- Goes through a key from a position, `step` elements at a time, and calls visit(elements, from) for
 -- each step, until the end or until the time is spent. Returns the next position, how many elements

@@ -32,6 +32,18 @@ local function stream_state(key)
   }
 end
 
+-- Of a vector set: each element with its vector as it is stored, and its attributes. Not the graph between them, which
+-- is for searching, and whose payload is another after each RESTORE.
+local function vectors(key)
+  local elements = {}
+  for _, name in ipairs(redis.call('VRANDMEMBER', key, redis.call('VCARD', key))) do
+    local attributes = redis.call('VGETATTR', key, name)
+    elements[#elements + 1] = name
+    elements[#elements + 1] = flattened({ redis.call('VEMB', key, name, 'RAW'), attributes and { attributes } or {} })
+  end
+  return elements
+end
+
 local CONTENTS = {
   hash = function(key) return redis.call('HGETALL', key) end,
   set = function(key) return redis.call('SMEMBERS', key) end,
@@ -39,6 +51,7 @@ local CONTENTS = {
   list = function(key) return redis.call('LRANGE', key, 0, -1) end,
   string = function(key) return { redis.call('GET', key) } end,
   stream = stream_state,
+  vectorset = vectors,
 }
 
 -- All that a key holds, as a flat list of strings.

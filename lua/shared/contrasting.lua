@@ -5,6 +5,7 @@ include "shared/every_second.lua"
 include "shared/expires.lua"
 include "shared/moments.lua"
 include "shared/apart.lua"
+include "shared/lasts.lua"
 
 local found, counts, contrasted, expiries_noted, most_names
 

@@ -10,10 +10,22 @@ end
 -- What a pair takes whatever its keys weigh.
 local LEAST_PAIR = 64
 
+-- The key that the decision under way has made and not judged yet.
+local made
+
+-- Deletes that key again: 'failed' means that nothing has been written. Returns what to say where it cannot be.
+local function take_back()
+  local reply = redis.pcall('UNLINK', made)
+  local text = type(reply) == 'table' and '; and what was written cannot be deleted: ' .. reply.err or ''
+  made = nil
+  return text
+end
+
 -- The answer for a pair whose decision has ended with an error.
 local function answer_to(problem)
+  local left = made and take_back() or ''
   if type(problem) == 'table' and problem.decided then return problem.decided end
-  local text = error_text(problem)
+  local text = error_text(problem) .. left
   -- In a cluster, of a key that lives on another node, or is on its way there without the other of its pair.
   local is_elsewhere = text:find('non local key', 1, true) or text:find('rehashing of the slot', 1, true)
   return is_elsewhere and 'moved' or 'failed ' .. text

@@ -1,6 +1,7 @@
 -- fresh.lua: included by the scripts that copy.
 
 include "shared/same.lua"
+include "shared/expires_at.lua"
 
 -- What the last look at each target found, from the arguments that begin at the given one: a digest,
 -- 'missing', or '' for nothing that a next look would act on. nil in a first look.
@@ -11,6 +12,23 @@ local function last_looks(first)
   return found
 end
 
+-- A module's type may be one that COPY does not know: its payload always carries it.
+local function copy_by_payload(source, target)
+  local at = expires_at(source)
+  redis.call('RESTORE', target, at < 0 and 0 or ('%d'):format(at), redis.call('DUMP', source), 'ABSTTL')
+end
+
+-- Makes the target of the source where it is absent; returns whether it was.
+local function copy(kind, source, target)
+  local reply = redis.pcall('COPY', source, target)
+  if type(reply) == 'number' then return reply == 1 end
+  -- A server out of memory refuses COPY unseen, even where it would not have written.
+  if redis.call('TYPE', target).ok ~= 'none' then return false end
+  if SIZE[kind] then error(reply) end
+  copy_by_payload(source, target)
+  return true
+end
+
 -- Copies the source, of the given kind and not gone, where the target is absent, and compares the
 -- two. Answers 'copied' or what compare() says of a target that was there: its three values.
 -- Without validation nothing is compared: 'copied' or 'exists'.
@@ -18,19 +36,21 @@ end
 -- A target that was there at the last look may just have been deleted, and its source be about to
 -- be. It is 'missing', and copied only if it still is at the next look.
 --
--- Writes: COPY without REPLACE, nothing else. COPY takes the key's expiry and its fields' along.
+-- Writes: COPY without REPLACE, or RESTORE without it, which take the key's expiry and its fields' along; and UNLINK of
+-- what these have made, where it is not the same or cannot be compared. Nothing else.
 local function copy_where_absent(kind, source, target, looked, validate, ignore_expiry, show_values)
   if looked and looked[target] ~= 'missing' and redis.call('TYPE', target).ok == 'none' then
     return 'missing', { 'digest', 'missing' }
   end
-  local reply = redis.pcall('COPY', source, target)
-  -- A server out of memory refuses COPY unseen, even where it would not have written.
-  if type(reply) == 'table' and redis.call('TYPE', target).ok == 'none' then error(reply) end
-  local copied = reply == 1
+  local copied = copy(kind, source, target)
   if not validate then return copied and 'copied' or 'exists' end
   if not copied then return compare(kind, source, target, ignore_expiry, show_values) end
+  made = target
   local word = compare_present(kind, source, target, ignore_expiry, show_values)
   -- What expires at this very moment cannot be told apart from what expires at another.
-  if word == 'same' or (word == 'expiry' and redis.call('PTTL', target) == 0) then return 'copied' end
-  return 'failed the fresh copy is not the same: ' .. word
+  if word == 'same' or (word == 'expiry' and redis.call('PTTL', target) == 0) then
+    made = nil
+    return 'copied'
+  end
+  error('the fresh copy is not the same: ' .. word, 0)
 end

@@ -122,6 +122,12 @@ local function compare_streams(a, b)
   return 'differs', { 'source_size', tonumber(a[1]), 'target_size', tonumber(b[1]), 'differing', differing }
 end
 
+-- A vector set is not filled: one that lacks something differs.
+local function compare_vectors(wanted, found)
+  local word, notes = compare_maps(wanted, found, false)
+  return word == 'partial' and 'differs' or word, notes
+end
+
 -- A module's type: its payload is all that is known of it.
 local function compare_payloads(a, b)
   if a[1] == b[1] then return 'same', {} end
@@ -130,7 +136,7 @@ end
 
 local COMPARE = {
   hash = compare_maps, set = compare_sets, zset = compare_maps, list = compare_lists,
-  string = compare_strings, stream = compare_streams,
+  string = compare_strings, stream = compare_streams, vectorset = compare_vectors,
 }
 
 -- How the contents of two keys of one kind stand: 'same', 'partial' (hash, set, zset) or 'differs';
