@@ -54,10 +54,12 @@ local PERMITTED = {
   RESTORE = 'payload version or checksum',
   XINFO = 'no such key',
 }
--- The same of any command: it looks at the command before its key, which may be one that the user may not touch; and
--- before it looks whether the script may write.
-local KEY_REFUSED = { 'permissions to access', "can't access at least one of the keys" }
+-- The same of any command: it looks at the command before its key, which may be one that the user may not touch, before
+-- the memory that is left, and before it looks whether the script may write.
 local READ_ONLY = 'not allowed from read-only scripts'
+local LATER_REFUSALS = {
+  READ_ONLY, 'OOM command not allowed', 'permissions to access', "can't access at least one of the keys",
+}
 
 -- These would write, unless the script is one that may not.
 local WOULD_WRITE = { APPEND = true, HSETNX = true, RPUSH = true, SADD = true }
@@ -70,8 +72,11 @@ end
 local function says(text, words) return text:find(words, 1, true) ~= nil end
 
 local function is_permitted(command, text)
-  if text == '' or says(text, READ_ONLY) or PERMITTED[command] and says(text, PERMITTED[command]) then return true end
-  return says(text, KEY_REFUSED[1]) or says(text, KEY_REFUSED[2])
+  if text == '' or PERMITTED[command] and says(text, PERMITTED[command]) then return true end
+  for _, refusal in ipairs(LATER_REFUSALS) do
+    if says(text, refusal) then return true end
+  end
+  return false
 end
 
 local answers, may_write = {}, nil

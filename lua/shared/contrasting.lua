@@ -21,11 +21,11 @@ local function note_found(what, name)
   if counts[what] <= most_names then found[what][counts[what]] = name end
 end
 
--- What was found, and how the keys expire, by the moments at which they do (-1 for never, -2 for no such key): names
--- and values in turn.
-local function found_by_contrast(at, other_at)
-  local is_lasting = at ~= -2 and lasts(at, other_at)
-  local answer = { 'expire_apart', apart(at, other_at) and 1 or 0, 'lasts', is_lasting and 1 or 0 }
+-- What was found, and how the keys expire, by two expiries as apart.lua has them (-2 for no such key): names and values
+-- in turn.
+local function found_by_contrast(a, b)
+  local is_lasting = a ~= -2 and lasts(a, b)
+  local answer = { 'expire_apart', apart(a, b) and 1 or 0, 'lasts', is_lasting and 1 or 0 }
   for what, count in pairs(counts) do
     for _, part in ipairs({ what, count, what .. '_names', found[what] }) do answer[#answer + 1] = part end
   end
