@@ -40,6 +40,7 @@ OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT", "PEXPIRETIME"))
 
 # What only spares work: the scripts do without, for whatever reason it is refused.
 PAYLOADS = ("DUMP", "OBJECT")
+SPARING = "to spare work"
 BY_PAYLOAD = ("hash", "zset", "list", "stream")
 """Types whose payloads are compared first."""
 WEIGHING = {"hash": ("HSCAN",), "zset": ("ZRANGE",), "set": ("SSCAN",), "list": ("LRANGE",), "stream": ("XRANGE",)}
@@ -209,12 +210,10 @@ class Permissions:
             with suppress(Refused):
                 answers |= self._tried(untried, reads_only=True)
         for name, answer in answers.items():
-            if answer not in ("ok", "untried") and name not in (*PAYLOADS, "MEMORY", *self._absent_here(answers)):
+            is_missed = name not in OPTIONAL or not _UNKNOWN.search(answer)
+            if answer not in ("ok", "untried") and commands[name] != SPARING and is_missed:
                 raise Refused(self._refusal(name, commands[name], answer))
         return answers
-
-    def _absent_here(self, answers: dict[str, str]) -> list[str]:
-        return [name for name in OPTIONAL if _UNKNOWN.search(answers.get(name, ""))]
 
     def _tried(self, commands: list[str], *, reads_only: bool) -> dict[str, str]:
         for _ in range(PLACES):
@@ -317,7 +316,7 @@ def _across(needs: Needs) -> Commands:
 
 def _sparing(needs: Needs) -> Commands:
     payloads = PAYLOADS if any(kind in BY_PAYLOAD for kind in _kinds(needs.plan)) else ()
-    return _for("to spare work", ("MEMORY", *payloads))
+    return _for(SPARING, ("MEMORY", *payloads))
 
 
 def _weighing(needs: Needs) -> Commands:
