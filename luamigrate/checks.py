@@ -162,9 +162,14 @@ def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
         yield Finding("memory", Verdict.WARNING, text)
         return
     created = [rule for rule in plan if any(rule in taken.could_create(plan, WAITED_ON) for taken in samples)]
+    # A plan of one rule cannot be cut into fewer.
+    fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
     yield from _together(
         [
-            (server.place, [*_memory(server, sample.need(samples, server)), _saves(server), _blocked(server, created)])
+            (
+                server.place,
+                [*_memory(server, sample.need(samples, server), fewer), _saves(server), _blocked(server, created)],
+            )
             for server in deployment.primaries
         ]
     )
@@ -187,7 +192,7 @@ def _crowding(plan: Plan) -> Iterator[Finding]:
             yield Finding("targets", Verdict.WARNING, text)
 
 
-def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
+def _memory(server: Server, needed: float | None, fewer: str) -> Iterator[Finding]:
     if needed is None:
         text = "what the copies need is not known: this user may not ask how many keys there are (DBSIZE)"
         yield Finding("memory", Verdict.WARNING, text)
@@ -206,11 +211,11 @@ def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
     too_much = bool(limit and needed and used + needed > FULL * limit)
     there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
     if too_much and policy == "noeviction":
-        text = f"{need}, and {there}: raise maxmemory, or take fewer rules at once"
+        text = f"{need}, and {there}: raise maxmemory{fewer}"
         yield Finding("memory", Verdict.REFUSED, text)
     elif machine and needed and resident + needed > FULL * machine:
         there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
-        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more, or take fewer rules at once")
+        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more{fewer}")
     else:
         room = f"{_bytes(max(0, limit - used))} of maxmemory are free" if limit else "there is no maxmemory"
         yield Finding("memory", Verdict.OK, f"{need}; {room}")
@@ -276,7 +281,7 @@ def _blocked(server: Server, rules: list[Rule]) -> Finding:
     text = (
         f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
         "would be handed a list, sorted set or stream that is copied there, and a job would run twice. Stop them, or "
-        "make sure that none does, then --ignore-check blocked (--type hash copies none of these)"
+        "make sure that none does, then --ignore-check blocked (a rule of type hash copies none of these)"
     )
     return Finding("blocked", Verdict.REFUSED, text)
 

@@ -40,7 +40,7 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user what the server's words name (--report FILE has them).",
+    Reason.NOPERM: "noperm: grant this user what the server's words name.",
     Reason.BUSY: "busy: somebody wrote to big keys all the time; try when it is quieter.",
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
@@ -302,6 +302,9 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
+        lines += [
+            f"The first that failed ({reason}): {totals.texts[reason]}" for reason in Reason if reason in totals.texts
+        ]
     lines += _advice_lines(summary, report)
     if summary.dry_run and totals.found:
         lines += _prospect_lines(summary)

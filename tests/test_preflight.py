@@ -238,6 +238,17 @@ def test_copies_that_do_not_fit_are_refused(server: Instance, command: tuple[str
         assert luamigrate(*command, *HASHES, url=server.url).code == 0
 
 
+@pytest.mark.parametrize("command", STARTS)
+def test_fewer_rules_are_advised_only_where_there_are_several(any_server: Instance, command: tuple[str, ...]) -> None:
+    """With one rule there is nothing to leave out."""
+    fill(any_server.client, jobs=2000)
+    with limited(any_server, need(any_server) / 2):
+        several = assert_refused(any_server, command, "memory", "raise maxmemory, or take fewer rules at once")
+        one = assert_refused(any_server, command, "memory", "raise maxmemory", options=HASHES)
+    assert "rules at once" in several.out + several.err
+    assert "rules at once" not in one.out + one.err
+
+
 def fill_unevenly(server: Instance, jobs: int) -> None:
     """Write hashes of many sizes, compact ones and larger ones."""
     pipeline = server.client.pipeline(transaction=False)
