@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from redis.crc import key_slot
 
-from luamigrate import sample
+from luamigrate import sample, wording
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Refused, printable
 from luamigrate.guards import FULL
-from luamigrate.info import number, read_info
+from luamigrate.info import number, read_database_sizes, read_info
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.pace import Limits
 from luamigrate.permissions import Needs, Permissions
@@ -48,8 +49,12 @@ def look(
     extra: bool = False,
     limits: Limits = DEFAULTS,
     ignored: frozenset[str] = frozenset(),
+    warns_of_nothing: bool = False,
 ) -> list[Finding]:
-    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all."""
+    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
+
+    With `warns_of_nothing`, warn where no key matches any rule: a run that follows finds that out itself.
+    """
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
         needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
@@ -57,7 +62,7 @@ def look(
         may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
         findings += _together(nodes)
         if command is Command.RUN and may_read:
-            findings += _of_the_data(deployment, plan)
+            findings += _of_the_data(deployment, plan, warns_of_nothing=warns_of_nothing)
     return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
 
 
@@ -154,7 +159,7 @@ def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
         yield Finding("replicas", Verdict.REFUSED, f"they could not be watched: {refusal}")
 
 
-def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
+def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) -> Iterator[Finding]:
     try:
         samples = [sample.take(deployment, server, plan) for server in deployment.primaries]
     except Refused as refusal:
@@ -173,10 +178,24 @@ def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
             for server in deployment.primaries
         ]
     )
-    present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
-    yield Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+    yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
     if isinstance(deployment, Cluster):
         yield from _crowding(plan)
+
+
+def _targets(deployment: Deployment, plan: Plan, samples: list[sample.Sample], *, warns_of_nothing: bool) -> Finding:
+    if any(taken.has_sources for taken in samples) or not warns_of_nothing:
+        present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
+        return Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+    databases = read_database_sizes(deployment.primaries)
+    if all(taken.complete.issuperset(plan) for taken in samples):
+        others = sum((taken.other_types for taken in samples), Counter[str]())
+        return Finding("targets", Verdict.WARNING, wording.nothing_found(plan, others, databases), empty=True)
+    text = (
+        f"NO KEY OF ANY RULE AMONG THE {sum(taken.looked_at for taken in samples):,} KEYS LOOKED AT; a dry run looks "
+        f"at all of them.{wording.keys_by_database(databases)}{wording.taken_literally(plan)}"
+    )
+    return Finding("targets", Verdict.WARNING, text)
 
 
 def _crowding(plan: Plan) -> Iterator[Finding]:

@@ -360,6 +360,7 @@ def run_check(
     kind: options.Kind = None,
     plan_file: options.PlanFile = None,
     on_existing: options.Existing = OnExisting.SKIP,
+    allow_empty: options.AllowEmpty = False,
     ignore_check: options.IgnoreCheck = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -367,7 +368,7 @@ def run_check(
     """Look whether run could work here; write nothing.
 
     Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
-    with the name to give to --ignore-check. The rules are those of run.
+    with the name to give to --ignore-check; 3 where no key matches any rule. The rules are those of run.
     """
     access, ignored, fills = settings.access(ctx), settings.ignored_checks(ctx), on_existing is OnExisting.FILL
     summary = Summary(settings.plan(ctx), Command.CHECK, warnings=settings.warnings(ctx))
@@ -379,7 +380,14 @@ def run_check(
         try:
             with access() as server:
                 narrator.connected(server)
-                summary.findings = checks.look(server, summary.plan, Command.RUN, fills=fills, ignored=ignored)
+                summary.findings = checks.look(
+                    server,
+                    summary.plan,
+                    Command.RUN,
+                    fills=fills,
+                    ignored=ignored,
+                    warns_of_nothing=not allow_empty,
+                )
                 narrator.findings(summary.findings)
                 if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
                     raise Refused(wording.refused(summary.findings))

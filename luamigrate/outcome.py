@@ -247,6 +247,8 @@ class Finding:
     name: str
     verdict: Verdict
     text: str
+    empty: bool = False
+    """Whether it found that no key matches any rule, so that a run would end with exit code 3."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.text}"
@@ -353,7 +355,9 @@ class Summary:
         if self.interrupted:
             return Exit.INTERRUPTED
         if self.command is Command.CHECK:
-            return self.error.exit_code if self.error else Exit.OK
+            if self.error:
+                return self.error.exit_code
+            return Exit.UNFINISHED if any(finding.empty for finding in self.findings) else Exit.OK
         if totals.counts[Word.FAILED]:
             return Exit.FAILED
         if self.error is not None:

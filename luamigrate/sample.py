@@ -49,11 +49,25 @@ class Sample:
     """Rules of which all keys have been looked at."""
     counted: bool
     """Whether it is known how many keys there are."""
+    looked_at: int
+    """How many names were held against the patterns."""
+    types: list[tuple[Rule, str]]
+    """The rule and the type of each name that is a key; an empty type where that is not known."""
 
     @property
     def present(self) -> int:
         """How many of the sampled keys have a target."""
         return sum(key.has_target for key in self.keys)
+
+    @property
+    def other_types(self) -> Counter[str]:
+        """How many of the names are keys of another type than their rule's, by type."""
+        return Counter(kind for rule, kind in self.types if kind and rule.type not in (kind, ANY))
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether any of the names may be that of a key of its rule's type."""
+        return len(self.types) > self.other_types.total()
 
     def could_create(self, plan: Plan, kinds: Collection[str]) -> list[Rule]:
         """Return the rules that could make a key of one of these types, as far as the sample can tell."""
@@ -90,14 +104,15 @@ def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
         holder = deployment.holder(target)
         asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), holder.call("TYPE", target)
         calls.append((rule, holder, asked))
-    keys = []
+    keys, types = [], []
     for rule, holder, asked in calls:
         # In a cluster, what is on its way to another node is not asked for there: it is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
+        types += [(rule, printable(kind) if isinstance(kind, bytes) else "")] if kind != b"none" else []
         if isinstance(size, int) and isinstance(kind, bytes) and rule.type in (printable(kind), ANY):
             keys.append(SampledKey(rule, printable(kind), size, target_kind not in (None, b"none"), holder))
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
-    return Sample(keys, stands_for, frozenset(seen), counted=total is not None)
+    return Sample(keys, stands_for, frozenset(seen), total is not None, scanned, types)
 
 
 def _answer(call: Call) -> Any:
