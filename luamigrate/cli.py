@@ -19,6 +19,7 @@ from luamigrate.migrate import SETTLE_SECONDS, Operator, migrate, rollback, veri
 from luamigrate.options import OnExisting
 from luamigrate.outcome import Batch, Command, Summary, Verdict, Word
 from luamigrate.pace import Limits
+from luamigrate.servers import Endurance
 from luamigrate.settings import StrictCommand
 from luamigrate.signals import Interruption
 
@@ -295,7 +296,8 @@ def _perform(
         every_key=chosen["verbose"] or chosen["report_all"],
     )
     summary.warnings += settings.warnings(ctx)
-    return _work(settings.access(ctx), summary, work, narrator, key_report, interruption)
+    access = partial(settings.access(ctx), waiting=settings.waiting(ctx, narrator.waiting))
+    return _work(access, summary, work, narrator, key_report, interruption)
 
 
 def _work(
@@ -361,6 +363,7 @@ def run_check(
     plan_file: options.PlanFile = None,
     on_existing: options.Existing = OnExisting.SKIP,
     allow_empty: options.AllowEmpty = False,
+    patience: options.Patience = DEFAULTS.patience,
     ignore_check: options.IgnoreCheck = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -378,7 +381,8 @@ def run_check(
     server: Deployment | None = None
     with Interruption():
         try:
-            with access() as server:
+            with access(waiting=settings.waiting(ctx, narrator.waiting)) as server:
+                server.endure(Endurance(patience=patience, tell=narrator.waiting))
                 narrator.connected(server)
                 summary.findings = checks.look(
                     server,
@@ -394,6 +398,8 @@ def run_check(
         except Error as error:
             summary.error = error
             report.fail(error)
+        except KeyboardInterrupt:
+            summary.interrupted = True
     return _conclude(ctx, summary, server, None)
 
 
