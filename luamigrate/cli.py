@@ -205,7 +205,8 @@ def run_rollback(
     """Delete the targets that equal their source.
 
     Whoever made them: what equals its source, and whose source lives as long, is not lost with it. All others are kept
-    and reported. The rules are those of run.
+    and reported. The rules are those of run. With its sides exchanged (--map 'step:*=job:*') a rule deletes the old
+    names that have an equal copy, which completes a move.
     """
     if not (yes or dry_run or report.can_ask()):
         raise UsageError(

@@ -28,6 +28,8 @@ AFTER_CUT_OVER = (
     "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
 )
 
+VALUES_ARE_KEPT = "Values are copied as they are: key names and ids inside them are not rewritten."
+
 FILLS_AT_ONCE = (
     "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "
     "first, would be brought back."
@@ -371,7 +373,8 @@ def _prospect_lines(summary: Summary) -> list[str]:
         would = [f"copy {_keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
         would += [f"fill {_targets(summary.totals.fillable)}"] if summary.totals.fillable else []
     if would:
-        return [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
+        lines = [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
+        return lines + ([VALUES_ARE_KEPT] if summary.command is Command.RUN else [])
     return ["There is nothing to do."] if summary.exit_code is Exit.OK else []
 
 
