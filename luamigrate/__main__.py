@@ -1,5 +1,5 @@
 """`python -m luamigrate`."""
 
-from luamigrate.cli import main
+from luamigrate.start import main
 
 main()

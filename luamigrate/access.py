@@ -21,9 +21,10 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.problems import ConnectionLost, advise, words
+from luamigrate.problems import ConnectionLost, NotReady, Unreachable, advise, is_nobody_there, words
 from luamigrate.servers import Server
 from luamigrate.urls import address, redacted, sentinels
+from luamigrate.waiting import AT_ONCE, Waiting, reach
 
 CONNECT_SECONDS = 5
 """For each of: reaching the server, agreeing on TLS, logging in, saying hello."""
@@ -55,19 +56,34 @@ def connect(
     tls: Tls | None = None,
     password: str | None = None,
     sentinel_password: str | None = None,
+    waiting: Waiting = AT_ONCE,
 ) -> Deployment:
     """Connect to the server at `redis://`, `rediss://` or `unix://`, or to the one that `sentinel://` tells of.
 
     A server that is a node of a cluster leads to all of it.
 
     The passwords are for a URL that has none. With `sentinel://`, `tls` asks for TLS as `?tls=true` does.
+    `waiting` says how long to wait for a server that is not there or not ready yet: if it is not given, not at all.
 
     Raises UsageError for what makes no sense, Refused where a permission is lacking, Error where
     the server cannot be reached or does not let us in.
     """
     pool = way_in(url, tls=tls, password=password, sentinel_password=sentinel_password)
-    server = (_Named if isinstance(pool, SentinelConnectionPool) else Server)(pool, redacted(url))
-    return Cluster(server) if server.identity.mode == "cluster" else server
+    return reach(partial(_reach, pool, redacted(url)), waiting)
+
+
+def _reach(pool: ConnectionPool, url: str) -> Deployment:
+    server = (_Named if isinstance(pool, SentinelConnectionPool) else Server)(pool, url)
+    if server.identity.mode != "cluster":
+        return server
+    try:
+        return Cluster(server)
+    except Error as problem:
+        server.close()
+        if isinstance(problem, Unreachable):
+            # A node that others name, and that is not there, will be replaced.
+            raise NotReady(str(problem)) from None
+        raise
 
 
 def way_in(
@@ -169,6 +185,11 @@ class _Named(Server):
 
     _asked_next = 0.0
 
+    def _explain(self, error: Exception) -> Error:
+        problem = super()._explain(error)
+        # Whom Sentinels name, and who is not there, will be replaced.
+        return NotReady(str(problem)) if isinstance(problem, Unreachable) else problem
+
     @property
     def whereabouts(self) -> str:
         """The Sentinels, and the primary."""
@@ -206,7 +227,7 @@ class _Named(Server):
             self._asked_next = now + max(SECONDS_BETWEEN_LOOKS, 10 * (now - began))
 
 
-class _HandedOver(Error):
+class _HandedOver(NotReady):
     """A replica is just becoming the primary."""
 
 
@@ -215,7 +236,7 @@ class _Sentinels(Sentinel):
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return host and port of the primary. Raises Error, with what each Sentinel said."""
-        said = []
+        said, problems = [], set[type[Error]]()
         for sentinel in list(self.sentinels):
             place = sentinel.connection_pool.connection_kwargs
             try:
@@ -224,13 +245,15 @@ class _Sentinels(Sentinel):
             except _HandedOver as problem:
                 raise _HandedOver(f"the Sentinel {_shown(address(place['host'], place['port']))} {problem}") from None
             except Error as problem:
+                problems.add(type(problem))
                 said.append(f"{_shown(address(place['host'], place['port']))} {problem}")
             else:
                 # Who has answered is asked first the next time: the others may cost time.
                 self.sentinels.remove(sentinel)
                 self.sentinels.insert(0, sentinel)
                 return primary
-        raise Error(f"no Sentinel knows a primary of '{_shown(service_name)}' that is up: {'; '.join(said)}")
+        kind = NotReady if NotReady in problems else Unreachable if problems == {Unreachable} else Error
+        raise kind(f"no Sentinel knows a primary of '{_shown(service_name)}' that is up: {'; '.join(said)}")
 
 
 def _ask(sentinel: Redis, service: str) -> tuple[str, int]:
@@ -242,7 +265,7 @@ def _ask(sentinel: Redis, service: str) -> tuple[str, int]:
         former, named = (state["ip"], state["port"]), (host.decode(), port)
         down = state["is_sdown"] or state["is_odown"]
     except (RedisError, OSError) as error:
-        raise Error(_why_not(error, sentinel)) from None
+        raise (Unreachable if is_nobody_there(error) else Error)(_why_not(error, sentinel)) from None
     except (LookupError, TypeError, ValueError):
         raise Error(NO_SENTINEL) from None
     if named != former:
@@ -251,7 +274,7 @@ def _ask(sentinel: Redis, service: str) -> tuple[str, int]:
     if "failover_in_progress" in state["flags"]:
         raise _HandedOver(f"is having {shown}{', which is down,' if down else ''} replaced by a replica")
     if down:
-        raise Error(f"says that {shown} is down")
+        raise NotReady(f"says that {shown} is down")
     return named
 
 

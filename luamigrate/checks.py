@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from redis.crc import key_slot
 
-from luamigrate import sample
+from luamigrate import sample, wording
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Refused, printable
 from luamigrate.guards import FULL
-from luamigrate.info import number, read_info
+from luamigrate.info import number, read_database_sizes, read_info
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.pace import Limits
 from luamigrate.permissions import Needs, Permissions
@@ -48,8 +49,12 @@ def look(
     extra: bool = False,
     limits: Limits = DEFAULTS,
     ignored: frozenset[str] = frozenset(),
+    warns_of_nothing: bool = False,
 ) -> list[Finding]:
-    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all."""
+    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
+
+    With `warns_of_nothing`, warn where no key matches any rule: a run that follows finds that out itself.
+    """
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
         needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
@@ -57,7 +62,7 @@ def look(
         may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
         findings += _together(nodes)
         if command is Command.RUN and may_read:
-            findings += _of_the_data(deployment, plan)
+            findings += _of_the_data(deployment, plan, warns_of_nothing=warns_of_nothing)
     return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
 
 
@@ -163,7 +168,7 @@ def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
         yield Finding("replicas", Verdict.REFUSED, f"they could not be watched: {refusal}")
 
 
-def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
+def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) -> Iterator[Finding]:
     try:
         samples = [sample.take(deployment, server, plan) for server in deployment.primaries]
     except (Refused, Answered) as refusal:
@@ -171,16 +176,35 @@ def _of_the_data(deployment: Deployment, plan: Plan) -> Iterator[Finding]:
         yield Finding("memory", Verdict.WARNING, text)
         return
     created = [rule for rule in plan if any(rule in taken.could_create(plan, WAITED_ON) for taken in samples)]
+    # A plan of one rule cannot be cut into fewer.
+    fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
     yield from _together(
         [
-            (server.place, [*_memory(server, sample.need(samples, server)), _saves(server), _blocked(server, created)])
+            (
+                server.place,
+                [*_memory(server, sample.need(samples, server), fewer), _saves(server), _blocked(server, created)],
+            )
             for server in deployment.primaries
         ]
     )
-    present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
-    yield Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+    yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
     if isinstance(deployment, Cluster):
         yield from _crowding(plan)
+
+
+def _targets(deployment: Deployment, plan: Plan, samples: list[sample.Sample], *, warns_of_nothing: bool) -> Finding:
+    if any(taken.has_sources for taken in samples) or not warns_of_nothing:
+        present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
+        return Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+    databases = read_database_sizes(deployment.primaries)
+    if all(taken.complete.issuperset(plan) for taken in samples):
+        others = sum((taken.other_types for taken in samples), Counter[str]())
+        return Finding("targets", Verdict.WARNING, wording.nothing_found(plan, others, databases), empty=True)
+    text = (
+        f"NO KEY OF ANY RULE AMONG THE {sum(taken.looked_at for taken in samples):,} KEYS LOOKED AT; a dry run looks "
+        f"at all of them.{wording.keys_by_database(databases)}{wording.taken_literally(plan)}"
+    )
+    return Finding("targets", Verdict.WARNING, text)
 
 
 def _crowding(plan: Plan) -> Iterator[Finding]:
@@ -196,7 +220,7 @@ def _crowding(plan: Plan) -> Iterator[Finding]:
             yield Finding("targets", Verdict.WARNING, text)
 
 
-def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
+def _memory(server: Server, needed: float | None, fewer: str) -> Iterator[Finding]:
     if needed is None:
         text = (
             "what the copies need is not known: the server does not tell this user how many keys there are (DBSIZE), "
@@ -218,11 +242,11 @@ def _memory(server: Server, needed: float | None) -> Iterator[Finding]:
     too_much = bool(limit and needed and used + needed > FULL * limit)
     there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
     if too_much and policy == "noeviction":
-        text = f"{need}, and {there}: raise maxmemory, or take fewer rules at once"
+        text = f"{need}, and {there}: raise maxmemory{fewer}"
         yield Finding("memory", Verdict.REFUSED, text)
     elif machine and needed and resident + needed > FULL * machine:
         there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
-        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more, or take fewer rules at once")
+        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more{fewer}")
     else:
         room = f"{_bytes(max(0, limit - used))} of maxmemory are free" if limit else "there is no maxmemory"
         yield Finding("memory", Verdict.OK, f"{need}; {room}")
@@ -288,7 +312,7 @@ def _blocked(server: Server, rules: list[Rule]) -> Finding:
     text = (
         f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
         "would be handed a list, sorted set or stream that is copied there, and a job would run twice. Stop them, or "
-        "make sure that none does, then --ignore-check blocked (--type hash copies none of these)"
+        "make sure that none does, then --ignore-check blocked (a rule of type hash copies none of these)"
     )
     return Finding("blocked", Verdict.REFUSED, text)
 

@@ -19,6 +19,7 @@ from luamigrate.migrate import SETTLE_SECONDS, Operator, migrate, rollback, veri
 from luamigrate.options import OnExisting
 from luamigrate.outcome import Batch, Command, Summary, Verdict, Word
 from luamigrate.pace import Limits
+from luamigrate.servers import Endurance
 from luamigrate.settings import StrictCommand
 from luamigrate.signals import Interruption
 
@@ -204,7 +205,8 @@ def run_rollback(
     """Delete the targets that equal their source.
 
     Whoever made them: what equals its source, and whose source lives as long, is not lost with it. All others are kept
-    and reported. The rules are those of run.
+    and reported. The rules are those of run. With its sides exchanged (--map 'step:*=job:*') a rule deletes the old
+    names that have an equal copy, which completes a move.
     """
     if not (yes or dry_run or report.can_ask()):
         raise UsageError(
@@ -295,7 +297,8 @@ def _perform(
         every_key=chosen["verbose"] or chosen["report_all"],
     )
     summary.warnings += settings.warnings(ctx)
-    return _work(settings.access(ctx), summary, work, narrator, key_report, interruption)
+    access = partial(settings.access(ctx), waiting=settings.waiting(ctx, narrator.waiting))
+    return _work(access, summary, work, narrator, key_report, interruption)
 
 
 def _work(
@@ -360,6 +363,8 @@ def run_check(
     kind: options.Kind = None,
     plan_file: options.PlanFile = None,
     on_existing: options.Existing = OnExisting.SKIP,
+    allow_empty: options.AllowEmpty = False,
+    patience: options.Patience = DEFAULTS.patience,
     ignore_check: options.IgnoreCheck = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -367,7 +372,7 @@ def run_check(
     """Look whether run could work here; write nothing.
 
     Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
-    with the name to give to --ignore-check. The rules are those of run.
+    with the name to give to --ignore-check; 3 where no key matches any rule. The rules are those of run.
     """
     access, ignored, fills = settings.access(ctx), settings.ignored_checks(ctx), on_existing is OnExisting.FILL
     summary = Summary(settings.plan(ctx), Command.CHECK, warnings=settings.warnings(ctx))
@@ -377,15 +382,25 @@ def run_check(
     server: Deployment | None = None
     with Interruption():
         try:
-            with access() as server:
+            with access(waiting=settings.waiting(ctx, narrator.waiting)) as server:
+                server.endure(Endurance(patience=patience, tell=narrator.waiting))
                 narrator.connected(server)
-                summary.findings = checks.look(server, summary.plan, Command.RUN, fills=fills, ignored=ignored)
+                summary.findings = checks.look(
+                    server,
+                    summary.plan,
+                    Command.RUN,
+                    fills=fills,
+                    ignored=ignored,
+                    warns_of_nothing=not allow_empty,
+                )
                 narrator.findings(summary.findings)
                 if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
                     raise Refused(wording.refused(summary.findings))
         except Error as error:
             summary.error = error
             report.fail(error)
+        except KeyboardInterrupt:
+            summary.interrupted = True
     return _conclude(ctx, summary, server, None)
 
 

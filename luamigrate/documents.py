@@ -82,4 +82,5 @@ def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
         "ignored": dict(tally.ignored),
         "failed_reasons": dict(tally.reasons),
     }
+    content |= {"failed_texts": dict(tally.texts)} if tally.texts else {}
     return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})

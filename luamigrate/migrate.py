@@ -11,14 +11,14 @@ from luamigrate import checks, scripts, shards, staged
 from luamigrate.apart import Across, Way
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.dispatch import Dispatch
-from luamigrate.errors import UsageError
+from luamigrate.errors import Error, UsageError
 from luamigrate.guards import Guards
 from luamigrate.outcome import Batch, Command, Stage, possible, unfinished
 from luamigrate.pace import Limits, Rate
 from luamigrate.problems import ServerChanged
 from luamigrate.rules import BUILT_IN, Plan
 from luamigrate.servers import Endurance
-from luamigrate.walk import ByChunks, Walk
+from luamigrate.walk import BEGINNINGS, UNSTEADY, ByChunks, Walk
 
 SETTLE_SECONDS = 2.0
 LONGEST_SETTLE = 3600
@@ -243,7 +243,7 @@ def _walk(
         stop=operator.stop,
         **options,
     )
-    while True:
+    for _ in range(BEGINNINGS):
         yield from walk(dispatch=dispatch(ask=ask, across=across)).batches()
         try:
             if extra and not operator.stop():
@@ -254,3 +254,4 @@ def _walk(
             yield Batch(plan[0], began_again=True)
         else:
             return
+    raise Error(UNSTEADY)

@@ -168,7 +168,8 @@ Patience = Annotated[
         metavar="SECONDS",
         min=0,
         max=86_400,
-        help="Wait this long for a server that is lost, loading, failing over, or takes no writes.",
+        help="Wait this long for a server that is lost, loading, failing over, or takes no writes; for one that is not "
+        "there to begin with 5 seconds, if this is not given.",
     ),
 ]
 AllowLongPause = Annotated[

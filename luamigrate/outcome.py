@@ -164,6 +164,8 @@ class Tally:
     """Types of the `ignored` keys."""
     reasons: Counter[Reason] = field(default_factory=Counter)
     """Reasons of the `failed` keys."""
+    texts: dict[Reason, str] = field(default_factory=dict)
+    """What was said of the first key that `failed` for each reason, escaped: the server's words, or our own."""
     kept: Counter[str] = field(default_factory=Counter)
     """Reasons of the `kept` targets: `partial`, `differs` or `expiry`."""
     elements: Counter[str] = field(default_factory=Counter)
@@ -178,6 +180,7 @@ class Tally:
         self.counts.update(other.counts)
         self.ignored.update(other.ignored)
         self.reasons.update(other.reasons)
+        self.texts = other.texts | self.texts
         self.kept.update(other.kept)
         self.elements.update(other.elements)
         self.fillable += other.fillable
@@ -185,7 +188,7 @@ class Tally:
 
     def clear(self) -> None:
         """Forget everything."""
-        for counts in (self.counts, self.ignored, self.reasons, self.kept, self.elements):
+        for counts in (self.counts, self.ignored, self.reasons, self.texts, self.kept, self.elements):
             counts.clear()
         self.fillable = self.waiting = 0
 
@@ -196,7 +199,9 @@ class Tally:
             return
         self.counts[word] += times
         if word is Word.FAILED:
-            self.reasons[reason_for(text)] += times
+            reason = reason_for(text)
+            self.reasons[reason] += times
+            self.texts.setdefault(reason, text)
         elif word is Word.KEPT:
             self.kept[text] += times
 
@@ -242,6 +247,8 @@ class Finding:
     name: str
     verdict: Verdict
     text: str
+    empty: bool = False
+    """Whether it found that no key matches any rule, so that a run would end with exit code 3."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.text}"
@@ -348,7 +355,9 @@ class Summary:
         if self.interrupted:
             return Exit.INTERRUPTED
         if self.command is Command.CHECK:
-            return self.error.exit_code if self.error else Exit.OK
+            if self.error:
+                return self.error.exit_code
+            return Exit.UNFINISHED if any(finding.empty for finding in self.findings) else Exit.OK
         if totals.counts[Word.FAILED]:
             return Exit.FAILED
         if self.error is not None:

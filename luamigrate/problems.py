@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import ssl
 
@@ -28,6 +29,11 @@ _OTHER_NAME = "give the host by a name that its certificate is for"
 _ABOUT_CERTIFICATE = {9: "is the clock right here?", 10: "have it renewed", 62: _OTHER_NAME, 64: _OTHER_NAME}
 """What to do about a certificate, by OpenSSL's verdict: not yet valid, expired, another host name or address."""
 
+_NOBODY_THERE = frozenset(
+    (errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
+)
+"""What the system says where nobody answers: ENOENT of a socket's file."""
+
 _ARGUMENTS = re.compile(r", with args beginning with:.*", re.DOTALL)
 
 
@@ -37,6 +43,14 @@ class ScriptMissing(Error):
 
 class ConnectionLost(Error):
     """The connection was lost before the answer came; what was asked for may have been done or not."""
+
+
+class NotReady(Error):
+    """The server is not ready yet, or another one is about to take its place: it is only to be waited for."""
+
+
+class Unreachable(Error):
+    """Nobody answers at the address."""
 
 
 class Answered(Error):
@@ -96,21 +110,29 @@ def explain(error: Exception, url: str = "", password: str | None = None) -> Err
         case ClusterDownError() | TryAgainError():
             return Unsettled(f"the cluster{at} cannot answer at present: {text}")
         case BusyLoadingError():
-            return Error("the server is loading its data set: run again when it has finished")
+            return NotReady("the server is loading its data set: run again when it has finished")
         case ResponseError() if text.startswith("BUSY"):
-            return Error(f"the server{at} is busy with somebody's script: {text}")
+            return NotReady(f"the server{at} is busy with somebody's script: {text}")
         case redis.TimeoutError():
             hint = f"; {_NO_TLS}" if url.startswith("rediss:") else ""
-            return Error(f"no answer from the server{at}: {text}{hint}")
+            return Unreachable(f"no answer from the server{at}: {text}{hint}")
         case redis.ConnectionError() if not url:
             return ConnectionLost(f"the connection was lost: {text}")
         case redis.ConnectionError() | OSError():
-            return Error(f"cannot connect to the server{at}: {advise(error, text, url)}")
+            kind = Unreachable if is_nobody_there(error) else Error
+            return kind(f"cannot connect to the server{at}: {advise(error, text, url)}")
         case ResponseError() if "unknown command" in text.lower():
             return UnknownCommand(text)
         case _:
             code = getattr(error, "status_code", None)
             return Answered(f"the server{at} answered: {f'{code} ' if code else ''}{text}")
+
+
+def is_nobody_there(error: Exception) -> bool:
+    """Tell whether nobody has answered at an address, of what the client raised while connecting."""
+    causes = (error, error.__cause__, error.__context__)
+    no_answer = isinstance(error, redis.TimeoutError)
+    return no_answer or any(isinstance(cause, OSError) and cause.errno in _NOBODY_THERE for cause in causes)
 
 
 def words(error: Exception, password: str | None) -> str:

@@ -218,7 +218,7 @@ class Narrator:
         shown = [finding for finding in findings if finding.verdict is not Verdict.OK or not self._quiet]
         self._print("", *(f"  {wording.finding_line(finding)}" for finding in shown), "")
         if all(finding.verdict is not Verdict.REFUSED for finding in findings):
-            self._print("run can be started here.")
+            self._print(wording.verdict(findings))
 
     def waiting(self, reason: str) -> None:
         """Say what is waited for: at once when it begins, and every few seconds."""

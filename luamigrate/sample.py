@@ -48,11 +48,25 @@ class Sample:
     """Rules of which all keys have been looked at."""
     counted: bool
     """Whether it is known how many keys there are, and how big those sampled are."""
+    looked_at: int
+    """How many names were held against the patterns."""
+    types: list[tuple[Rule, str]]
+    """The rule and the type of each name that is a key; an empty type where that is not known."""
 
     @property
     def present(self) -> int:
         """How many of the sampled keys have a target."""
         return sum(key.has_target for key in self.keys)
+
+    @property
+    def other_types(self) -> Counter[str]:
+        """How many of the names are keys of another type than their rule's, by type."""
+        return Counter(kind for rule, kind in self.types if kind and rule.type not in (kind, ANY))
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether any of the names may be that of a key of its rule's type."""
+        return len(self.types) > self.other_types.total()
 
     def could_create(self, plan: Plan, kinds: Collection[str]) -> list[Rule]:
         """Return the rules that could make a key of one of these types, as far as the sample can tell."""
@@ -89,17 +103,18 @@ def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
         holder = deployment.holder(target)
         asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), holder.call("TYPE", target)
         calls.append((rule, holder, asked))
-    keys, weighed = [], True
+    keys, types, weighed = [], [], True
     for rule, holder, asked in calls:
         # In a cluster, what is on its way to another node is not asked for there: it is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
         weighed &= not isinstance(size, Error)
-        is_there = isinstance(size, (int, Error)) and isinstance(kind, bytes) and kind != b"none"
-        if is_there and rule.type in (printable(kind), ANY):
+        name = printable(kind) if isinstance(kind, bytes) else ""
+        types += [(rule, name)] if name != "none" else []
+        if isinstance(size, (int, Error)) and name not in ("", "none") and rule.type in (name, ANY):
             weight = size if isinstance(size, int) else 0
-            keys.append(SampledKey(rule, printable(kind), weight, target_kind not in (None, b"none"), holder))
+            keys.append(SampledKey(rule, name, weight, target_kind not in (None, b"none"), holder))
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
-    return Sample(keys, stands_for, frozenset(seen), counted=weighed and total is not None)
+    return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
 
 
 def _answer(call: Call) -> Any:

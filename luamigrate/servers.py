@@ -29,6 +29,9 @@ ANSWER_SECONDS = 60
 """Far above the longest batch: giving up on a script that still runs would only hide it."""
 
 
+RECONNECTIONS = 20
+"""While several commands are to be answered at one moment."""
+
 TICK_SECONDS = 1.0
 """How long an answer is waited for before somebody is told."""
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
@@ -373,7 +376,7 @@ class Server:
 
 def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
     """Return what the server answers to commands between which nothing else happens. Raises Error."""
-    while True:
+    for _ in range(RECONNECTIONS):
         try:
             server.call("MULTI", once=True)
             for command in commands:
@@ -384,3 +387,7 @@ def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ..
                 raise
         else:
             return list(answers)
+    raise Error(
+        f"the connection to {server.url} was lost {RECONNECTIONS} times between MULTI and EXEC: see what ends it, then "
+        "run again"
+    )

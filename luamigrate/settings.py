@@ -18,6 +18,7 @@ from luamigrate.cluster import Deployment
 from luamigrate.errors import UsageError, printable
 from luamigrate.pace import Limits
 from luamigrate.urls import redacted
+from luamigrate.waiting import SECONDS_FOR_NOBODY, Waiting
 
 
 class StrictCommand(TyperCommand):
@@ -46,8 +47,8 @@ def _refuse_blank(name: str, text: str) -> None:
         raise UsageError(f"{name} is set but blank: give it a value or unset it")
 
 
-def access(ctx: typer.Context) -> Callable[[], Deployment]:
-    """Return how to connect. Raises UsageError."""
+def access(ctx: typer.Context) -> Callable[..., Deployment]:
+    """Return how to connect, given how long to wait for that. Raises UsageError."""
     # Read once: a password may come through a pipe.
     if _ACCESS not in ctx.meta:
         chosen = ctx.params
@@ -59,8 +60,16 @@ def access(ctx: typer.Context) -> Callable[[], Deployment]:
         }
         way_in(**arguments)
         ctx.meta[_ACCESS] = partial(connect, **arguments)
-    how: Callable[[], Deployment] = ctx.meta[_ACCESS]
+    how: Callable[..., Deployment] = ctx.meta[_ACCESS]
     return how
+
+
+def waiting(ctx: typer.Context, tell: Callable[[str], None]) -> Waiting:
+    """Return how long to wait for the first connection: for nobody only briefly, if the user does not say."""
+    patience = ctx.params["patience"]
+    is_given = _source(ctx, "patience") in ("COMMANDLINE", "ENVIRONMENT")
+    for_nobody = patience if is_given else min(patience, SECONDS_FOR_NOBODY)
+    return Waiting(patience=patience, for_nobody=for_nobody, tell=tell)
 
 
 def warnings(ctx: typer.Context) -> list[str]:

@@ -8,9 +8,9 @@ from types import FrameType
 from typing import Self
 
 from luamigrate import report
+from luamigrate.start import STOPPING
 
 HOLDING = getattr(signal, "SIGUSR1", None)
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interruption:

@@ -19,13 +19,21 @@ from luamigrate.dispatch import Asked, Dispatch, Part
 from luamigrate.errors import Error, Refused, printable
 from luamigrate.guards import SECONDS_TO_SLEEP, Guards
 from luamigrate.outcome import Batch, KeyOutcome, Reason, Stage, Tally, Word
-from luamigrate.pace import WHOLE, Limits
+from luamigrate.pace import WHOLE, Limits, Pause
 from luamigrate.problems import Answered, ServerChanged
 from luamigrate.revisit import Look, Revisits
 from luamigrate.rules import Pairs, Plan, Rule
 
 WARNINGS = 10
 """Of elements that cannot be cut, at most."""
+
+BEGINNINGS = 20
+"""Of a walk, at most: a server that is another one each time would have it begin anew for ever."""
+
+UNSTEADY = (
+    f"another server process answered {BEGINNINGS} times, and each time everything was begun anew: see why the server "
+    "does not stay up, or what stands between, then run again"
+)
 
 
 class ByChunks(Protocol):
@@ -96,7 +104,7 @@ class Walk:
         Where another server process answers in mid-run, the walk begins anew: its cursors are void,
         and it may have lost what had been copied.
         """
-        while True:
+        for _ in range(BEGINNINGS):
             revisits = Revisits(self.settle, acts=self.acts)
             try:
                 yield from self._once_through(revisits)
@@ -114,6 +122,7 @@ class Walk:
                 raise
             yield from self._as_they_stand(revisits)
             return
+        raise Error(UNSTEADY)
 
     def _once_through(self, revisits: Revisits) -> Iterator[Batch]:
         for rule in self.plan:
@@ -196,7 +205,7 @@ class Walk:
         finally:
             revisits.put_back(list(visit.undecided.values()))
 
-    def _outcomes(self, part: Part, asked: Asked, visit: _Visit) -> Iterator[Batch]:
+    def _outcomes(self, part: Part, asked: Asked, visit: _Visit, pause: Pause | None = None) -> Iterator[Batch]:
         """Wait for answers about pairs and count them.
 
         Pairs for which there was no time are sent again, and so are those for which the server takes no
@@ -219,7 +228,7 @@ class Walk:
                 part, visit, tally=reading.tally, keys=keys, seconds=seconds or asked.seconds, repeated=repeated
             )
             for index, kind, size in reading.big:
-                yield from self._big(part.chosen([index]), kind, size, visit)
+                yield from self._big(part.chosen([index]), kind, size, visit, whole=pause is WHOLE)
             if reading.moved and not isinstance(self.deployment, Cluster):
                 raise Error("the server says that a key has moved, and there is no cluster")
             if reading.moved:
@@ -232,14 +241,19 @@ class Walk:
             part = part.chosen([*reading.refused, *range(done, len(part.pairs))])
             if not part.pairs.sources or self.stop():
                 return
-            asked = self.dispatch.send(part)
+            asked = self.dispatch.send(part, pause)
 
     def _batch(self, part: Part, visit: _Visit, **content: Any) -> Batch:
         shard = part.server.place if isinstance(self.deployment, Cluster) else ""
         return Batch(part.pairs.rule, visit.stage, scanned=visit.scanned, shard=shard, **content)
 
-    def _big(self, part: Part, kind: str, size: int, visit: _Visit) -> Iterator[Batch]:
-        """Take a pair apart that is too big for one script, or take it whole, or say why not."""
+    def _big(self, part: Part, kind: str, size: int, visit: _Visit, *, whole: bool) -> Iterator[Batch]:
+        """Take a pair apart that is too big for one script, or take it whole, or say why not.
+
+        One that was to be taken `whole` cannot be too big.
+        """
+        if whole:
+            raise Error("the script answered 'big' about a key that it was to take whole")
         try:
             outcome = yield from self._in_chunks(part, kind, size, visit)
         except staged.Replaced:
@@ -258,7 +272,7 @@ class Walk:
             case _:
                 take_whole = False
         if take_whole:
-            yield from self._outcomes(part, self.dispatch.send(part, WHOLE), visit)
+            yield from self._outcomes(part, self.dispatch.send(part, WHOLE), visit, WHOLE)
         elif outcome:
             reading = answers.one(outcome, self.unfinished | {Word.FAILED}, every_key=self.every_key)
             keys = self._count(part.pairs, reading, visit)

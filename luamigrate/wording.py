@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from luamigrate.cluster import Deployment
@@ -20,11 +22,13 @@ from luamigrate.outcome import (
     Word,
     unfinished,
 )
-from luamigrate.rules import Rule
+from luamigrate.rules import BUILT_IN, Pattern, Plan, Rule
 
 AFTER_CUT_OVER = (
     "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
 )
+
+VALUES_ARE_KEPT = "Values are copied as they are: key names and ids inside them are not rewritten."
 
 FILLS_AT_ONCE = (
     "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "
@@ -40,7 +44,7 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user what the server's words name (--report FILE has them).",
+    Reason.NOPERM: "noperm: grant this user what the server's words name.",
     Reason.BUSY: "busy: somebody wrote to big keys all the time; try when it is quieter.",
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
@@ -180,6 +184,13 @@ def big_line(source: bytes, part: float) -> str:
     return f"{printable(source)} is big and goes in chunks: {part:.0%}"
 
 
+def verdict(findings: Sequence[Finding]) -> str:
+    """Say that a run would be let through, and whether it would find anything."""
+    if any(finding.empty for finding in findings):
+        return "run can be started here, but it would find nothing to copy (exit code 3)."
+    return "run can be started here."
+
+
 def finding_line(finding: Finding) -> str:
     """Tell what a check has found."""
     return f"{finding.verdict:<8} {finding.name:<12} {finding.text}"
@@ -302,6 +313,9 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
+        lines += [
+            f"The first that failed ({reason}): {totals.texts[reason]}" for reason in Reason if reason in totals.texts
+        ]
     lines += _advice_lines(summary, report)
     if summary.dry_run and totals.found:
         lines += _prospect_lines(summary)
@@ -317,10 +331,15 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
 
 
 def _unmatched_lines(summary: Summary) -> list[str]:
-    empty = [str(rule.source) for rule, tally in summary.by_rule.items() if rule.source.has_star and not tally.seen]
+    empty = tuple(
+        rule
+        for rule, tally in summary.by_rule.items()
+        if (rule.source.has_star or _looks_like_glob(rule.source)) and not tally.seen
+    )
     if not summary.totals.found or not empty or summary.interrupted or summary.error:
         return []
-    return [f"NO KEY MATCHES {', '.join(empty)}. Is that right?"]
+    patterns = ", ".join(str(rule.source) for rule in empty)
+    return [f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
 
 
 def _advice_lines(summary: Summary, report: str | None) -> list[str]:
@@ -354,7 +373,8 @@ def _prospect_lines(summary: Summary) -> list[str]:
         would = [f"copy {_keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
         would += [f"fill {_targets(summary.totals.fillable)}"] if summary.totals.fillable else []
     if would:
-        return [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
+        lines = [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
+        return lines + ([VALUES_ARE_KEPT] if summary.command is Command.RUN else [])
     return ["There is nothing to do."] if summary.exit_code is Exit.OK else []
 
 
@@ -371,7 +391,9 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
             ]
         return [f"{how}: what is counted above is done, and nothing is lost. The same command again continues."]
     if not totals.found:
-        return [_nothing_found(summary, databases)]
+        if summary.allow_empty and not totals.ignored:
+            return ["No key matched any rule."]
+        return [nothing_found(summary.plan, totals.ignored, databases)]
     if totals.ignored:
         ignored = f"IGNORED, because of another type than their rule's: {_ignored(totals)}."
         return [f"{ignored} {_NOT_DONE[summary.command]} --verbose names them; a rule of type any takes them too."]
@@ -385,15 +407,38 @@ _NOT_DONE = {
 }
 
 
-def _nothing_found(summary: Summary, databases: dict[str, int] | None) -> str:
-    if summary.totals.ignored:
-        return f"NO KEY IS OF ITS RULE'S TYPE: ignored {_ignored(summary.totals)}. Give the rule another type."
-    if summary.allow_empty:
-        return "No key matched any rule."
-    line = "NO KEY MATCHED ANY RULE."
-    if databases is not None:
-        line += " Keys by database: " + (", ".join(f"{n:,} in {name}" for name, n in databases.items()) or "none") + "."
-    return line + " Are the server, the database (the number at the end of the URL) and the patterns the right ones?"
+def nothing_found(plan: Plan, ignored: Counter[str], databases: dict[str, int] | None) -> str:
+    """Say that no key matches any rule, or is of its type, and where to look for the reason."""
+    if ignored:
+        return f"NO KEY IS OF ITS RULE'S TYPE: ignored {_by_type(ignored)}. Give the rule another type."
+    return (
+        f"NO KEY MATCHED ANY RULE.{keys_by_database(databases)} Are the server, the database (the number at the end of "
+        f"the URL) and the patterns the right ones?{taken_literally(plan)}"
+    )
+
+
+def keys_by_database(databases: dict[str, int] | None) -> str:
+    """Tell how many keys there are in each database, where that is known."""
+    if databases is None:
+        return ""
+    return f" Keys by database: {', '.join(f'{n:,} in {name}' for name, n in databases.items()) or 'none'}."
+
+
+_GLOB = re.compile(rb"[?\[\\]")
+"""What varies or escapes in the patterns of other programs."""
+
+
+def _looks_like_glob(source: Pattern) -> bool:
+    return _GLOB.search(source.prefix + (source.suffix or b"")) is not None
+
+
+def taken_literally(plan: Plan) -> str:
+    """Say which sources stand for less than somebody may think who knows other patterns."""
+    sources = [] if plan == BUILT_IN else [rule.source for rule in plan]
+    literal = ", ".join(str(source) for source in sources if _looks_like_glob(source))
+    single = ", ".join(str(source) for source in sources if not source.has_star)
+    text = f" Only * varies: ?, [ and \\ are taken literally in {literal}." if literal else ""
+    return text + (f" Without * a pattern is the name of one key: {single}." if single else "")
 
 
 def _success(summary: Summary) -> str:
@@ -416,4 +461,8 @@ def _targets(count: int) -> str:
 
 
 def _ignored(tally: Tally) -> str:
-    return ", ".join(f"{count:,} of type {kind}" for kind, count in sorted(tally.ignored.items()))
+    return _by_type(tally.ignored)
+
+
+def _by_type(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} of type {kind}" for kind, count in sorted(counts.items()))

@@ -174,6 +174,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
         if url:
             patch.setenv("REDIS_URL", url)
         patch.setattr(sys, "argv", ["luamigrate", *arguments])
+        patch.setattr("luamigrate.settings.SECONDS_FOR_NOBODY", 0.0)
         with pytest.raises(SystemExit) as end:
             cli.main()
     assert "Traceback" not in err.getvalue()

@@ -139,6 +139,22 @@ def test_a_slot_on_its_way_to_a_node_without_slots_is_no_hindrance(server_name: 
         assert_migrated(cluster, before)
 
 
+@pytest.mark.parametrize("command", [("run",), ("check",)])
+def test_a_node_that_is_lost_before_we_begin_is_waited_for_until_it_is_replaced(
+    replicated: ClusterInstance, command: tuple[str, ...]
+) -> None:
+    """The others still name it; nobody need see to it."""
+    for number in range(20):
+        replicated.client.hset(f"job:{number}", "id", number)
+    primary, entry = replicated.owner(slot_of("job:11")), replicated.owner(slot_of("job:1"))
+    assert primary is not entry
+    assert primary.client.execute_command("WAIT", 1, 10_000) == 1
+    primary.kill()
+    result = luamigrate(*command, "--map", "job:*=step:*", "--json", url=entry.url)
+    assert (result.code, result.document["error"]) == (0, None), result.err
+    assert "waiting for the server: cannot connect to the server at redis://127.0.0.1:" in result.err
+
+
 def test_a_replica_promoted_by_force_has_the_run_begin_anew(replicated: ClusterInstance) -> None:
     """It may lack what was copied: nothing but its rank tells of that."""
     for number in range(60):

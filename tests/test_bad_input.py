@@ -294,7 +294,7 @@ def test_a_cluster_is_refused(server_name: str) -> None:
 
 
 def test_a_server_that_is_loading_is_said_so(server_name: str, tmp_path: Path) -> None:
-    """Exit 1, and what to do is to wait."""
+    """Exit 1 for whoever has no patience, and what to do is to wait; others wait for it."""
     options = ("--dbfilename", "dump.rdb", "--dir", str(tmp_path))
     with start(server_name, *options) as server:
         for number in range(60):
@@ -302,7 +302,10 @@ def test_a_server_that_is_loading_is_said_so(server_name: str, tmp_path: Path) -
         server.client.save()
     # It looks at its clients every 2 MB.
     with start(server_name, *options, "--key-load-delay", "50000") as server:
-        assert_one_line(luamigrate("run", url=server.url), 1, "loading")
+        assert_one_line(luamigrate("run", "--patience", "0", url=server.url), 1, "loading")
+        result = luamigrate("run", url=server.url)
+        assert (result.code, result.err) == (0, "")
+        assert result.out.count("waiting for the server: the server is loading its data set") == 1
 
 
 @pytest.mark.parametrize("setting", ["min-replicas-to-write", "stop-writes-on-bgsave-error"])

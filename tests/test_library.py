@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,18 @@ def test_each_rule_is_announced_by_a_batch_without_keys(any_server: Instance) ->
         batches = list(luamigrate.migrate(server))
     announced = [batch.rule for batch in batches if batch.scanned == 0.0 and not batch.tally.counts]
     assert tuple(announced) == luamigrate.BUILT_IN
+
+
+def test_the_function_is_offered_though_a_module_has_its_name() -> None:
+    """Whatever is imported first."""
+    script = (
+        "import {first}\nimport luamigrate\nfrom luamigrate import migrate\n"
+        "print(callable(luamigrate.migrate), callable(migrate), 'migrate' in dir(luamigrate))\n"
+    )
+    for first in ("luamigrate", "luamigrate.migrate", "luamigrate.cli"):
+        command = (sys.executable, "-c", script.format(first=first))
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (result.stdout, result.stderr) == ("True True True\n", "")
 
 
 def test_everything_exported_exists_and_is_typed() -> None:

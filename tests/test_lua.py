@@ -32,6 +32,25 @@ def call(server: Instance, script: str, keys: list[str], *arguments: str) -> Any
     return server.client.eval(scripts.source(script), len(keys), *keys, *arguments)
 
 
+JUMPING_CLOCK = """
+local milliseconds_gone = 0
+local redis = {
+  pcall = function() return { err = 'ERR unknown command' } end,
+  call = function(command)
+    milliseconds_gone = milliseconds_gone + 1
+    return command == 'TIME' and { milliseconds_gone, 0 } or 5
+  end,
+}
+"""
+
+
+def test_a_clock_that_never_stands_still_is_not_read_for_ever(any_server: Instance) -> None:
+    """As Redis 6.2 would have to be asked, if its clock were moved all the time."""
+    expires_at = (scripts.folder() / "shared" / "expires_at.lua").read_text()
+    with pytest.raises(redis.ResponseError, match="does not stand still"):
+        any_server.client.eval(f"{JUMPING_CLOCK}{expires_at}return expires_at('job:1')", 0)
+
+
 def test_one_keys_trouble_does_not_cost_the_batch_its_answers(server: Instance) -> None:
     """A pair that the ACL forbids answers `failed` in the server's words, those around it as ever."""
     client = server.client

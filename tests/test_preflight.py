@@ -167,6 +167,92 @@ def test_a_check_tells_how_many_targets_are_there(any_server: Instance) -> None:
 
 
 @pytest.mark.parametrize("command", STARTS)
+def test_no_match_is_loud_before_a_run_too(server: Instance, command: tuple[str, ...]) -> None:
+    """With the number of keys by database, and the exit code of the run; --allow-empty makes it a success."""
+    server.client.hset("step:1", "a", "1")
+    for quiet in ((), ("--quiet",)):
+        result = luamigrate(*command, *quiet, url=server.url)
+        assert result.code == 3
+        assert result.out.count("NO KEY MATCHED ANY RULE. Keys by database: 1 in db0.") == 1
+        assert "run can be started here.\n" not in result.out
+    assert luamigrate(*command, "--json", url=server.url).document["exit_code"] == 3
+    for allowed in (("--allow-empty",), {"ALLOW_EMPTY": "true"}):
+        options, env = ((), allowed) if isinstance(allowed, dict) else (allowed, None)
+        result = luamigrate(*command, *options, url=server.url, env=env)
+        assert (result.code, result.err) == (0, "")
+        assert "NO KEY" not in result.out
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_keys_of_another_type_alone_are_said_before_a_run_too(server: Instance, command: tuple[str, ...]) -> None:
+    """With the type that they are of."""
+    server.client.set("job:1", "x")
+    server.client.set("job:2", "x")
+    result = luamigrate(*command, *HASHES, url=server.url)
+    assert result.code == 3
+    assert "NO KEY IS OF ITS RULE'S TYPE: ignored 2 of type string" in result.out
+
+
+@pytest.mark.single_server("a cluster has one database")
+def test_a_check_in_the_wrong_database_says_where_the_keys_are(any_server: Instance) -> None:
+    """The commonest mistake; the finding is a warning, and the document has it."""
+    fill(any_server.client, jobs=7)
+    url = f"{any_server.url}?db=5"
+    verdict, text = checks(any_server, url=url, code=3)["targets"]
+    assert verdict == "warning"
+    assert f"{any_server.client.dbsize()} in db0" in text
+    assert "it would find nothing to copy (exit code 3)" in luamigrate("check", url=url).out
+
+
+@pytest.mark.single_server("it is about one server's keys")
+def test_a_check_that_has_not_looked_at_all_keys_does_not_claim_that_none_matches(
+    any_server: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how many it has looked at, and that a dry run looks at all; that is no exit code of its own."""
+    monkeypatch.setattr(sample, "SCANS", 1)
+    monkeypatch.setattr(sample, "KEYS_PER_SCAN", 10)
+    any_server.client.mset({f"other:{number}": "x" for number in range(1000)})
+    verdict, text = checks(any_server)["targets"]
+    assert verdict == "warning"
+    assert "NO KEY OF ANY RULE AMONG THE 1" in text
+    assert "1,000 in db0" in text
+
+
+@pytest.mark.parametrize("command", [*STARTS, ("verify",), ("rollback", "--yes")])
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("job:?*", "?, [ and \\ are taken literally in job:?*."),
+        ("job:[0-9]*", "?, [ and \\ are taken literally in job:[0-9]*."),
+        ("job\\:*", "?, [ and \\ are taken literally in job\\\\:*."),
+        ("job:", "Without * a pattern is the name of one key: job:."),
+        ("j\udcffb:*", ""),
+        ("job:x*", ""),
+    ],
+)
+def test_patterns_that_are_taken_literally_are_said_so_where_no_key_matches(
+    any_server: Instance, command: tuple[str, ...], pattern: str, said: str
+) -> None:
+    """Somebody who knows the patterns of KEYS and SCAN may expect something else of them."""
+    any_server.client.hset("job:1", "a", "1")
+    target = pattern.replace("j", "st")
+    result = luamigrate(*command, "--map", f"{pattern}={target}", url=any_server.url)
+    assert result.code == 3
+    assert "NO KEY MATCHED ANY RULE" in result.out
+    assert said in result.out
+    assert ("literally" in result.out or "Without *" in result.out) == bool(said)
+
+
+def test_a_pattern_that_is_taken_literally_is_said_so_beside_one_that_matches(any_server: Instance) -> None:
+    """Whether it has a star or not."""
+    any_server.client.hset("job:1", "a", "1")
+    other = ("--map", "old:[ab]=new:[ab]", "--map", "o?d:*=n?w:*")
+    out = luamigrate("run", *other, "--map", "job:*=step:*", url=any_server.url).out
+    assert "NO KEY MATCHES old:[ab], o?d:*. Is that right?" in out
+    assert "?, [ and \\ are taken literally in old:[ab], o?d:*." in out
+
+
+@pytest.mark.parametrize("command", STARTS)
 def test_a_refusal_comes_before_anything_is_written(any_server: Instance, command: tuple[str, ...]) -> None:
     """Exit 4 from the check, from the run and from the dry run, with the same words."""
     fill(any_server.client, jobs=3)
@@ -239,6 +325,17 @@ def test_copies_that_do_not_fit_are_refused(server: Instance, command: tuple[str
         assert_refused(server, command, "memory", "raise maxmemory", options=HASHES)
     with limited(server, used(server) + 2 * needed):
         assert luamigrate(*command, *HASHES, url=server.url).code == 0
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_fewer_rules_are_advised_only_where_there_are_several(any_server: Instance, command: tuple[str, ...]) -> None:
+    """With one rule there is nothing to leave out."""
+    fill(any_server.client, jobs=2000)
+    with limited(any_server, need(any_server) / 2):
+        several = assert_refused(any_server, command, "memory", "raise maxmemory, or take fewer rules at once")
+        one = assert_refused(any_server, command, "memory", "raise maxmemory", options=HASHES)
+    assert "rules at once" in several.out + several.err
+    assert "rules at once" not in one.out + one.err
 
 
 def fill_unevenly(server: Instance, jobs: int) -> None:
@@ -365,7 +462,7 @@ def test_a_client_that_waits_does_not_matter_where_only_hashes_are_made(server: 
     fill(server.client, jobs=3)
     with busy_client(server, "BLPOP", "nothing", 0):
         assert checks(server, *HASHES)["blocked"][0] == "ok"
-        assert checks(server, *QUEUE)["blocked"][0] == "ok"
+        assert checks(server, *QUEUE, code=3)["blocked"][0] == "ok"
 
 
 @pytest.mark.single_server("a cluster has one database")

@@ -77,6 +77,24 @@ def test_a_primary_that_is_killed(server_name: str) -> None:
         assert "waiting for the server" in result.err
 
 
+@pytest.mark.parametrize("command", [("run",), ("check",)])
+def test_a_primary_that_is_killed_before_we_begin(command: tuple[str, ...]) -> None:
+    """The replica that takes over is waited for, from before the Sentinel knows that the primary is gone."""
+    with watched(ANY_NAME) as servers:
+        fill(servers.primary, jobs=20)
+        assert servers.primary.execute_command("WAIT", 1, 10_000) == 1
+        servers.kill_primary()
+        result = luamigrate(*command, "--json", url=servers.url)
+        assert result.document["error"] is None
+        assert result.err.count("waiting for the server: ") >= 1
+        assert f"(primary 127.0.0.1:{port_of_client(servers.replica)})" in result.err
+
+
+def port_of_client(client: redis.Redis) -> int:
+    """Return the port that a client connects to."""
+    return int(client.connection_pool.connection_kwargs["port"])
+
+
 def test_a_primary_that_is_replaced_while_it_is_up(server_name: str) -> None:
     """It goes on taking writes for many seconds, and they would be lost."""
     with watched(server_name) as servers:
@@ -186,9 +204,14 @@ def test_a_primary_that_is_down() -> None:
     nobody = free_port()
     with sentinel(ANY_BINARY, nobody) as own, redis.Redis(port=own, protocol=2) as client:
         url = f"sentinel://localhost:{own}/{SERVICE}"
-        assert_one_line(luamigrate("run", url=url), 1, f"127.0.0.1:{nobody}")
+        for command in COMMANDS:
+            at_once = luamigrate(*command, "--patience", "0", url=url)
+            assert_one_line(at_once, 1, f"127.0.0.1:{nobody}")
         wait_until(lambda: client.execute_command("SENTINEL MASTER", SERVICE)["is_sdown"])
-        assert_one_line(luamigrate("run", url=url), 1, f"localhost:{own} ", f"127.0.0.1:{nobody}", " is down")
+        for patience in ("0", "0.3"):
+            result = luamigrate("run", "--patience", patience, url=url)
+            assert_one_line(result, 1, f"localhost:{own} ", f"127.0.0.1:{nobody}", " is down")
+            assert ("waiting for the server: " in result.out) == (patience != "0")
 
 
 def test_a_user_whom_the_sentinel_does_not_permit_the_question(primary: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 
 import pytest
 
-from luamigrate import Error, Limits, Operator, Refused, Stopped, connect, migrate, plan
+from luamigrate import Error, Limits, Operator, Refused, Stopped, connect, migrate, plan, printable, scripts
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, start
+from tests.liar import Liar, Lie, encoded, lying
 from tests.test_checks import user
 from tests.test_run import HASHES, fill
 
@@ -24,12 +26,49 @@ def test_a_server_at_its_memory_limit_fails_the_keys_it_refuses(server_name: str
         result = run(server, *HASHES, "--json", "--ignore-check", "memory")
         assert (result.code, result.totals) == (1, {"found": 30, "same": 1, "failed": 29, "ignored": 0})
         assert result.document["rules"][0]["failed_reasons"] == {"oom": 29}
+        (text,) = result.document["rules"][0]["failed_texts"].values()
+        assert "OOM" in text
         human = run(server, *HASHES, "--ignore-check", "memory").out
         assert "FAILED: 29 keys" in human
         assert "maxmemory" in human
+        assert f"The first that failed (oom): {text}\n" in human
 
         server.client.config_set("maxmemory", 0)
         assert run(server, *HASHES, "--json").totals == {"found": 30, "copied": 29, "same": 1, "ignored": 0}
+
+
+def refusing_every_key(words: bytes, name: str = "copy") -> Liar:
+    """Answer to a script that the server refuses each pair in these words."""
+    digest = hashlib.sha1(scripts.source(name).encode(), usedforsecurity=False).hexdigest().encode()
+
+    def lie(command: list[bytes]) -> Lie | None:
+        if command[1:2] != [digest]:
+            return None
+        return Lie(encoded([b"failed " + words] * (int(command[2]) // 2) + [7]))
+
+    return lie
+
+
+@pytest.mark.single_server("the liar stands before one server")
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (b"ERR This Redis command is not \x1b[2J allowed from script", "other"),
+        (b"NOPERM User \nalice has no permissions to run the 'copy' command", "noperm"),
+    ],
+)
+def test_the_summary_has_the_words_of_the_first_key_that_failed(
+    any_server: Instance, words: bytes, reason: str
+) -> None:
+    """With --quiet and without a report too, escaped; the document has them by rule."""
+    fill(any_server.client, jobs=30)
+    shown = printable(words)
+    with lying(any_server.url.removeprefix("unix://"), refusing_every_key(words)) as url:
+        human = luamigrate("run", *HASHES, "--quiet", url=url)
+        result = luamigrate("run", *HASHES, "--json", url=url)
+    assert human.code == result.code == 1
+    assert human.out.count(f"The first that failed ({reason}): {shown}\n") == 1
+    assert result.document["rules"][0]["failed_texts"] == {reason: shown}
 
 
 def test_a_server_that_becomes_a_replica_and_stays_one_stops_the_run(server_name: str) -> None:

@@ -1,0 +1,38 @@
+"""Where the command line begins: Ctrl-C must end it in good order even while the rest is being imported.
+
+So this module imports nothing of the rest, nor does the package itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+INTERRUPTED = 130
+"""As in errors.Exit."""
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask to stop."""
+
+
+def main() -> None:
+    """Import the command line, run it, and exit with its code."""
+    former = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in former.items():
+        # What runs under nohup or in the background of a script is not to be stopped by what is ignored there.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+    from luamigrate import cli  # noqa: PLC0415  # it takes a while
+
+    try:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        cli.main()
+    except KeyboardInterrupt:  # before or after what the command line itself takes care of
+        sys.exit(INTERRUPTED)
+
+
+def _leave(*_: object) -> None:
+    # Nothing has been done or printed yet; an exception could be lost or shown in the middle of an import.
+    os._exit(INTERRUPTED)
