@@ -108,11 +108,11 @@ def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
         # In a cluster, what is on its way to another node is not asked for there: it is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
         weighed &= not isinstance(size, Error)
-        name = printable(kind) if isinstance(kind, bytes) else ""
-        types += [(rule, name)] if name != "none" else []
-        if isinstance(size, (int, Error)) and name not in ("", "none") and rule.type in (name, ANY):
+        type_name = printable(kind) if isinstance(kind, bytes) else ""
+        types += [(rule, type_name)] if type_name != "none" else []
+        if isinstance(size, (int, Error)) and type_name not in ("", "none") and rule.type in (type_name, ANY):
             weight = size if isinstance(size, int) else 0
-            keys.append(SampledKey(rule, name, weight, target_kind not in (None, b"none"), holder))
+            keys.append(SampledKey(rule, type_name, weight, target_kind not in (None, b"none"), holder))
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
     return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
 
