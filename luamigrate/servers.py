@@ -308,7 +308,8 @@ class Server:
         return problem
 
     def _explain(self, error: Exception) -> Error:
-        return explain(error, self.url, self._pool.connection_kwargs.get("password"))
+        login = self._pool.connection_kwargs
+        return explain(error, self.url, login.get("password"), login.get("username"))
 
     def _receive(self) -> Any:
         waited = 0.0
