@@ -22,6 +22,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Error, UsageError, printable
+from luamigrate.identity import facts_of_pairs
 from luamigrate.problems import NO_USERS, ConnectionLost, advise, words
 from luamigrate.servers import Server
 from luamigrate.urls import address, as_redis, redacted, sentinels
@@ -250,18 +251,21 @@ def _ask(sentinel: Redis, service: str) -> tuple[str, int]:
     """Return the primary. Raises Error, in words that follow the Sentinel's address."""
     try:
         # Of one service, not of all: more is not permitted to a careful user.
-        state: Any = sentinel.execute_command("SENTINEL MASTER", service)
-        host, port = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service)
-        former, named = (state["ip"], state["port"]), (host.decode(), port)
-        down = state["is_sdown"] or state["is_odown"]
+        state: Any = sentinel.execute_command("SENTINEL", "MASTER", service)
+        host, port = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+        named = host.decode(), int(port)
     except (RedisError, OSError) as error:
         raise Error(_why_not(error, sentinel)) from None
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise Error(NO_SENTINEL) from None
-    if named != former:
+    # What stands in for a Sentinel may name the primary and tell nothing else of it: that is no reason to refuse it.
+    facts = facts_of_pairs(state)
+    flags = facts.get("flags", "").split(",")
+    down = "s_down" in flags or "o_down" in flags
+    if (facts.get("ip", named[0]), facts.get("port", str(named[1]))) != (named[0], str(named[1])):
         return named  # promoted, though other replicas do not follow yet
     shown = _shown(address(*named))
-    if "failover_in_progress" in state["flags"]:
+    if "failover_in_progress" in flags:
         raise _HandedOver(f"is having {shown}{', which is down,' if down else ''} replaced by a replica")
     if down:
         raise Error(f"says that {shown} is down")
