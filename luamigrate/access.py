@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 import time
@@ -21,9 +22,10 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Error, UsageError, printable
-from luamigrate.problems import ConnectionLost, NotReady, Unreachable, advise, is_nobody_there, words
+from luamigrate.identity import facts_of_pairs
+from luamigrate.problems import NO_USERS, ConnectionLost, NotReady, Unreachable, advise, is_nobody_there, words
 from luamigrate.servers import Server
-from luamigrate.urls import address, redacted, sentinels
+from luamigrate.urls import address, as_redis, redacted, sentinels
 from luamigrate.waiting import AT_ONCE, Waiting, reach
 
 CONNECT_SECONDS = 5
@@ -34,6 +36,8 @@ NOT_IN_URL = "--password-file or REDIS_PASSWORD"
 SECONDS_BETWEEN_LOOKS = 1.0
 """After which Sentinels are asked again."""
 NO_SENTINEL = "is no Sentinel"
+NO_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP))
+"""Errors of what names no file at all, perhaps because it is a secret and no name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,8 @@ def connect(
 ) -> Deployment:
     """Connect to the server at `redis://`, `rediss://` or `unix://`, or to the one that `sentinel://` tells of.
 
-    A server that is a node of a cluster leads to all of it.
+    `valkey://` and `valkeys://` mean the same as `redis://` and `rediss://`. A server that is a node of a cluster leads
+    to all of it.
 
     The passwords are for a URL that has none. With `sentinel://`, `tls` asks for TLS as `?tls=true` does.
     `waiting` says how long to wait for a server that is not there or not ready yet: if it is not given, not at all.
@@ -92,7 +97,7 @@ def way_in(
     """Return what `connect` connects with, without connecting. Raises UsageError."""
     redacted(url)  # refuses a URL that is none
     named = sentinels(url)
-    with_tls = url.startswith("rediss:") or bool(named and (named.tls or _is_set(tls)))
+    with_tls = as_redis(url).startswith("rediss:") or bool(named and (named.tls or _is_set(tls)))
     security = _tls_settings(tls or Tls(), spoken=with_tls)
     if named:
         own_password = _secret(named.own_password, sentinel_password, "SENTINEL_PASSWORD")
@@ -101,7 +106,7 @@ def way_in(
         asked = _Sentinels(named.places, sentinel_kwargs=theirs)  # type: ignore[no-untyped-call]
         login = _login(named.user, _secret(named.password, password, NOT_IN_URL)) | {"db": named.database}
         return SentinelConnectionPool(named.service, asked, **(_settings(CONNECT_SECONDS) | security | login))
-    place = parse_url(url)
+    place = parse_url(as_redis(url))
     login = _login(place.get("username"), _secret(place.get("password"), password, NOT_IN_URL))
     return ConnectionPool(**(_settings(CONNECT_SECONDS) | security | place | login))
 
@@ -122,7 +127,7 @@ def _login(user: str | None, password: str | None) -> dict[str, Any]:
 
 def _secret(in_url: str | None, given: str | None, origin: str) -> str | None:
     """Return the password that there is. Raises UsageError, which does not show it, where it cannot be one."""
-    if in_url and given is not None:
+    if in_url and given not in (None, in_url):
         raise UsageError(f"there are two passwords: one in the URL, one by {origin}")
     try:
         (in_url or given or "").encode()
@@ -154,23 +159,32 @@ def _tls_settings(tls: Tls, *, spoken: bool) -> dict[str, Any]:
 def _refuse_bad_files(tls: Tls) -> None:
     """Raise UsageError for files that the client would stumble over at each connection."""
     scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for option, path in (("--tls-ca", tls.ca), ("--tls-cert", tls.cert)):
+    for option, path in (("--tls-ca (TLS_CA)", tls.ca), ("--tls-cert (TLS_CERT)", tls.cert)):
         if path:
-            _read(option, path, "holds no certificate in PEM format", partial(scratch.load_verify_locations, path))
+            _read(option, "certificate in PEM format", partial(scratch.load_verify_locations, path))
     if tls.cert:
-        option, path = ("--tls-key", tls.key) if tls.key else ("--tls-cert", tls.cert)
+        option = "--tls-key (TLS_KEY)" if tls.key else "--tls-cert (TLS_CERT)"
         load = partial(scratch.load_cert_chain, tls.cert, tls.key, password=_refuse_passphrase)
-        _read(option, path, "holds no key in PEM format that fits the certificate", load)
+        _read(option, "key in PEM format that fits the certificate", load)
 
 
-def _read(option: str, path: Path, problem: str, load: Callable[[], None]) -> None:
-    shown = printable(os.fsencode(path))
+def _read(option: str, what: str, load: Callable[[], None]) -> None:
     try:
         load()
     except ssl.SSLError:
-        raise UsageError(f"{option}: {shown} {problem}") from None
-    except OSError as error:
-        raise UsageError(f"{option}: cannot read {shown}: {error.strerror}") from None
+        raise UsageError(f"{option} names a file that holds no {what}") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(option, error, f"the {what.partition(' ')[0]} itself") from None
+
+
+def unreadable(option: str, error: Exception, held: str) -> UsageError:
+    """Return what to raise where a secret's file cannot be read.
+
+    The value of the option is not shown, for it may be the secret itself, as `held` says.
+    """
+    if not isinstance(error, OSError) or error.errno in NO_FILE:
+        return UsageError(f"{option} names no file (does it hold {held}?)")
+    return UsageError(f"{option} names a file that cannot be read: {error.strerror}")
 
 
 def _refuse_passphrase() -> Never:
@@ -260,18 +274,21 @@ def _ask(sentinel: Redis, service: str) -> tuple[str, int]:
     """Return the primary. Raises Error, in words that follow the Sentinel's address."""
     try:
         # Of one service, not of all: more is not permitted to a careful user.
-        state: Any = sentinel.execute_command("SENTINEL MASTER", service)
-        host, port = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service)
-        former, named = (state["ip"], state["port"]), (host.decode(), port)
-        down = state["is_sdown"] or state["is_odown"]
+        state: Any = sentinel.execute_command("SENTINEL", "MASTER", service)
+        host, port = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+        named = host.decode(), int(port)
     except (RedisError, OSError) as error:
         raise (Unreachable if is_nobody_there(error) else Error)(_why_not(error, sentinel)) from None
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise Error(NO_SENTINEL) from None
-    if named != former:
+    # What stands in for a Sentinel may name the primary and tell nothing else of it: that is no reason to refuse it.
+    facts = facts_of_pairs(state)
+    flags = facts.get("flags", "").split(",")
+    down = "s_down" in flags or "o_down" in flags
+    if (facts.get("ip", named[0]), facts.get("port", str(named[1]))) != (named[0], str(named[1])):
         return named  # promoted, though other replicas do not follow yet
     shown = _shown(address(*named))
-    if "failover_in_progress" in state["flags"]:
+    if "failover_in_progress" in flags:
         raise _HandedOver(f"is having {shown}{', which is down,' if down else ''} replaced by a replica")
     if down:
         raise NotReady(f"says that {shown} is down")
@@ -287,7 +304,9 @@ def _why_not(error: Exception, sentinel: Redis) -> str:
         case AuthenticationError() if "Authentication required" in text:
             return "asks for a password (SENTINEL_PASSWORD, ?sentinel_password=)"
         case AuthenticationError():
-            return f"refuses the user or password (SENTINEL_PASSWORD, ?sentinel_username=, ?sentinel_password=): {text}"
+            hint = f"; {NO_USERS}" if sentinel.connection_pool.connection_kwargs.get("username") else ""
+            options = "SENTINEL_PASSWORD, ?sentinel_username=, ?sentinel_password="
+            return f"refuses the user or password ({options}): {text}{hint}"
         case NoPermissionError():
             return f"does not answer this user: {text}; grant it (+sentinel|master)"
         case ResponseError() if "No such master" in text:

@@ -13,7 +13,8 @@ from redis.crc import key_slot
 from luamigrate import sample, wording
 from luamigrate.cluster import Cluster, Deployment
 from luamigrate.errors import Refused, printable
-from luamigrate.guards import FULL
+from luamigrate.guards import FULL, tells_how_far_replicas_are
+from luamigrate.identity import PRIMARY, REPLICA
 from luamigrate.info import number, read_database_sizes, read_info
 from luamigrate.outcome import Command, Finding, Verdict
 from luamigrate.pace import Limits
@@ -35,6 +36,9 @@ WAITED_ON = ("list", "zset", "stream")
 
 ANY_NAMES = (b"1", b"2", b"3", b"4")
 """Examples for a star: where these share a slot, all names do."""
+
+_SAVES = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
+"""How the last ones went, in INFO."""
 
 _WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
 
@@ -110,8 +114,11 @@ def _role(deployment: Deployment, command: Command) -> Finding:
         return Finding("role", Verdict.OK, f"a cluster of {len(deployment.primaries)} primaries")
     if who.mode == "sentinel":
         raise Refused("role: this is a Sentinel, no data server: sentinel://host:port/service asks it for the primary")
-    if who.role == "master":
+    if who.role == PRIMARY:
         return Finding("role", Verdict.OK, "a primary")
+    if who.role != REPLICA:
+        text = "the server does not tell its role (HELLO, ROLE, INFO): see to it that this is a primary, and no replica"
+        return Finding("role", Verdict.WARNING, text)
     if command is Command.VERIFY:
         return Finding(
             "role",
@@ -164,6 +171,9 @@ def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
             server.call("WAIT", 0, 1).answer()
         if limits.max_lag:
             server.call("INFO", "replication").answer()
+            if not tells_how_far_replicas_are(read_info(server, "replication")):
+                text = "they could not be watched: the server does not tell how far they are (INFO replication)"
+                yield Finding("replicas", Verdict.REFUSED, text)
     except Refused as refusal:
         yield Finding("replicas", Verdict.REFUSED, f"they could not be watched: {refusal}")
 
@@ -231,26 +241,29 @@ def _memory(server: Server, needed: float | None, fewer: str) -> Iterator[Findin
         return
     need = f"the copies need about {_bytes(needed)}, by a sample"
     memory = read_info(server, "memory")
-    if not memory:
-        text = f"{need}; this user may not ask how much there is (INFO): see to it yourself"
+    used, limit = number(memory, "used_memory"), number(memory, "maxmemory")
+    if used is None or limit is None:
+        whose = "the server does not tell" if memory else "this user may not ask"
+        text = f"{need}; {whose} how much there is (INFO): see to it yourself"
         yield Finding("memory", Verdict.WARNING, text)
         yield _unknown_eviction(memory)
         return
-    used, limit = number(memory, "used_memory"), number(memory, "maxmemory")
-    policy = memory.get("maxmemory_policy", "noeviction")
+    policy = memory.get("maxmemory_policy")
     machine, resident = number(memory, "total_system_memory"), number(memory, "used_memory_rss")
     too_much = bool(limit and needed and used + needed > FULL * limit)
     there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
-    if too_much and policy == "noeviction":
+    if too_much and policy in (None, "noeviction"):
         text = f"{need}, and {there}: raise maxmemory{fewer}"
         yield Finding("memory", Verdict.REFUSED, text)
-    elif machine and needed and resident + needed > FULL * machine:
+    elif machine and resident is not None and needed and resident + needed > FULL * machine:
         there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
         yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more{fewer}")
     else:
         room = f"{_bytes(max(0, limit - used))} of maxmemory are free" if limit else "there is no maxmemory"
         yield Finding("memory", Verdict.OK, f"{need}; {room}")
-    if too_much and policy != "noeviction":
+    if too_much and policy is None:
+        yield _unknown_eviction(memory)
+    elif too_much and policy != "noeviction":
         text = (
             f"{need}, {there}, and this server evicts keys when it is full ({policy}): copies could push out "
             "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile"
@@ -265,8 +278,11 @@ def _unknown_eviction(memory: dict[str, str]) -> Finding:
     if not memory:
         text = "this user may not ask whether the server evicts keys when it is full (INFO): see that it does not"
         return Finding("eviction", Verdict.WARNING, text)
-    policy = memory.get("maxmemory_policy", "noeviction")
-    if number(memory, "maxmemory") and policy != "noeviction":
+    policy, limit = memory.get("maxmemory_policy"), number(memory, "maxmemory")
+    if policy is None and limit != 0:
+        text = "the server does not tell whether it evicts keys when it is full (INFO): see that it does not"
+        return Finding("eviction", Verdict.WARNING, text)
+    if policy != "noeviction" and limit != 0:
         text = f"this server evicts keys when it is full ({policy}), and whether the copies fit is not known"
         return Finding("eviction", Verdict.REFUSED, text)
     return Finding("eviction", Verdict.OK, "nothing would be evicted")
@@ -276,11 +292,9 @@ def _saves(server: Server) -> Finding:
     facts = read_info(server, "persistence")
     if not facts:
         return Finding("saves", Verdict.WARNING, "this user may not ask whether they succeed (INFO)")
-    failing = [
-        name.removesuffix("_status").replace("_", " ")
-        for name in ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
-        if facts.get(name, "ok") != "ok"
-    ]
+    if not any(name in facts for name in _SAVES):
+        return Finding("saves", Verdict.WARNING, "the server does not tell whether they succeed (INFO)")
+    failing = [name.removesuffix("_status").replace("_", " ") for name in _SAVES if facts.get(name, "ok") != "ok"]
     if failing:
         text = f"the {', '.join(failing)} failed: what is copied might not outlive a restart. Mend that first"
         return Finding("saves", Verdict.REFUSED, text)
@@ -299,11 +313,14 @@ def _blocked(server: Server, rules: list[Rule]) -> Finding:
     if not isinstance(clients, bytes):
         text = f"this user may not ask whether clients wait (CLIENT LIST): see that none waits on {wanted}"
         return Finding("blocked", Verdict.WARNING, text)
+    if not clients or not all(_field(line, "flags") and _field(line, "cmd") for line in clients.splitlines()):
+        text = f"the server does not tell whether clients wait (CLIENT LIST): see that none waits on {wanted}"
+        return Finding("blocked", Verdict.WARNING, text)
     waiting = [
         f"{_field(line, 'name') or 'unnamed'} at {_field(line, 'addr')} in {_field(line, 'cmd').upper()}"
         for line in clients.splitlines()
         if "b" in _field(line, "flags")
-        and _field(line, "db") == database
+        and (not database or _field(line, "db") in (database, ""))
         and _WAITING_COMMANDS.match(_field(line, "cmd"))
     ]
     if not waiting:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.errors import Error, Refused, printable
-from luamigrate.identity import Identity
+from luamigrate.identity import Identity, facts_of_pairs
 from luamigrate.problems import Redirected, ServerChanged, Unsettled
 from luamigrate.servers import Endurance, Server, at_one_moment
 
@@ -24,6 +24,8 @@ MOST_KEYS_AT_ONCE = 10_000
 MOST_SLOTS_AT_ONCE = 500
 HOPS = 5
 """From node to node, without a pause."""
+UNKNOWN_HOST = b"?"
+"""What a node that is to give names says of one that has none (`cluster-preferred-endpoint-type hostname`)."""
 PASSES = 100
 """Over slots, until none of them is moved meanwhile."""
 
@@ -176,7 +178,7 @@ class Cluster:
                 server, asking = self.holder(key), False
             except (Redirected, Unsettled) as error:
                 problem = error
-                server, asking = self._where(key, error)
+                server, asking = self._where(key, error, server)
             if time.monotonic() >= deadline or self._endurance.stop():
                 return b"failed " + str(problem).encode()
             # Two nodes may send us to and fro until they agree.
@@ -184,11 +186,11 @@ class Cluster:
                 self._endurance.tell(f"waiting for the cluster: {problem}")
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
-    def _where(self, key: bytes, problem: Redirected | Unsettled) -> tuple[Server, bool]:
+    def _where(self, key: bytes, problem: Redirected | Unsettled, said_by: Server) -> tuple[Server, bool]:
         """Return who has a key by what a node said, and whether it is only on its way there."""
-        if isinstance(problem, Redirected):
+        if isinstance(problem, Redirected) and problem.host != UNKNOWN_HOST.decode():
             with suppress(Error):
-                server = self._node((problem.host, problem.port))
+                server = self._node((problem.host or said_by.host, problem.port))
                 if not problem.asking:
                     self._holders[key_slot(key)] = server
                 return server, problem.asking
@@ -345,13 +347,22 @@ def _slots(server: Server) -> list[_Range]:
     try:
         ranges = []
         for first, last, *nodes in reply:
-            primary, *replicas = [(printable(host or b"") or server.host, int(port)) for host, port, *_ in nodes]
+            primary, *replicas = [(_host(node, server), int(node[1])) for node in nodes]
             ranges.append(_Range(first, last, primary, replicas))
-    except (TypeError, ValueError):
+    except (IndexError, TypeError, ValueError):
         raise Error("the server does not answer CLUSTER SLOTS as it should") from None
     if not ranges:
         raise Refused("cluster: no slot is held by any node: the cluster has not been formed")
     return ranges
+
+
+def _host(node: list[Any], server: Server) -> str:
+    """Return the host of a node of CLUSTER SLOTS; where there is none, it is that of the server which tells."""
+    host = node[0]
+    if host == UNKNOWN_HOST:
+        # Servers that are to give names give addresses beside, from Redis 7.0 on.
+        host = facts_of_pairs(node[3] if len(node) > 3 else None).get("ip", "").encode()  # noqa: PLR2004
+    return printable(host or b"") or server.host
 
 
 _Line = tuple[str, str, set[int], dict[int, str]]

@@ -103,8 +103,14 @@ class Guards:
 
     def _wait_for_replicas(self, server: _Watched, wanted: int) -> None:
         deadline = time.monotonic() + self.limits.patience
-        while not self.stop() and (found := server.replicas_with_all(wanted)) < wanted:
-            reason = f"replicas: {found} of {wanted} have acknowledged what was written (--wait-replicas)"
+        while not self.stop():
+            found = server.replicas_with_all(wanted)
+            if found is None:
+                reason = "replicas: the server does not tell how far they are (INFO replication), for --wait-replicas"
+            elif found < wanted:
+                reason = f"replicas: {found} of {wanted} have acknowledged what was written (--wait-replicas)"
+            else:
+                return
             self._give_up_after(deadline, reason)
             self.tell(reason)
 
@@ -173,18 +179,20 @@ class _Watched:
     def newly_evicted(self) -> int:
         """How many keys it has evicted since it was asked last."""
         evicted = number(read_info(self.server, "stats"), "evicted_keys")
+        if evicted is None:
+            return 0  # what it tells the next time is compared with what it told the last time
         known = self.evicted if self.evicted_by == self.server.identity.run_id else None
         self.evicted, self.evicted_by = evicted, self.server.identity.run_id
         return 0 if known is None else max(0, evicted - known)
 
     def memory_used(self) -> float:
-        """Which part of maxmemory is used; 0 where there is none."""
+        """Which part of maxmemory is used; 0 where there is none, or the server does not tell."""
         memory = read_info(self.server, "memory")
         most = number(memory, "maxmemory")
-        return number(memory, "used_memory") / most if most else 0.0
+        return (number(memory, "used_memory") or 0) / most if most else 0.0
 
-    def replicas_with_all(self, wanted: int) -> int:
-        """Count the replicas that have all that was written, waiting for them a moment."""
+    def replicas_with_all(self, wanted: int) -> int | None:
+        """Count the replicas that have all that was written, waiting for them a moment; None where nobody tells."""
         if self.server.connections == self.acknowledged_on:
             with suppress(ConnectionLost):
                 found = self.server.call("WAIT", wanted, ACKNOWLEDGED_MS, once=True).answer()
@@ -193,8 +201,12 @@ class _Watched:
         time.sleep(SECONDS_TO_SLEEP)
         facts = read_info(self.server, "replication")
         written = number(facts, "master_repl_offset")
+        if written is None:
+            return None
         self.offset = written if self.offset < 0 else self.offset
         found = sum(written - behind >= self.offset for behind in _behind(facts).values())
+        if found < wanted and not tells_how_far_replicas_are(facts):
+            return None
         if found >= wanted:
             self.acknowledged_on, self.offset = self.server.connections, -1
         return found
@@ -204,10 +216,21 @@ class _Watched:
         return _behind(read_info(self.server, "replication"))
 
 
+def tells_how_far_replicas_are(facts: dict[str, str]) -> bool:
+    """Tell whether INFO replication has the offsets of the server and of each replica, and does not only count them."""
+    replicas = _replicas(facts)
+    counted = bool(replicas) or not number(facts, "connected_slaves")
+    return "master_repl_offset" in facts and counted and all(map(_REPLICA.search, replicas))
+
+
+def _replicas(facts: dict[str, str]) -> list[str]:
+    return [text for name, text in facts.items() if re.fullmatch(r"slave\d+", name)]
+
+
 def _behind(facts: dict[str, str]) -> dict[str, int]:
+    """By how many bytes each replica is behind of which that is known."""
     written = number(facts, "master_repl_offset")
-    return {
-        f"{match['ip']}:{match['port']}": written - int(match["offset"])
-        for name, text in facts.items()
-        if re.fullmatch(r"slave\d+", name) and (match := _REPLICA.search(text))
-    }
+    if written is None:
+        return {}
+    told = filter(None, map(_REPLICA.search, _replicas(facts)))
+    return {f"{match['ip']}:{match['port']}": written - int(match["offset"]) for match in told}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from luamigrate.errors import Error, Refused, printable
+from luamigrate.errors import Error, Refused
+from luamigrate.identity import facts_of_info
 from luamigrate.problems import Answered
 from luamigrate.servers import Server
 
@@ -16,43 +17,46 @@ _KEYS = re.compile(r"keys=([0-9]{1,20}),")
 def read_info(server: Server, section: str) -> dict[str, str]:
     """Return a section of INFO, empty where the user may not ask."""
     try:
-        reply = server.call("INFO", section).answer()
+        return facts_of_info(server.call("INFO", section).answer())
     except (Refused, Answered):
         return {}
-    if not isinstance(reply, bytes):
-        return {}
-    lines = [printable(line) for line in reply.splitlines()]
-    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def number(facts: Mapping[str, str], name: str) -> int:
-    """Return a number of INFO, 0 where it is not there. Raises Error where it is none."""
-    text = facts.get(name, "0")
+def number(facts: Mapping[str, str], name: str) -> int | None:
+    """Return a number of INFO, None where it is not there. Raises Error where it is no number."""
+    text = facts.get(name)
+    if text is None:
+        return None
     if not _NUMBER.fullmatch(text):
         raise Error(f"the server does not answer INFO as it should: {name} is '{text[:50]}'")
     return int(text)
 
 
 def read_database_sizes(servers: Iterable[Server]) -> dict[str, int] | None:
-    """Return the number of keys by database, or None where the user may not ask."""
+    """Return the number of keys by database, or None where a server does not tell."""
     sizes: dict[str, int] = {}
     for server in servers:
-        keyspace = read_info(server, "keyspace")
-        if not keyspace and not read_info(server, "server"):
+        try:
+            reply = server.call("INFO", "keyspace").answer()
+        except (Refused, Answered):
             return None
-        for name, facts in keyspace.items():
+        if not reply:
+            return None  # where there are no keys there is still the section's heading
+        for name, facts in facts_of_info(reply).items():
             if keys := _KEYS.match(facts):
                 sizes[name] = sizes.get(name, 0) + int(keys[1])
     return sizes
 
 
 def read_key_count(servers: Iterable[Server]) -> int | None:
-    """Return the number of keys of the database, or None where the user may not ask."""
+    """Return the number of keys of the database, or None where a server does not tell."""
     count = 0
     for server in servers:
         try:
             size = server.call("DBSIZE").answer()
         except (Refused, Answered):
             return None
-        count += size if isinstance(size, int) else 0
+        if not isinstance(size, int):
+            return None
+        count += size
     return count

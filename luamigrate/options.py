@@ -26,8 +26,9 @@ Url = Annotated[
     typer.Option(
         envvar="REDIS_URL",
         metavar="URL",
-        help="The server: redis://[user:password@]host[:port][/database], rediss:// for TLS, unix://[…@]/path[?db=N], "
-        "or the Sentinels that know it: sentinel://[…@]host[:port][,host[:port]…]/service[/database]"
+        help="The server: redis://[user:password@]host[:port][/database], rediss:// for TLS (or valkey://, "
+        "valkeys://), unix://[…@]/path[?db=N], or the Sentinels that know it: "
+        "sentinel://[…@]host[:port][,host[:port]…]/service[/database]"
         "[?tls=true][&sentinel_username=…][&sentinel_password=…]; their password may also be in SENTINEL_PASSWORD.",
     ),
 ]

@@ -22,6 +22,7 @@ from redis.exceptions import (
 )
 
 from luamigrate.errors import Error, Refused, printable
+from luamigrate.urls import as_redis
 
 _NO_TLS = "does it speak TLS? If not, leave TLS out (redis://)"
 _NO_CERTIFICATE = "does it want a certificate of ours? --tls-cert FILE"
@@ -33,6 +34,8 @@ _NOBODY_THERE = frozenset(
     (errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
 )
 """What the system says where nobody answers: ENOENT of a socket's file."""
+
+NO_USERS = "where it knows a password and no users (requirepass), leave the user out"
 
 _ARGUMENTS = re.compile(r", with args beginning with:.*", re.DOTALL)
 
@@ -88,7 +91,7 @@ def passes(error: RedisError) -> bool:
     return isinstance(error, (BusyLoadingError, MasterDownError)) or str(error).startswith("BUSY")
 
 
-def explain(error: Exception, url: str = "", password: str | None = None) -> Error:  # noqa: C901, PLR0912  # a table of cases
+def explain(error: Exception, url: str = "", password: str | None = None, user: str | None = None) -> Error:  # noqa: C901, PLR0912  # a table of cases
     """Turn what the client raised into one line that says what to do, and does not show the password."""
     text = words(error, password)
     at = f" at {url}" if url else ""
@@ -102,7 +105,7 @@ def explain(error: Exception, url: str = "", password: str | None = None) -> Err
         case RedisError() if "without any password configured" in text:
             return Error(f"the server{at} has no password: give none")
         case AuthenticationError():
-            return Error(f"the server{at} refuses the user or password: {text}")
+            return Error(f"the server{at} refuses the user or password: {text}{f'; {NO_USERS}' if user else ''}")
         case MovedError() | AskError():
             return Redirected(
                 f"moved to another node: {text}", error.host, int(error.port), asking=not isinstance(error, MovedError)
@@ -114,7 +117,7 @@ def explain(error: Exception, url: str = "", password: str | None = None) -> Err
         case ResponseError() if text.startswith("BUSY"):
             return NotReady(f"the server{at} is busy with somebody's script: {text}")
         case redis.TimeoutError():
-            hint = f"; {_NO_TLS}" if url.startswith("rediss:") else ""
+            hint = f"; {_NO_TLS}" if as_redis(url).startswith("rediss:") else ""
             return Unreachable(f"no answer from the server{at}: {text}{hint}")
         case redis.ConnectionError() if not url:
             return ConnectionLost(f"the connection was lost: {text}")
@@ -153,9 +156,9 @@ def advise(error: Exception, text: str, url: str = "") -> str:
             advice = _NO_CERTIFICATE
         case ssl.SSLError():
             advice = _NO_TLS
-        case _ if agreed and url.startswith("rediss:"):
+        case _ if agreed and as_redis(url).startswith("rediss:"):
             advice = _NO_CERTIFICATE
-        case _ if agreed and url.startswith("redis:"):
+        case _ if agreed and as_redis(url).startswith("redis:"):
             advice = "is it a port for TLS? Then use rediss://"
         case _:
             advice = "is it there, and the URL right?"

@@ -192,7 +192,7 @@ def plan_from_file(path: str | Path) -> Plan:
     """Read a TOML plan of `[[rule]]` tables with source, target and, unless `any`, type. Raises UsageError."""
     shown = printable(_as_bytes(str(path)))
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"plan file {shown}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:

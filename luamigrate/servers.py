@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from redis.exceptions import (
 )
 
 from luamigrate.errors import Error, Refused, UsageError, printable
-from luamigrate.identity import Identity, identity_of
+from luamigrate.identity import REPLICA, Identity, facts_of_info, identity_of, role_of
 from luamigrate.problems import Answered, ConnectionLost, ServerChanged, explain, passes
 from luamigrate.urls import address
 
@@ -296,7 +295,7 @@ class Server:
                 self._connection.connect()
                 self.identity = self._greet()
                 self.connections += 1
-                if self.identity.role == "master" or not endurance.needs_primary:
+                if self.identity.role != REPLICA or not endurance.needs_primary:
                     return None
                 reason = Error("role: it is a replica now")
             except (RedisError, OSError) as error:
@@ -311,7 +310,8 @@ class Server:
         return problem
 
     def _explain(self, error: Exception) -> Error:
-        return explain(error, self.url, self._pool.connection_kwargs.get("password"))
+        login = self._pool.connection_kwargs
+        return explain(error, self.url, login.get("password"), login.get("username"))
 
     def _receive(self) -> Any:
         waited = 0.0
@@ -341,19 +341,36 @@ class Server:
     def _greet(self) -> Identity:
         """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
         # HELLO tells without any permission what INFO tells only to a user who may call it.
-        identity = identity_of(self._ask_alone("HELLO"))
+        hello = self._ask_alone("HELLO")
+        self._see_that_it_is_ready()
+        about = facts_of_info(self._ask_if_permitted("INFO", "server"))
+        identity = identity_of(hello, about)
         if not identity:
             raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
+        identity = self._with_mode_and_role(identity)
         began = time.perf_counter()
         # Where the server knows it and lets us, reading does not make sources look used.
         with suppress(ResponseError):
             self._ask_alone("CLIENT", "NO-TOUCH", "OFF" if identity.crashes_of_no_touch else "ON")
         self.round_trip = time.perf_counter() - began
-        self._see_that_it_is_ready()
-        run_id = re.search(rb"run_id:(\w+)", self._about())
         # From here on scripts may run, and a slow one is not a lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
-        return replace(identity, run_id=printable(run_id[1]) if run_id else "")
+        return replace(identity, run_id=about.get("run_id", ""))
+
+    def _with_mode_and_role(self, identity: Identity) -> Identity:
+        """Ask elsewhere for what HELLO has left out, as proxies and servers that are made after Redis do."""
+        if not identity.mode:
+            # A node of a cluster lists its slots; a single server refuses, and so does whatever hides a cluster.
+            slots = self._ask_if_permitted("CLUSTER", "SLOTS")
+            identity = replace(identity, mode="cluster" if isinstance(slots, list) and slots else "standalone")
+        if identity.role or identity.mode == "sentinel":
+            return identity
+        role = self._ask_if_permitted("ROLE")
+        word = role[0] if isinstance(role, list) and role and isinstance(role[0], bytes) else b""
+        told = role_of(printable(word)) or role_of(
+            facts_of_info(self._ask_if_permitted("INFO", "replication")).get("role", "")
+        )
+        return replace(identity, role=told, mode="sentinel" if word == b"sentinel" else identity.mode)
 
     def _see_that_it_is_ready(self) -> None:
         try:
@@ -363,11 +380,11 @@ class Server:
             if passes(error):
                 raise
 
-    def _about(self) -> bytes:
+    def _ask_if_permitted(self, *command: str) -> Any:
+        """Ask, and return None where the server refuses to answer."""
         with suppress(ResponseError):
-            about = self._ask_alone("INFO", "server")
-            return about if isinstance(about, bytes) else b""
-        return b""
+            return self._ask_alone(*command)
+        return None
 
     def _ask_alone(self, *command: str) -> Any:
         self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]

@@ -12,12 +12,12 @@ import typer
 from typer.core import TyperCommand
 
 from luamigrate import rules, wording
-from luamigrate.access import Tls, connect, way_in
+from luamigrate.access import Tls, connect, unreadable, way_in
 from luamigrate.checks import NAMES
 from luamigrate.cluster import Deployment
 from luamigrate.errors import UsageError, printable
 from luamigrate.pace import Limits
-from luamigrate.urls import redacted
+from luamigrate.urls import asks_for_tls, redacted
 from luamigrate.waiting import SECONDS_FOR_NOBODY, Waiting
 
 
@@ -26,7 +26,11 @@ class StrictCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, and look at what came from the environment. Raises UsageError."""
+        given = {argument.partition("=")[0] for argument in args}
+        ctx.allow_extra_args = True  # refused below: the parser would show what may be a part of a secret
         rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _refuse_surplus(rest, given)
         for option in self.params:
             name = option.envvar
             text = os.environ.get(name) if isinstance(name, str) else None
@@ -36,6 +40,23 @@ class StrictCommand(TyperCommand):
             if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
                 raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
         return rest
+
+
+_SECRET_FILES = ("--password-file", "--tls-ca", "--tls-cert", "--tls-key")
+"""Options whose value is never shown unless it has been read as a file's name: it may be the secret itself."""
+
+
+def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
+    if not arguments:
+        return
+    option = next((option for option in _SECRET_FILES if option in given), None)
+    if option:
+        raise UsageError(
+            f"there are more arguments than options take. Has the shell cut the value of {option} at a space? It is "
+            "the name of a file, in quotes if it has spaces"
+        )
+    shown = " ".join(printable(os.fsencode(argument)) for argument in arguments)
+    raise UsageError(f"there are more arguments than options take: {shown}")
 
 
 _ACCESS = "luamigrate.access"
@@ -52,9 +73,10 @@ def access(ctx: typer.Context) -> Callable[..., Deployment]:
     # Read once: a password may come through a pipe.
     if _ACCESS not in ctx.meta:
         chosen = ctx.params
+        of_tls = [name for name in _OF_TLS if name not in _without_use(ctx)]
         arguments: dict[str, Any] = {
             "url": chosen["url"],
-            "tls": Tls(**{name: chosen[f"tls_{name}"] for name in ("ca", "cert", "key", "insecure")}),
+            "tls": Tls(**{name.removeprefix("tls_"): chosen[name] for name in of_tls}),
             "password": _password(chosen["password_file"]),
             "sentinel_password": _secret("SENTINEL_PASSWORD"),
         }
@@ -74,34 +96,55 @@ def waiting(ctx: typer.Context, tell: Callable[[str], None]) -> Waiting:
 
 def warnings(ctx: typer.Context) -> list[str]:
     """Return what has to be said before a server is asked."""
-    return [wording.INSECURE] if ctx.params["tls_insecure"] else []
+    unused = _without_use(ctx)
+    ignored = [wording.tls_ignored([origin(ctx, name) for name in unused])] if unused else []
+    return ignored + ([wording.INSECURE] if ctx.params["tls_insecure"] and "tls_insecure" not in unused else [])
+
+
+_OF_TLS = ("tls_ca", "tls_cert", "tls_key", "tls_insecure")
+
+
+def _without_use(ctx: typer.Context) -> list[str]:
+    """Return the settings of TLS that the environment has, perhaps for another program, where the URL has no TLS."""
+    if asks_for_tls(ctx.params["url"]):
+        return []
+    return [name for name in _OF_TLS if ctx.params[name] and _source(ctx, name) == "ENVIRONMENT"]
 
 
 def _password(file: Path | None) -> str | None:
     secret = _secret("REDIS_PASSWORD")
     if not file:
         return secret
-    if secret is not None:
-        raise UsageError("REDIS_PASSWORD and --password-file (REDIS_PASSWORD_FILE) exclude each other")
-    shown = printable(os.fsencode(file))
+    password = _first_line(file)
+    if secret not in (None, password):
+        raise UsageError("REDIS_PASSWORD and --password-file (REDIS_PASSWORD_FILE) give two passwords: only one can be")
+    return password
+
+
+def _first_line(file: Path) -> str:
+    option = "--password-file (REDIS_PASSWORD_FILE)"
     try:
         with file.open("rb") as lines:
-            line = lines.readline().removesuffix(b"\n").removesuffix(b"\r")
-        password = line.decode()
-    except OSError as error:
-        raise UsageError(f"--password-file: cannot read {shown}: {error.strerror}") from None
+            password = _without_end(lines.readline().decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise UsageError(f"--password-file: the first line of {shown} is not UTF-8") from None
+        raise UsageError(f"{option} names a file whose first line is not UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(option, error, "the password itself, which is for REDIS_PASSWORD") from None
     if not password:
-        raise UsageError(f"--password-file: the first line of {shown} is empty")
+        raise UsageError(f"{option} names a file whose first line is empty")
     return password
 
 
 def _secret(name: str) -> str | None:
     text = os.environ.get(name)
-    if text is not None:
-        _refuse_blank(name, text)
-    return text
+    if text is None:
+        return None
+    _refuse_blank(name, text)
+    return _without_end(text)
+
+
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 def plan(ctx: typer.Context) -> rules.Plan:
@@ -143,7 +186,7 @@ def refuse_nonsense(ctx: typer.Context) -> None:
     ignored_checks(ctx)
 
 
-_WAY_IN = ("password_file", "tls_ca", "tls_cert", "tls_key", "tls_insecure")
+_WAY_IN = ("password_file", *_OF_TLS)
 _RARE = frozenset((*_WAY_IN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
 """Shown only where they are set."""
 
@@ -161,9 +204,8 @@ def configuration(ctx: typer.Context, chosen: rules.Plan) -> list[tuple[str, str
     if "REDIS_PASSWORD" in os.environ:
         rows.append(("password", "***", "REDIS_PASSWORD"))
     rows.append(("plan", f"{len(chosen)} rules" if len(chosen) > 1 else str(chosen[0]), origin(ctx, of_plan)))
-    names = [
-        name for name in _DECISIVE if name in ctx.params and not (name in _RARE and origin(ctx, name) == "default")
-    ]
+    unshown = {*_without_use(ctx), *(name for name in _RARE if origin(ctx, name) == "default")}
+    names = [name for name in _DECISIVE if name in ctx.params and name not in unshown]
     return rows + [(name.replace("_", " "), _shown(ctx.params[name]), origin(ctx, name)) for name in names]
 
 

@@ -12,25 +12,41 @@ import redis
 from luamigrate.errors import UsageError, printable
 
 URL_FORMS = (
-    "redis://[user:password@]host[:port][/database], rediss://… for TLS, unix://[user:password@]/path[?db=N], "
-    "or sentinel://[user:password@]host[:port][,host[:port]…]/service[/database]"
+    "redis://[user:password@]host[:port][/database], rediss://… for TLS, valkey://… and valkeys://… likewise, "
+    "unix://[user:password@]/path[?db=N], or sentinel://[user:password@]host[:port][,host[:port]…]/service[/database]"
 )
 URL_OPTIONS = {
     "redis": ("db",),
     "unix": ("db",),
     "rediss": ("db",),
+    "valkey": ("db",),
+    "valkeys": ("db",),
     "sentinel": ("sentinel_password", "sentinel_username", "tls"),
 }
 SAID_ELSEWHERE = {
-    "ssl_ca_certs": "--tls-ca FILE",
-    "ssl_certfile": "--tls-cert FILE",
-    "ssl_keyfile": "--tls-key FILE",
-    "ssl_cert_reqs": "--tls-insecure",
-    "ssl_check_hostname": "--tls-insecure",
-    "password": "--password-file FILE or REDIS_PASSWORD",
+    "ssl_ca_certs": "--tls-ca FILE says that",
+    "ssl_certfile": "--tls-cert FILE says that",
+    "ssl_keyfile": "--tls-key FILE says that",
+    "ssl_password": "the key of --tls-key must not be encrypted",
+    "username": "the user stands before the @, as in redis://user@host",
+    "password": "--password-file FILE or REDIS_PASSWORD says that",
 }
 """What other programs take behind the ?, and what says it here."""
+BY_DEFAULT = "certificates are verified, host names included: that is the default, leave it out"
+SWITCHES = {
+    "ssl_cert_reqs": (BY_DEFAULT, "--tls-insecure says that"),
+    "ssl_check_hostname": (
+        BY_DEFAULT,
+        "the host is always verified: give it by a name that its certificate is for",
+    ),
+    "ssl": ("a URL that begins with rediss:// says that", "a URL that begins with redis:// says that"),
+    "tls": ("a URL that begins with rediss:// says that", "a URL that begins with redis:// says that"),
+}
+"""Likewise: what to do for those who want it, and for those who do not."""
 SENTINEL_PORT = 26379
+
+_OFF = frozenset(("none", "cert_none", "false", "no", "off", "0"))
+"""Values that switch something off; whoever gives any other wants it on."""
 
 _DATABASE = re.compile("[0-9]{1,9}")
 """What is longer the client may take for none, and use database 0."""
@@ -74,6 +90,16 @@ def sentinels(url: str) -> Sentinels | None:
     )
 
 
+def as_redis(url: str) -> str:
+    """Return the URL with the scheme that the client knows: Valkey's mean the same as those of Redis."""
+    return url.replace("valkey", "redis", 1) if url.startswith(("valkey:", "valkeys:")) else url
+
+
+def asks_for_tls(url: str) -> bool:
+    """Tell whether TLS is, or with an option can be, spoken to where a URL leads."""
+    return as_redis(url).startswith(("rediss:", "sentinel:"))
+
+
 def redacted(url: str) -> str:
     """Return the URL without its passwords. Raises UsageError, which does not show it, where it is none."""
     _refuse_odd_url(url)
@@ -103,15 +129,18 @@ def _refuse_odd_url(url: str) -> None:
     scheme = url.partition("://")[0]
     if scheme not in URL_OPTIONS:
         raise problem
+    odd_characters = UsageError(
+        "the URL: write the characters # / ? @ : [ ] of a user name or password as %23 %2F %3F %40 %3A %5B %5D"
+    )
+    if re.search(r"[\[\]]", url.rpartition("@")[0]):
+        raise odd_characters
     try:
         parts = urlsplit(url)
         if parts.fragment or ("@" in parts.netloc) != ("@" in url):
-            raise UsageError(
-                "the URL: write the characters # / ? @ : of a user name or password as %23 %2F %3F %40 %3A"
-            )
+            raise odd_characters
         places = [] if scheme == "unix" else _places(scheme, parts.netloc)
         if scheme != "sentinel":
-            redis.connection.parse_url(url)
+            redis.connection.parse_url(as_redis(url))
     except ValueError:
         raise problem from None
     _refuse_odd_options(scheme, parts.query)
@@ -156,8 +185,8 @@ def _refuse_odd_options(scheme: str, query: str) -> None:
     names = [name for name, _ in options]
     for name, value in options:
         shown = f"the URL: option '{printable(os.fsencode(name))}' after the ?"
-        if name in SAID_ELSEWHERE:
-            raise UsageError(f"{shown} is unknown: {SAID_ELSEWHERE[name]} says that")
+        if name not in URL_OPTIONS[scheme] and (hint := _hint(name, value)):
+            raise UsageError(f"{shown} is unknown: {hint}")
         if name not in URL_OPTIONS[scheme] and any(other.endswith("password") for other in names):
             raise UsageError("the URL: write the characters & # + % of a password after the ? as %26 %23 %2B %25")
         if name not in URL_OPTIONS[scheme]:
@@ -166,6 +195,13 @@ def _refuse_odd_options(scheme: str, query: str) -> None:
             raise UsageError(f"{shown} is there more than once")
         if not value or not _is_good(name, value):
             raise UsageError(f"{shown} has no good value")
+
+
+def _hint(name: str, value: str) -> str | None:
+    """Say what to do in place of an option of other programs; None where it is not known."""
+    if name in SWITCHES:
+        return SWITCHES[name][value.lower() in _OFF]
+    return SAID_ELSEWHERE.get(name)
 
 
 def _is_good(name: str, value: str) -> bool:

@@ -40,6 +40,12 @@ INSECURE = (
     "the password included."
 )
 
+
+def tls_ignored(names: Sequence[str]) -> str:
+    """Say that the environment's settings of TLS are not used."""
+    return f"{', '.join(names)} ignored: the URL asks for no TLS. If it should, it begins with rediss://"
+
+
 _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items", "stream": "entries", "string": "bytes"}
 
 _FAILED_ADVICE = {

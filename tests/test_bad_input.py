@@ -139,6 +139,15 @@ def test_odd_plan_files_are_usage_errors(
     assert_one_line(luamigrate("run", "--plan", str(file), url=untouched.url), 2, "plan.toml", *fragments)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_plan_file_with_a_byte_order_mark_is_read(any_server: Instance, tmp_path: Path, mark: bytes) -> None:
+    """As some editors write it; its rules are the same."""
+    any_server.client.sadd("a", "1")
+    file = tmp_path / "plan.toml"
+    file.write_bytes(mark + b'[[rule]]\nsource = "a"\ntarget = "b"\ntype = "set"\n')
+    assert luamigrate("run", "--plan", str(file), "--json", url=any_server.url).totals["copied"] == 1
+
+
 def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
     """The system's words are passed on."""
     assert_one_line(luamigrate("run", "--plan", str(tmp_path), url=untouched.url), 2, "Is a directory")
@@ -170,6 +179,10 @@ def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
         "redis://localhost?db=x",
         "redis://localhost?retry=9",
         "redis://localhost?ssl_ca_certs=x",
+        "valkey://localhost/zero",
+        "valkeys://localhost:0",
+        "valkeyss://localhost",
+        "valkey://localhost?retry=9",
         "unix://",
         f"redis://:{SECRET}/x@localhost",
         f"redis://:12{SECRET}#x@localhost",

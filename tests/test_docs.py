@@ -16,6 +16,11 @@ from tests.test_run import HASHES
 
 ROOT = Path(__file__).parent.parent
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+UNTOLD = (
+    *("its role (HELLO, ROLE, INFO)", "whether they succeed (INFO)", "whether it evicts keys"),
+    "whether clients wait (CLIENT LIST)",
+)
+"""What checks warn of where a server leaves it out."""
 
 
 def test_every_check_has_a_row() -> None:
@@ -29,8 +34,14 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     quoted = {
-        checks: ("this is a replica, and what is written here would be lost", "clients wait in this database"),
-        guards: ("held by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
+        checks: (
+            *("this is a replica, and what is written here would be lost", "clients wait in this database"),
+            *(f"the server does not tell {what}" for what in UNTOLD),
+        ),
+        guards: (
+            *("held by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
+            "the server does not tell how far they are (INFO replication)",
+        ),
         servers: ("waiting for the server", "no answer for", "it is a replica now", "times between MULTI and EXEC"),
         staged: ("busy: somebody wrote to it in each of",),
         walk: ("has an element of", "another server process answered"),
@@ -39,6 +50,12 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     for words in quoted[module]:  # type: ignore[index]
         assert words in text
         assert module is not wording or words in OPERATIONS
+
+
+def test_the_page_has_what_is_said_where_a_server_does_not_tell() -> None:
+    """Each in the words that are printed."""
+    for what in UNTOLD:
+        assert f"the server does not tell {what}" in OPERATIONS
 
 
 def test_every_reason_has_a_row_or_needs_none() -> None:

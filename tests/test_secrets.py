@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from luamigrate import UsageError, access, connect, problems
+from luamigrate.access import way_in
 from luamigrate.demo import SETTINGS, environment, free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
@@ -237,7 +238,7 @@ def test_the_sentinels_password_is_shown_as_little(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("content", "fragments"),
     [
-        (None, ["cannot read", "No such file"]),
+        (None, ["names no file", "does it hold the password itself, which is for REDIS_PASSWORD?"]),
         (b"", ["first line", "empty"]),
         (b"\nsecond\n", ["first line", "empty"]),
         (b"\r\n", ["first line", "empty"]),
@@ -245,18 +246,74 @@ def test_the_sentinels_password_is_shown_as_little(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_odd_password_files_are_usage_errors(tmp_path: Path, content: bytes | None, fragments: list[str]) -> None:
-    """The line names the option and the file, before anything is printed."""
+    """The line names the option, and not its value, before anything is printed."""
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
     for command in COMMANDS:
         result = luamigrate(*command, "--password-file", str(file), url=f"redis://localhost:{free_port()}")
-        assert_one_line(result, 2, "--password-file", str(file), *fragments)
+        assert_one_line(result, 2, "--password-file (REDIS_PASSWORD_FILE)", *fragments)
         assert result.out == ""
+        assert str(file) not in result.err
     assert_one_line(luamigrate("run", env={"REDIS_PASSWORD_FILE": str(tmp_path)}), 2, "Is a directory")
 
 
-@pytest.mark.parametrize("content", [SECRET, f"{SECRET}\n", f"{SECRET}\r\n", f"{SECRET}\nanything else"])
+PEM = trustme.CA().issue_cert("x").private_key_pem.bytes().decode()
+FILES_OF_SECRETS = {
+    "TLS_KEY": ("--tls-key", ("--tls-cert", "{cert}")),
+    "TLS_CERT": ("--tls-cert", ()),
+    "TLS_CA": ("--tls-ca", ()),
+    "REDIS_PASSWORD_FILE": ("--password-file", ()),
+}
+IN_PLACE_OF_A_NAME = {
+    "a password": "s3cr3t",
+    "a password with a slash": SECRET,
+    "a key": PEM,
+    "a key in one line": PEM.replace("\n", " "),
+    "a key with its line ends written out": PEM.replace("\n", "\\n"),
+    "a key without its head": PEM.partition("\n")[2],
+    "a key that is cut": PEM[:150],
+    "a key far too long for a name": PEM.replace("\n", "") * 10,
+    "bytes": "s3cr3t\udcff\x1b[2J",
+    "below a file": f"{__file__}/s3cr3t",
+}
+
+
+@pytest.mark.parametrize("value", [pytest.param(text, id=name) for name, text in IN_PLACE_OF_A_NAME.items()])
+@pytest.mark.parametrize("variable", FILES_OF_SECRETS)
+def test_a_secret_in_place_of_its_files_name_is_not_shown(tmp_path: Path, variable: str, value: str) -> None:
+    """Nor any part of it, by whichever way it is given and in whichever output; the line asks whether it is one."""
+    option, others = FILES_OF_SECRETS[variable]
+    trustme.CA().issue_cert("x").cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    others = tuple(other.format(cert=tmp_path / "cert") for other in others)
+    for command in COMMANDS:
+        for output in OUTPUTS:
+            by_variable = luamigrate(*command, *others, *output, url="rediss://localhost", env={variable: value})
+            by_option = luamigrate(*command, *others, *output, option, value, url="rediss://localhost")
+            for result in (by_variable, by_option):
+                assert_one_line(result, 2, f"{option} ({variable}) names no file (does it hold the ", " itself")
+                assert_shows_no_part_of(value, result)
+
+
+def assert_shows_no_part_of(value: str, result: Result) -> None:
+    """Hold an output to show none of the pieces of a secret that are long enough to be told from other words."""
+    for piece in re.findall(r"[\w+/=]{6,}", value.replace("PRIVATE", "").replace(__file__, "")):
+        assert piece not in result.out + result.err
+
+
+@pytest.mark.parametrize("option", [option for option, _ in FILES_OF_SECRETS.values()])
+def test_a_secret_that_the_shell_has_cut_is_not_shown(option: str) -> None:
+    """Its pieces are arguments too many; others are named."""
+    for value in (PEM[:150], PEM.partition("\n")[2][:150], "correct s3cr3t battery"):
+        result = luamigrate("run", option, *value.split(), url="rediss://localhost")
+        assert_one_line(result, 2, f"cut the value of {option}")
+        assert_shows_no_part_of(value, result)
+    assert_one_line(luamigrate("run", "more", "\x1b[2J"), 2, r"more \x1b[2J")
+
+
+@pytest.mark.parametrize(
+    "content", [SECRET, f"{SECRET}\n", f"{SECRET}\r\n", f"{SECRET}\nanything else", f"\ufeff{SECRET}"]
+)
 def test_the_password_is_the_first_line_without_its_end(locked: Instance, tmp_path: Path, content: str) -> None:
     """Whatever the end is, and whatever follows."""
     file = tmp_path / "password"
@@ -275,6 +332,46 @@ def test_a_password_through_a_pipe_is_read_once(locked: Instance) -> None:
         assert luamigrate("rollback", "--yes", "--password-file", f"/dev/fd/{reading}", url=url).code == 0
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_end_of_a_line_is_no_part_of_a_password_in_the_environment(locked: Instance, end: str) -> None:
+    """As in a file: many a tool that fills the environment leaves it there."""
+    url = locked.url.replace("unix://", f"unix://{USER}@")
+    assert luamigrate("run", url=url, env={"REDIS_PASSWORD": SECRET + end}).code == 0
+
+
+def test_the_same_password_twice_is_one(locked: Instance, tmp_path: Path) -> None:
+    """In the URL, in the environment and in a file, all at once."""
+    file = tmp_path / "password"
+    file.write_text(f"{SECRET}\n")
+    url = locked.url.replace("unix://", f"unix://{USER}:{ENCODED}@")
+    assert luamigrate("run", "--password-file", str(file), url=url, env={"REDIS_PASSWORD": f"{SECRET}\n"}).code == 0
+
+
+def test_a_user_is_in_the_way_where_the_server_knows_only_a_password(server: Instance) -> None:
+    """The line says to leave the user out, and that is right; where none was given it does not say so."""
+    server.client.config_set("requirepass", SECRET)
+    try:
+        named = luamigrate("run", url=server.url_for("app", ENCODED))
+        assert_one_line(named, 1, "refuses the user or password", "(requirepass), leave the user out")
+        assert luamigrate("run", "--allow-empty", url=server.url_for("", ENCODED)).code == 0
+        wrong = luamigrate("run", url=server.url_for("", "wrong"))
+        assert_one_line(wrong, 1, "refuses the user or password")
+        assert "leave the user out" not in wrong.err
+    finally:
+        server.client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "sentinel"])
+@pytest.mark.parametrize("password", ["a[s3cr3t", "a]s3cr3t", "[s3cr3t]", "[::1]s3cr3t"])
+def test_brackets_of_a_password_in_the_url_are_named(scheme: str, password: str) -> None:
+    """The line says how to write them, and that is right."""
+    place = "localhost/mymaster" if scheme == "sentinel" else "localhost"
+    result = luamigrate("run", url=f"{scheme}://user:{password}@{place}")
+    assert_one_line(result, 2, "the URL: write the characters", "[ ]", "%5B %5D")
+    assert_shows_nothing(result.err)
+    way_in(f"{scheme}://user:{quote(password)}@{place}")
 
 
 def test_two_passwords_are_a_usage_error(tmp_path: Path) -> None:

@@ -155,8 +155,12 @@ def test_a_sentinel_with_a_password_of_its_own(primary: str) -> None:
         assert_one_line(luamigrate("run", url=url), 1, f"{own} asks for a password", "SENTINEL_PASSWORD")
         wrong = luamigrate("run", url=f"{url}?sentinel_password=wrong")
         assert_one_line(wrong, 1, f"{own} refuses the user or password", "SENTINEL_PASSWORD")
-        twice = luamigrate("run", url=f"{url}?sentinel_password={SECRET}", env={"SENTINEL_PASSWORD": SECRET})
-        assert_one_line(twice, 2, "two passwords", "SENTINEL_PASSWORD")
+        named = luamigrate("run", url=f"{url}?sentinel_username=nobody&sentinel_password={SECRET}")
+        assert_one_line(named, 1, f"{own} refuses the user or password", "(requirepass), leave the user out")
+        twice = luamigrate("run", url=f"{url}?sentinel_password={SECRET}", env={"SENTINEL_PASSWORD": f"{SECRET}\n"})
+        assert twice.code == 0
+        two = luamigrate("run", url=f"{url}?sentinel_password={SECRET}", env={"SENTINEL_PASSWORD": "another"})
+        assert_one_line(two, 2, "two passwords", "SENTINEL_PASSWORD")
         assert_one_line(luamigrate("run", url=url, env={"SENTINEL_PASSWORD": " "}), 2, "SENTINEL_PASSWORD", "blank")
 
 

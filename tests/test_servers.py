@@ -78,6 +78,8 @@ def test_a_script_is_never_sent_twice(any_server: Instance) -> None:
         ("rediss://secret@host/1", "rediss://***@host/1"),
         ("unix://:pw@/run/redis.sock?db=2", "unix://:***@/run/redis.sock?db=2"),
         ("rediss://host?db=2", "rediss://host?db=2"),
+        ("valkey://user:pw@host:7000/3", "valkey://user:***@host:7000/3"),
+        ("valkeys://:pw@host?db=2", "valkeys://:***@host?db=2"),
         ("sentinel://user:pw@a,b:1/svc/2", "sentinel://user:***@a,b:1/svc/2"),
         (
             "sentinel://[::1]:26379/svc?sentinel_username=us&sentinel_password=pw&tls=true",
@@ -105,3 +107,6 @@ def test_a_server_on_tcp(tmp_path: Path) -> None:
     with throwaway_server(Path(binaries.find(name))) as url:
         assert url.startswith("redis://127.0.0.1:")
         assert luamigrate("run", "--allow-empty", url=url.removesuffix("/0") + "/3").code == 0
+        valkey = luamigrate("run", "--allow-empty", url=url.replace("redis://", "valkey://"))
+        assert (valkey.code, valkey.err) == (0, "")
+        assert f"at {url.replace('redis://', 'valkey://')}" in valkey.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -149,14 +150,17 @@ def test_a_server_with_tls_asked_without_it(any_server: Instance, authority: tru
 @pytest.mark.parametrize(
     ("options", "fragments"),
     [
-        (["--tls-ca", "{none}"], ["--tls-ca: cannot read", "none.pem", "No such file"]),
-        (["--tls-ca", "{folder}"], ["--tls-ca: cannot read", "Is a directory"]),
-        (["--tls-ca", "{text}"], ["--tls-ca", "text.pem", "no certificate in PEM"]),
-        (["--tls-ca", "{key}"], ["--tls-ca", "ours.key", "no certificate in PEM"]),
-        (["--tls-cert", "{none}"], ["--tls-cert: cannot read", "No such file"]),
+        (["--tls-ca", "{none}"], ["--tls-ca (TLS_CA) names no file", "hold the certificate itself?"]),
+        (["--tls-ca", "{folder}"], ["--tls-ca (TLS_CA) names a file that cannot be read", "Is a directory"]),
+        (["--tls-ca", "{text}"], ["--tls-ca", "no certificate in PEM"]),
+        (["--tls-ca", "{key}"], ["--tls-ca", "no certificate in PEM"]),
+        (["--tls-cert", "{none}"], ["--tls-cert (TLS_CERT) names no file", "hold the certificate itself?"]),
         (["--tls-cert", "{text}"], ["--tls-cert", "no certificate in PEM"]),
         (["--tls-cert", "{cert}"], ["--tls-cert", "no key in PEM"]),
-        (["--tls-cert", "{cert}", "--tls-key", "{none}"], ["--tls-key: cannot read", "No such file"]),
+        (
+            ["--tls-cert", "{cert}", "--tls-key", "{none}"],
+            ["--tls-key (TLS_KEY) names no file", "hold the key itself?"],
+        ),
         (["--tls-cert", "{cert}", "--tls-key", "{text}"], ["--tls-key", "no key in PEM"]),
         (["--tls-cert", "{cert}", "--tls-key", "{other}"], ["--tls-key", "fits the certificate"]),
         (["--tls-cert", "{cert}", "--tls-key", "{locked}"], ["--tls-key", "encrypted"]),
@@ -167,7 +171,7 @@ def test_a_server_with_tls_asked_without_it(any_server: Instance, authority: tru
 def test_odd_files_are_usage_errors(
     ours: tuple[str, str], tmp_path: Path, options: list[str], fragments: list[str]
 ) -> None:
-    """The line names the option and the file, before anything is printed or a server asked."""
+    """The line names the option, and not its value, before anything is printed or a server asked."""
     trustme.CA().issue_cert("x").private_key_pem.write_to_path(str(tmp_path / "other.key"))
     (tmp_path / "text.pem").write_text("neither\n")
     (tmp_path / "locked.key").write_bytes(locked(Path(ours[1]).read_bytes()))
@@ -179,6 +183,7 @@ def test_odd_files_are_usage_errors(
         result = luamigrate(*command, *given, url=f"rediss://localhost:{free_port()}")
         assert_one_line(result, 2, *fragments)
         assert result.out == ""
+        assert str(tmp_path) not in result.err
 
 
 def locked(key: bytes) -> bytes:
@@ -188,14 +193,46 @@ def locked(key: bytes) -> bytes:
     return private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-@pytest.mark.parametrize("scheme", ["redis://localhost", "unix:///nowhere"])
-def test_tls_for_a_url_without_it_is_a_usage_error(ours: tuple[str, str], scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["redis://localhost", "valkey://localhost", "unix:///nowhere"])
+def test_an_option_of_tls_for_a_url_without_it_is_a_usage_error(ours: tuple[str, str], scheme: str) -> None:
     """Nobody shall believe that it is spoken."""
-    for name, value in (("TLS_CA", ours[0]), ("TLS_CERT", ours[0]), ("TLS_KEY", ours[1]), ("TLS_INSECURE", "true")):
-        result = luamigrate("run", url=scheme, env={name: value})
-        assert_one_line(result, 2, f"--{name.lower().replace('_', '-')}", "rediss://")
+    for options in (("--tls-ca", ours[0]), ("--tls-cert", ours[0]), ("--tls-key", ours[1]), ("--tls-insecure",)):
+        result = luamigrate("run", *options, url=scheme, env={"TLS_CERT": ours[0]})
+        assert_one_line(result, 2, options[0], "rediss://")
     assert_one_line(luamigrate("run", url=scheme, env={"TLS_INSECURE": "1"}), 2, "TLS_INSECURE", "true or false")
     assert_one_line(luamigrate("run", url=scheme, env={"TLS_CA": " "}), 2, "TLS_CA", "blank")
+
+
+TLS_OF_OTHERS = {"TLS_CA": "/nowhere", "TLS_CERT": "no certificate", "TLS_KEY": SECRET, "TLS_INSECURE": "true"}
+
+
+def test_tls_in_the_environment_is_ignored_where_the_url_has_none(any_server: Instance) -> None:
+    """It may be the application's own: a warning names the variables, and neither their values nor others are shown."""
+    fill(any_server.client, jobs=5)
+    for command in COMMANDS:
+        result = luamigrate(*command, url=any_server.url, env=TLS_OF_OTHERS)
+        assert (result.code, result.err) == (0, "")
+        assert "Warning: TLS_CA, TLS_CERT, TLS_KEY, TLS_INSECURE ignored: the URL asks for no TLS." in result.out
+        assert not {"/nowhere", "no certificate", SECRET, "tls insecure"} & set(re.split(r"  +|\n", result.out))
+        document = luamigrate(*command, "--json", url=any_server.url, env={"TLS_KEY": SECRET}).document
+        assert [text.partition(":")[0] for text in document["warnings"]] == ["TLS_KEY ignored"]
+
+
+def test_tls_in_the_environment_counts_where_the_url_has_it(ours: tuple[str, str]) -> None:
+    """There a value that is no good is an error."""
+    for url in ("rediss://localhost", "valkeys://localhost", "sentinel://localhost/mymaster"):
+        result = luamigrate("run", url=url, env={"TLS_CERT": ours[0], "TLS_KEY": SECRET})
+        assert_one_line(result, 2, "--tls-key (TLS_KEY) names no file")
+
+
+def test_valkeys_speaks_tls(any_server: Instance, authority: trustme.CA, ca: str) -> None:
+    """As rediss does; where the other end does not, the line says so."""
+    with behind_tls(any_server, authority.issue_cert("localhost")) as url:
+        valkeys = url.replace("rediss", "valkeys")
+        result = luamigrate("run", "--allow-empty", "--tls-ca", ca, url=valkeys)
+        assert (result.code, result.err) == (0, "")
+        assert f"at {valkeys}" in result.out
+        assert_one_line(luamigrate("run", url=url.replace("rediss", "valkey")), 1, "is it a port for TLS?")
 
 
 @pytest.mark.parametrize(
@@ -205,13 +242,33 @@ def test_tls_for_a_url_without_it_is_a_usage_error(ours: tuple[str, str], scheme
         ("ssl_certfile=/x", "--tls-cert"),
         ("ssl_keyfile=/x", "--tls-key"),
         ("ssl_cert_reqs=none", "--tls-insecure"),
-        ("ssl_check_hostname=false", "--tls-insecure"),
+        ("ssl_cert_reqs=CERT_NONE", "--tls-insecure"),
+        ("ssl=true", "begins with rediss://"),
+        ("tls=false", "begins with redis://"),
+        ("ssl_password=x", "--tls-key must not be encrypted"),
+        ("username=me", "redis://user@host"),
         (f"password={SECRET}", "--password-file"),
     ],
 )
 def test_what_the_url_does_not_say_names_the_option(former: str, option: str) -> None:
     """There is one way to say a thing."""
     assert_one_line(luamigrate("run", url=f"rediss://localhost?{former}"), 2, "the URL", option)
+
+
+@pytest.mark.parametrize("name", ["ssl_cert_reqs", "ssl_check_hostname"])
+@pytest.mark.parametrize("value", ["required", "CERT_REQUIRED", "optional", "true", "True", "1", "", "x"])
+def test_who_asks_for_what_is_the_default_is_told_to_leave_it_out(name: str, value: str) -> None:
+    """Whoever does what the line says has certificates verified, as before."""
+    result = luamigrate("run", url=f"rediss://localhost?{name}={value}")
+    assert_one_line(result, 2, f"'{name}'", "that is the default, leave it out")
+    assert "--tls-insecure" not in result.err
+
+
+def test_who_wants_no_host_names_compared_is_not_told_to_verify_nothing() -> None:
+    """There is a way that keeps certificates verified."""
+    result = luamigrate("run", url="rediss://localhost?ssl_check_hostname=false")
+    assert_one_line(result, 2, "give it by a name that its certificate is for")
+    assert "--tls-insecure" not in result.err
 
 
 def test_the_servers_own_tls(authority: trustme.CA, ca: str, ours: tuple[str, str], tmp_path: Path) -> None:
