@@ -35,6 +35,9 @@ _NOBODY_THERE = frozenset(
 )
 """What the system says where nobody answers: ENOENT of a socket's file."""
 
+FIRST_COMMAND = "HELLO"
+"""Asked of every server before anything else."""
+
 NO_USERS = "where it knows a password and no users (requirepass), leave the user out"
 
 _ARGUMENTS = re.compile(r", with args beginning with:.*", re.DOTALL)
@@ -84,6 +87,20 @@ class Unsettled(Answered):
 
 class ServerChanged(Error):
     """Another server process answers now, or perhaps another: cursors of the former mean nothing to it."""
+
+
+class ClosedAt(redis.ConnectionError):
+    """The connection was closed when this command had been sent."""
+
+    def __init__(self, error: redis.ConnectionError, command: str) -> None:
+        super().__init__(str(error))
+        self.command = command
+
+
+def asks_for_login(error: RedisError) -> bool:
+    """Tell whether a server refuses to answer until somebody logs in."""
+    text = str(error)
+    return isinstance(error, AuthenticationError) or "NOAUTH" in text or "HELLO must be called" in text
 
 
 def passes(error: RedisError) -> bool:
@@ -146,7 +163,7 @@ def words(error: Exception, password: str | None) -> str:
 
 def advise(error: Exception, text: str, url: str = "") -> str:
     """Add to what the client said about connecting what to look at."""
-    cause = error.__cause__ or error.__context__
+    cause = error if isinstance(error, ClosedAt) else error.__cause__ or error.__context__
     # Whoever does not take our certificate lets the handshake end, and closes before or while we write.
     agreed = "connecting to" not in text
     match cause:
@@ -158,8 +175,12 @@ def advise(error: Exception, text: str, url: str = "") -> str:
             advice = _NO_TLS
         case _ if agreed and as_redis(url).startswith("rediss:"):
             advice = _NO_CERTIFICATE
+        case ClosedAt() if cause.command != FIRST_COMMAND:
+            advice = f"is there a proxy that does not know {cause.command}?"
         case _ if agreed and as_redis(url).startswith("redis:"):
-            advice = "is it a port for TLS? Then use rediss://"
+            advice = (
+                f"is it a port for TLS? Then use rediss://. Or a proxy that does not know {FIRST_COMMAND} or CLIENT?"
+            )
         case _:
             advice = "is it there, and the URL right?"
     return f"{text}; {advice}"

@@ -21,7 +21,16 @@ from redis.exceptions import (
 
 from luamigrate.errors import Error, Refused, UsageError, printable
 from luamigrate.identity import REPLICA, Identity, facts_of_info, identity_of, role_of
-from luamigrate.problems import Answered, ConnectionLost, ServerChanged, explain, passes
+from luamigrate.problems import (
+    FIRST_COMMAND,
+    Answered,
+    ClosedAt,
+    ConnectionLost,
+    ServerChanged,
+    asks_for_login,
+    explain,
+    passes,
+)
 from luamigrate.urls import address
 
 ANSWER_SECONDS = 60
@@ -60,6 +69,11 @@ class Call:
         self._reply: Any = None
         self.seconds: float | None = None
         """From when the server could begin with it to its answer; None while it is under way."""
+
+    @property
+    def name(self) -> str:
+        """The command's first word."""
+        return printable(self.packed.split(b"\r\n", 3)[2])
 
     def answer(self) -> Any:
         """Wait for the answer and return it. Raises Error."""
@@ -236,7 +250,7 @@ class Server:
             waited = not self._connection.can_read(timeout=0)
             reply = self._receive()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            self.recover(explain(error))
+            self.recover(ConnectionLost(f"{explain(error)} (at {self._under_way[0].name})"))
             return
         except RedisError as error:
             if passes(error):
@@ -340,11 +354,19 @@ class Server:
 
     def _greet(self) -> Identity:
         """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
-        # HELLO tells without any permission what INFO tells only to a user who may call it.
-        hello = self._ask_alone("HELLO")
+        # HELLO tells without any permission what INFO tells only to a user who may call it. A proxy may not have it.
+        hello, refusal = None, None
+        try:
+            hello = self._ask_alone(FIRST_COMMAND)
+        except ResponseError as error:
+            if asks_for_login(error):
+                raise
+            refusal = error
         self._see_that_it_is_ready()
         about = facts_of_info(self._ask_if_permitted("INFO", "server"))
         identity = identity_of(hello, about)
+        if refusal and not identity:
+            raise refusal
         if not identity:
             raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
         identity = self._with_mode_and_role(identity)
@@ -387,8 +409,13 @@ class Server:
         return None
 
     def _ask_alone(self, *command: str) -> Any:
-        self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
-        return self._read()
+        try:
+            self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
+            return self._read()
+        except redis.ConnectionError as error:
+            if type(error) is redis.ConnectionError and not (error.__cause__ or error.__context__):
+                raise ClosedAt(error, command[0]) from None
+            raise
 
 
 def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:

@@ -14,7 +14,7 @@ import pytest
 
 from luamigrate import scripts
 from tests.conftest import luamigrate, run
-from tests.instances import Instance, read_value, start
+from tests.instances import Instance, read_value
 from tests.liar import Lie, encoded, lying
 from tests.test_lua import vectors
 from tests.test_run import fill
@@ -270,13 +270,47 @@ def test_what_is_refused_altogether_is_named(
             assert any("scripts" in line and named in line for line in said.splitlines()), said
 
 
-@pytest.mark.single_server("options of one server")
-@pytest.mark.parametrize("command", ["EVALSHA", "COPY", "SCRIPT"])
-def test_a_renamed_command_is_no_old_version(server_name: str, command: str) -> None:
-    """On a server whose version has it, the refusal says that it is renamed or switched off."""
-    with start(server_name, "--rename-command", command, "") as server:
-        server.client.hset("job:1", "a", "1")
-        result = luamigrate("check", url=server.url)
-    assert result.code == 4
-    assert "rename-command" in result.out
-    assert "needs Redis 6.2" not in result.out
+@pytest.mark.single_server("a liar stands before one server")
+@pytest.mark.parametrize("reply", ["NOPROTO unsupported protocol version", "ERR unknown command 'HELLO'", "ERR no"])
+def test_a_server_that_refuses_hello_is_asked_by_info(server: Instance, reply: str) -> None:
+    """It tells product, version, mode and role there as well: the check and the run find nothing amiss."""
+    fill(server.client, jobs=3)
+
+    def liar(words: list[bytes]) -> Lie | None:
+        return Lie(encoded(Exception(reply))) if words[0] == b"HELLO" else None
+
+    with lying(server.url.removeprefix("unix://"), liar) as url:
+        checked = luamigrate("check", "--json", url=url)
+        assert checked.code == 0, checked.out
+        assert checked.document["server"]["product"] in ("redis", "valkey")
+        assert checked.document["checks"][0]["text"] == "a primary"
+        assert luamigrate("run", "--json", url=url).totals["copied"] == 7
+
+
+@pytest.mark.single_server("a liar stands before one server")
+@pytest.mark.parametrize("closing", ["HELLO", "INFO", "CLIENT"])
+def test_a_proxy_that_hangs_up_at_a_command_is_told_by_that_command(any_server: Instance, closing: str) -> None:
+    """Exit 1 with the command in the line; a port for TLS is thought of only where nothing has been answered yet."""
+
+    def liar(words: list[bytes]) -> Lie | None:
+        return Lie(b"", hangs_up=True) if words[0] == closing.encode() else None
+
+    with lying(any_server.url.removeprefix("unix://"), liar) as url:
+        result = luamigrate("check", "--patience", "0", url=url)
+    assert result.code == 1
+    advice = result.err.partition("proxy that does not know ")[2]
+    assert closing in advice
+    assert ("TLS" in result.err) == (closing != "INFO")
+
+
+@pytest.mark.single_server("a liar stands before one server")
+def test_a_command_at_which_each_connection_ends_is_named(any_server: Instance) -> None:
+    """Also in the middle: what is waited for in vain says at which command."""
+
+    def liar(words: list[bytes]) -> Lie | None:
+        return Lie(b"", hangs_up=True) if words[0].startswith(b"EVALSHA") else None
+
+    with lying(any_server.url.removeprefix("unix://"), liar) as url:
+        result = luamigrate("run", "--patience", "0.2", url=url)
+    assert result.code == 1
+    assert "EVALSHA" in result.err
