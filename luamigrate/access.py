@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 import time
@@ -167,7 +168,7 @@ class _Named(Server):
     One that has been replaced may go on taking writes, which are lost, for as long as twenty seconds.
     """
 
-    _asked_next = 0.0
+    _asked_next = -math.inf
 
     @property
     def whereabouts(self) -> str:
@@ -183,7 +184,7 @@ class _Named(Server):
 
     def confirm(self) -> None:
         """Ask now."""
-        self._asked_next = 0.0
+        self._asked_next = -math.inf
         self.keep_in_touch()
 
     @property
