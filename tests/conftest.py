@@ -16,7 +16,7 @@ from hypothesis import settings
 
 from luamigrate import cli
 from luamigrate.demo import SETTINGS
-from tests import binaries, clusters
+from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
 
@@ -73,6 +73,19 @@ def _is_wanted(item: pytest.Item, *, on_clusters: bool) -> bool:
         return on_clusters
     asks = {"server", "any_server"} & set(getattr(item, "fixturenames", ()))
     return not on_clusters or (bool(asks) and not item.get_closest_marker("single_server"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_heard() -> None:
+    """Have the processes of the tests hear signals also where pytest was started to ignore them."""
+    processes.let_signals_through()
+
+
+@pytest.fixture(autouse=True)
+def _processes_end() -> Iterator[None]:
+    """Have no process of a test outlive it."""
+    yield
+    processes.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import redis
 from luamigrate import Error, demo
 from luamigrate.demo import environment
 from tests import binaries
+from tests.processes import of_this_test
 
 COMMAND = (sys.executable, "-m", "luamigrate", "demo")
 
@@ -76,12 +77,13 @@ def start_keeping(folder: Path, number: signal.Signals) -> subprocess.Popen[str]
     """Start a demo that stays, in a folder of its own."""
     own = folder / number.name
     own.mkdir()
-    return subprocess.Popen(
+    process = subprocess.Popen(
         (*COMMAND, "--keep"),
         env=environment(TMPDIR=str(own), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         text=True,
     )
+    return of_this_test(process)
 
 
 def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
