@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import typer.main
 from hypothesis import settings
 
 from luamigrate import cli
@@ -31,6 +33,8 @@ MARKERS = {
 }
 EXAMPLES = {"standalone": 150, "cluster": 20}
 """That Hypothesis draws where a test does not say: what is the same for all of them takes longer on a cluster."""
+BUILT = cache(typer.main.get_command)
+"""The commands, built once from the functions that carry them out: that takes as long as carrying out a small one."""
 ON_A_CLUSTER = "cluster-"
 """Begins the names of servers that are the nodes of a cluster."""
 
@@ -186,6 +190,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
             patch.setenv(name, value)
         if url:
             patch.setenv("REDIS_URL", url)
+        patch.setattr(typer.main, "get_command", BUILT)
         patch.setattr(sys, "argv", ["luamigrate", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()
