@@ -62,10 +62,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what makes no sense here, and on clusters what asks for no server: it has run already."""
+    """Leave out what makes no sense here, and on clusters what asks for no server: it has run already.
+
+    What may take longest comes first, so that nobody waits for it at the end.
+    """
     wanted = [item for item in items if _is_wanted(item, on_clusters=_is_on_clusters(config))]
     config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
-    items[:] = wanted
+    items[:] = sorted(wanted, key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 def _is_on_clusters(config: pytest.Config) -> bool:
