@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 import time
@@ -142,7 +143,7 @@ def _under_faults(
     site: Site, chance: random.Random, chosen: list[Fault], folder: Path, drawn: Drawn, *, count: int
 ) -> tuple[list[Ended], float]:
     tool = Tool(folder, site.url(), ("run", *drawn.arguments, "--max-rate", str(max(20, count / SECONDS))))
-    last_loss = 0.0
+    last_loss = -math.inf
     tool.wait_until_begun()
     for fault in chosen:
         time.sleep(chance.uniform(0, 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import ssl
 import time
@@ -197,7 +198,7 @@ class _Named(Server):
     One that has been replaced may go on taking writes, which are lost, for as long as twenty seconds.
     """
 
-    _asked_next = 0.0
+    _asked_next = -math.inf
 
     def _explain(self, error: Exception) -> Error:
         problem = super()._explain(error)
@@ -218,7 +219,7 @@ class _Named(Server):
 
     def confirm(self) -> None:
         """Ask now."""
-        self._asked_next = 0.0
+        self._asked_next = -math.inf
         self.keep_in_touch()
 
     @property

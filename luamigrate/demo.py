@@ -22,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from luamigrate import report
+from luamigrate import orphans, report
 from luamigrate.errors import Error, Exit
 from luamigrate.signals import Interruption
 
@@ -104,9 +104,13 @@ def throwaway_server(binary: Path, *options: str) -> Iterator[str]:
 
 
 def start_server(binary: Path, directory: str | Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start a server that keeps its files in `directory`, where `log` says why if it does not come up."""
+    """Start a server that keeps its files in `directory`, where `log` says why if it does not come up.
+
+    It ends with us, also where we are killed.
+    """
     command = (str(binary), "--dir", str(directory), "--save", "", "--logfile", str(Path(directory) / "log"), *options)
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    nowhere = subprocess.DEVNULL
+    return orphans.keep(subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True))
 
 
 def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool:

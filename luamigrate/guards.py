@@ -6,6 +6,7 @@ lost by waiting or stopping: what is under way is finished, and running again co
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -50,10 +51,10 @@ class Guards:
     """Whether the user wants it to wait."""
     tell: Callable[[str], None]
     _watched: dict[Server, _Watched] = field(default_factory=dict, init=False)
-    _looked: float = field(default=0.0, init=False)
+    _looked: float = field(default=-math.inf, init=False)
     _reason: str = field(default="", init=False)
-    _scarce_since: float = field(default=0.0, init=False)
-    _refused_since: float = field(default=0.0, init=False)
+    _scarce_since: float | None = field(default=None, init=False)
+    _refused_since: float | None = field(default=None, init=False)
     _given_up: bool = field(default=False, init=False)
 
     def would_hold(self) -> bool:
@@ -75,14 +76,14 @@ class Guards:
                 Stopped("role: the server has become a replica; give the address of the primary")
             )
         reason = f"writes: the server takes none: {words}"
-        self._refused_since = self._refused_since or time.monotonic()
+        self._refused_since = time.monotonic() if self._refused_since is None else self._refused_since
         self._give_up_after(self._refused_since + self.limits.patience, reason)
         self.tell(reason)
         self._sleep(SECONDS_TO_SLEEP)
 
     def accepted(self) -> None:
         """Note that the server takes writes, and wait for replicas to have them."""
-        self._refused_since = 0.0
+        self._refused_since = None
         if self._given_up:
             return  # what is still under way is only counted
         if self.limits.wait_replicas and self.writes and "replicas" not in self.ignored:
@@ -116,7 +117,7 @@ class Guards:
 
     def _reason_to_wait(self) -> str:
         if self.held():
-            self._scarce_since = 0.0  # whoever holds it may be making room
+            self._scarce_since = None  # whoever holds it may be making room
             return "held by SIGUSR1: the same signal again goes on"
         now = time.monotonic()
         if self.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
@@ -137,10 +138,10 @@ class Guards:
     def _memory(self) -> str:
         used = max(server.memory_used() for server in self._servers())
         if used < FULL or "memory" in self.ignored:
-            self._scarce_since = 0.0
+            self._scarce_since = None
             return ""
         reason = f"memory: {used:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
-        self._scarce_since = self._scarce_since or time.monotonic()
+        self._scarce_since = time.monotonic() if self._scarce_since is None else self._scarce_since
         self._give_up_after(self._scarce_since + self.limits.patience, reason)
         return reason
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class Rate:
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.max_rate
-        self._due = 0.0
+        self._due = -math.inf
 
     def seconds_to_wait(self, clock: Callable[[], float]) -> float:
         """How long until the next batch may be sent."""

@@ -7,6 +7,7 @@ document has it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -194,7 +195,7 @@ class Narrator:
         self._found_again = Tally()
         self._unclean_seen = 0
         self._database_size: int | None = None
-        self._waited_for, self._told_waiting = "", 0.0
+        self._waited_for, self._told_waiting = "", -math.inf
 
     def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
         """Print the heading and the configuration: name, value, and where that came from."""

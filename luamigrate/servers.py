@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -88,8 +89,9 @@ class Call:
     def complete(self, reply: Any, began: float, *, alone: bool = False, waited: bool = False) -> float:
         """Take the reply to a command that the server could begin at `began`; return the time."""
         now = time.perf_counter()
-        self._reply, self.waited, self.alone = reply, waited, alone and began < (self.sent or now)
-        self.seconds = now - max(began, self.sent or now)
+        sent = now if self.sent is None else self.sent
+        self._reply, self.waited, self.alone = reply, waited, alone and began < sent
+        self.seconds = now - max(began, sent)
         return now
 
 
@@ -128,7 +130,7 @@ class Server:
         self._endurance = Endurance()
         self._outgoing: list[Call] = []
         self._under_way: deque[Call] = deque()
-        self._last_reply = 0.0
+        self._last_reply = -math.inf
         self._lost: Error | None = None
         self._silent_since: float | None = None
         """Since when nothing has been answered but what greets us; None where the last thing heard was an answer."""
@@ -281,7 +283,7 @@ class Server:
             self._lost = ServerChanged("another server answers now: run again")
         for call in calls:
             if self._lost or call.once:
-                call.complete(self._lost or ConnectionLost(str(problem)), 0.0)
+                call.complete(self._lost or ConnectionLost(str(problem)), -math.inf)
             else:
                 call.repeated = call.sent is not None
                 self._outgoing.append(call)
@@ -298,9 +300,10 @@ class Server:
         """Connect again; return the problem where that does not succeed in time."""
         endurance, delay = self._endurance, FIRST_DELAY
         # A connection that is made, only to be lost before anything is answered, is no end of waiting.
-        if self._silent_since:
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        else:
             time.sleep(FIRST_DELAY)
-        self._silent_since = self._silent_since or time.monotonic()
         deadline = self._silent_since + endurance.patience
         reason = problem
         while time.monotonic() < deadline and not endurance.stop():

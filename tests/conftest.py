@@ -8,15 +8,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import typer.main
 from hypothesis import settings
 
 from luamigrate import cli
 from luamigrate.demo import SETTINGS
-from tests import binaries, clusters
+from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
 
@@ -31,6 +33,8 @@ MARKERS = {
 }
 EXAMPLES = {"standalone": 150, "cluster": 20}
 """That Hypothesis draws where a test does not say: what is the same for all of them takes longer on a cluster."""
+BUILT = cache(typer.main.get_command)
+"""The commands, built once from the functions that carry them out: that takes as long as carrying out a small one."""
 ON_A_CLUSTER = "cluster-"
 """Begins the names of servers that are the nodes of a cluster."""
 
@@ -58,10 +62,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what makes no sense here, and on clusters what asks for no server: it has run already."""
+    """Leave out what makes no sense here, and on clusters what asks for no server: it has run already.
+
+    What may take longest comes first, so that nobody waits for it at the end.
+    """
     wanted = [item for item in items if _is_wanted(item, on_clusters=_is_on_clusters(config))]
     config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
-    items[:] = wanted
+    items[:] = sorted(wanted, key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 def _is_on_clusters(config: pytest.Config) -> bool:
@@ -73,6 +80,19 @@ def _is_wanted(item: pytest.Item, *, on_clusters: bool) -> bool:
         return on_clusters
     asks = {"server", "any_server"} & set(getattr(item, "fixturenames", ()))
     return not on_clusters or (bool(asks) and not item.get_closest_marker("single_server"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_heard() -> None:
+    """Have the processes of the tests hear signals also where pytest was started to ignore them."""
+    processes.let_signals_through()
+
+
+@pytest.fixture(autouse=True)
+def _processes_end() -> Iterator[None]:
+    """Have no process of a test outlive it."""
+    yield
+    processes.end_all()
 
 
 @pytest.fixture(scope="session")
@@ -173,6 +193,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
             patch.setenv(name, value)
         if url:
             patch.setenv("REDIS_URL", url)
+        patch.setattr(typer.main, "get_command", BUILT)
         patch.setattr(sys, "argv", ["luamigrate", *arguments])
         patch.setattr("luamigrate.settings.SECONDS_FOR_NOBODY", 0.0)
         with pytest.raises(SystemExit) as end:

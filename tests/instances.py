@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -20,6 +21,8 @@ Value = tuple[str, Any]
 """Type and value, in a form that does not depend on order or encoding."""
 
 EXPIRY_NOISE_MS = 20
+KEYS_AT_ONCE = 100
+"""Few enough to be read in less than the noise."""
 
 # On versions whose clock goes on in a script, asked until it stands still from one answer to the next.
 EXPIRES_AT = """
@@ -139,32 +142,50 @@ def debugging(binary: Path) -> tuple[str, ...]:
 
 def read_value(client: redis.Redis, key: bytes) -> Value:
     """Return a key's type and value as an ordinary client sees them."""
-    name: Any = client.type(key)
-    match kind := name.decode():
+    return _read_values(client, [key])[0]
+
+
+def _read_values(client: redis.Redis, keys: list[bytes]) -> list[Value]:
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.type(key)
+    kinds = [name.decode() for name in pipeline.execute()]
+    for kind, key in zip(kinds, keys, strict=True):
+        _read_content(pipeline, kind, key)
+    contents = pipeline.execute()
+    return [(kind, dict(content) if kind == "zset" else content) for kind, content in zip(kinds, contents, strict=True)]
+
+
+def _read_content(client: redis.Redis, kind: str, key: bytes) -> None:
+    match kind:
         case "hash":
-            return kind, client.hgetall(key)
+            client.hgetall(key)
         case "set":
-            return kind, client.smembers(key)
+            client.smembers(key)
         case "zset":
-            pairs: Any = client.zrange(key, 0, -1, withscores=True, score_cast_func=lambda score: score)
-            return kind, dict(pairs)
+            client.zrange(key, 0, -1, withscores=True, score_cast_func=lambda score: score)
         case "string":
-            return kind, client.get(key)
+            client.get(key)
         case "list":
-            return kind, client.lrange(key, 0, -1)
+            client.lrange(key, 0, -1)
         case _:
-            return kind, client.dump(key)
+            client.dump(key)
 
 
 def read_expiry(client: redis.Redis, key: bytes) -> int | None:
     """Return when a key expires, in milliseconds since 1970, some of them off; None for never."""
+    return _read_expiries(client, [key])[0]
+
+
+def _read_expiries(client: redis.Redis, keys: list[bytes]) -> list[int | None]:
+    pipeline = client.pipeline(transaction=False)
     while True:
-        before, remaining, after = time.time(), client.pttl(key), time.time()
-        if remaining < 0:
-            return None
+        for key in keys:
+            pipeline.pttl(key)
+        before, remaining, after = time.time(), pipeline.execute(), time.time()
         # Where the machine was busy meanwhile, nobody knows which moment that counts from.
-        if (after - before) * 1000 < EXPIRY_NOISE_MS / 2:
-            return int(after * 1000) + remaining
+        if max(remaining) < 0 or (after - before) * 1000 < EXPIRY_NOISE_MS / 2:
+            return [None if each < 0 else int(after * 1000) + each for each in remaining]
 
 
 def expires_at(client: redis.Redis | redis.RedisCluster, key: bytes | str) -> int:
@@ -178,7 +199,12 @@ Snapshot = dict[bytes, tuple[Value, int | None]]
 
 def snapshot(client: redis.Redis) -> Snapshot:
     """Return every key with its value and expiry."""
-    return {key: (read_value(client, key), read_expiry(client, key)) for key in client.scan_iter(count=1000)}
+    found: Snapshot = {}
+    names = client.scan_iter(count=1000)
+    while keys := list(islice(names, KEYS_AT_ONCE)):
+        held = zip(_read_values(client, keys), _read_expiries(client, keys), strict=True)
+        found |= zip(keys, held, strict=True)
+    return found
 
 
 def assert_kept(before: Snapshot, after: Snapshot) -> None:

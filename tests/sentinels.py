@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from luamigrate.demo import free_port, stop_server, throwaway_server, wait_until_up
+from luamigrate.orphans import keep
 from tests import binaries
 from tests.clusters import wait_until
 
@@ -75,7 +76,7 @@ def sentinel(binary: Path, primary: int, *options: str, **login: Any) -> Iterato
         )
         config = Path(folder) / "sentinel.conf"
         config.write_text("\n".join((*ports, "bind 127.0.0.1", f"dir {folder}", *options, *watching, "")))
-        process = Popen((str(binary), str(config), "--sentinel"), stdout=DEVNULL, start_new_session=True)
+        process = keep(Popen((str(binary), str(config), "--sentinel"), stdout=DEVNULL, start_new_session=True))
         try:
             with redis.Redis(port=port, protocol=2, **login) as client:
                 assert wait_until_up(process, client)

@@ -20,6 +20,7 @@ from luamigrate.demo import free_port, stop_server, wait_until_up
 from tests import binaries
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance, start
+from tests.processes import of_this_test
 from tests.test_run import fill
 
 SECRET = "hunter2"
@@ -291,6 +292,7 @@ def test_a_sentinel_is_refused(server_name: str, tmp_path: Path) -> None:
     config = tmp_path / "sentinel.conf"
     config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
     process = subprocess.Popen((str(binary), str(config), "--sentinel"), stdout=subprocess.DEVNULL)
+    of_this_test(process)
     try:
         assert wait_until_up(process, redis.Redis(port=port))
         assert_one_line(luamigrate("run", url=f"redis://127.0.0.1:{port}"), 4, "Sentinel")

@@ -22,6 +22,7 @@ from luamigrate.demo import environment, wait_until_up
 from luamigrate.rules import Plan
 from tests.conftest import luamigrate
 from tests.instances import Instance, assert_kept, read_value, snapshot, start
+from tests.processes import of_this_test
 from tests.test_big import (
     ANY,
     EACH,
@@ -359,6 +360,7 @@ def run_until_it_stages(server: Instance, *options: str) -> Iterator[subprocess.
         stderr=subprocess.PIPE,
         text=True,
     )
+    of_this_test(process)
     try:
         while not has_staging_keys(server):
             assert process.poll() is None, process.communicate()

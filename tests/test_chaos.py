@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def sound(any_server: Instance, tmp_path: Path) -> Callable[[], Case]:
             application=application,
             reader=Reader(site, world, application, SEED),
             faults=[],
-            last_loss=0.0,
+            last_loss=-math.inf,
             runs=runs,
             fills="",
             validates=True,

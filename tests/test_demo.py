@@ -14,8 +14,11 @@ import redis
 from luamigrate import Error, demo
 from luamigrate.demo import environment
 from tests import binaries
+from tests.processes import of_this_test
 
 COMMAND = (sys.executable, "-m", "luamigrate", "demo")
+ONE_STEP = "import sys; from luamigrate import cli, demo; demo.STEPS = demo.STEPS[2:3]; sys.argv[0] = ''; cli.main()"
+"""The demo that only copies: what it shows before and after that is another test's."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +59,7 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
 
 def test_keep_leaves_the_server_up_until_interrupted(tmp_path: Path) -> None:
     """Its URL is printed, the sample jobs are as they were at first, and any of three signals ends it."""
-    # At the same time, because each settles for some seconds.
+    # At the same time, because each settles for some seconds. The copies show that it begins anew after that.
     started = {number: start_keeping(tmp_path, number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number, process in started.items():
         assert process.stdout
@@ -76,12 +79,13 @@ def start_keeping(folder: Path, number: signal.Signals) -> subprocess.Popen[str]
     """Start a demo that stays, in a folder of its own."""
     own = folder / number.name
     own.mkdir()
-    return subprocess.Popen(
-        (*COMMAND, "--keep"),
+    process = subprocess.Popen(
+        (sys.executable, "-c", ONE_STEP, "demo", "--keep"),
         env=environment(TMPDIR=str(own), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         text=True,
     )
+    return of_this_test(process)
 
 
 def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

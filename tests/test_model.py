@@ -190,23 +190,25 @@ def lasts(expiry: int | None, other: int | None) -> bool:
 
 def write(client: redis.Redis, keys: Keys, now: int) -> None:
     """Write a key space by ordinary commands; expiries count from `now`, in milliseconds."""
+    pipeline = client.pipeline(transaction=False)
     for name, ((kind, content), expiry) in keys.items():
         match kind:
             case "hash":
-                client.hset(name, mapping=content)
+                pipeline.hset(name, mapping=content)
             case "set":
-                client.sadd(name, *content)
+                pipeline.sadd(name, *content)
             case "zset":
-                client.zadd(name, content)
+                pipeline.zadd(name, content)
             case "string":
-                client.set(name, content)
+                pipeline.set(name, content)
             case "list":
-                client.rpush(name, *content)
+                pipeline.rpush(name, *content)
             case "stream":
                 for number, value in enumerate(content, 1):
-                    client.xadd(name, {"field": value}, id=f"{number}-1")
+                    pipeline.xadd(name, {"field": value}, id=f"{number}-1")
         if expiry:
-            client.pexpireat(name, now + expiry)
+            pipeline.pexpireat(name, now + expiry)
+    pipeline.execute()
 
 
 def counted(server: Instance, work: Callable[..., Iterator[Batch]], command: Command) -> Counter[str]:

@@ -15,6 +15,7 @@ import pytest
 from luamigrate.demo import environment
 from tests.conftest import run
 from tests.instances import Instance
+from tests.processes import of_this_test
 from tests.test_run import HASHES, fill
 
 COMMAND = (sys.executable, "-m", "luamigrate", "run")
@@ -260,6 +261,7 @@ def test_a_terminal_gets_a_progress_bar(any_server: Instance) -> None:
         stdout=terminal,
         stderr=terminal,
     )
+    of_this_test(process)
     os.close(terminal)
     shown = b""
     try:

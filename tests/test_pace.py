@@ -20,10 +20,10 @@ PAUSE = 0.005
 
 
 class Clock:
-    """A clock that somebody sets."""
+    """A clock that somebody sets; it begins at nought, as on a machine that has just been started."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 0.0
 
     def __call__(self) -> float:
         """Tell the time."""

@@ -20,6 +20,7 @@ import pytest
 from luamigrate.demo import environment
 from tests.conftest import SHORT, luamigrate
 from tests.instances import Instance
+from tests.processes import of_this_test
 from tests.test_bad_input import assert_one_line
 from tests.test_run import HASHES, fill
 
@@ -60,6 +61,7 @@ def answered(
         start_new_session=True,
         preexec_fn=take_terminal,  # noqa: PLW1509  # no other thread holds a lock that it takes
     )
+    of_this_test(process)
     os.close(terminal)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

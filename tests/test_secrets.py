@@ -22,6 +22,7 @@ from luamigrate.access import way_in
 from luamigrate.demo import SETTINGS, environment, free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
+from tests.processes import of_this_test
 from tests.test_bad_input import assert_one_line
 from tests.test_run import fill
 from tests.tls import context, speaking_tls
@@ -397,7 +398,8 @@ def test_the_process_list_shows_no_password(tmp_path: Path, name: str) -> None:
         given = way(name, url, tmp_path)
         command = (sys.executable, "-m", "luamigrate", "run", *given.options)
         env = environment(REDIS_URL=given.url, **given.env)
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with of_this_test(process):
             connection, _ = listener.accept()
             with connection:
                 assert SECRET.encode() in connection.recv(4096)

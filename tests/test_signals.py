@@ -15,6 +15,7 @@ import pytest
 from luamigrate.demo import environment
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_kept, snapshot
+from tests.processes import of_this_test
 from tests.test_run import HASHES, fill
 
 JOBS = 8_000
@@ -33,6 +34,7 @@ def start_run(server: Instance, *options: str, ignoring: Sequence[signal.Signals
         stderr=subprocess.PIPE,
         text=True,
     )
+    of_this_test(process)
     keys = server.client.dbsize()
     while server.client.dbsize() < keys + 200:
         assert process.poll() is None, process.communicate()
@@ -116,6 +118,7 @@ def test_a_signal_before_the_first_write_ends_it_at_once(any_server: Instance) -
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        of_this_test(process)
         assert process.stdout
         os.read(process.stdout.fileno(), 100)
         time.sleep(0.5)

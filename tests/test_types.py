@@ -33,8 +33,10 @@ def write(client: redis.Redis, kind: str, name: str, size: int) -> None:
             client.set(name, "x" * size)
         case "stream":
             stream(client, name)
+            pipeline = client.pipeline(transaction=False)
             for number in numbers[2:]:
-                client.xadd(name, {"n": number})
+                pipeline.xadd(name, {"n": number})
+            pipeline.execute()
     client.pexpireat(name, 32503680000000)
 
 
