@@ -7,7 +7,8 @@ from subprocess import Popen
 from typing import AnyStr
 
 from luamigrate import orphans
-from luamigrate.signals import HOLDING, STOPPING
+from luamigrate.signals import HOLDING
+from luamigrate.start import STOPPING
 
 _started: list[Popen[bytes] | Popen[str]] = []
 
