@@ -39,7 +39,8 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
         there = yield from _part_from_gone(apart, sources, ours)
         if not there:
             return
-        ours, present = yield from _make(apart, there, ours)
+        before = ours
+        ours, present = yield from _make(apart, there, before)
         claims = {index: Claim(there[index], b"copied") for index in ours}
         if validate:
             claims |= yield from contrast.claims(there, present)
@@ -51,7 +52,8 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
             index: b"filled" if index in filled and claim.answer == b"same" else claim.answer
             for index, claim in confirmed.items()
         }
-        yield from _withdraw(apart, {index: ours[index] for index in ours if _has_turned(apart.settled.get(index))})
+        made = before | ours
+        yield from _withdraw(apart, {index: made[index] for index in made if _is_no_copy(apart.settled.get(index))})
     yield from _part_from_gone(apart, sources, ours)
     _give_up(apart, b"differs")
 
@@ -287,9 +289,9 @@ def _withdraw(apart: Apart, ours: dict[int, State]) -> Generator[None, None, Non
         apart.settled |= {index: reply for index, reply in replies.items() if reply not in (b"vanished", b"changed")}
 
 
-def _has_turned(answer: Answer | None) -> bool:
-    """Tell whether a source has become another type meanwhile, or too big for this way."""
-    return isinstance(answer, bytes) and answer.startswith((b"ignored ", b"big "))
+def _is_no_copy(answer: Answer | None) -> bool:
+    """Tell whether a source has become another type meanwhile, or too big for this way, or cannot be read any more."""
+    return isinstance(answer, bytes) and answer.startswith((b"ignored ", b"big ", b"failed "))
 
 
 def _part_from_gone(apart: Apart, sources: Halves, ours: dict[int, State]) -> Generator[None, None, dict[int, Half]]:
