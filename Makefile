@@ -11,9 +11,9 @@ LUA    := copy compare fill remove extra probe stage contrast publish supply rea
 demo: $(VENV)/.demo
 	$(BIN)/luamigrate demo
 
-# The tests wait more than they work: three at a time keep two cores busy.
+# The tests also wait: four at a time keep two cores busy.
 test: check
-	$(BIN)/pytest -n 3 -rs
+	$(BIN)/pytest -n 4 -rs
 
 # The same tests on clusters, and what is about clusters alone.
 test-cluster: $(VENV)/.dev

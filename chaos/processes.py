@@ -108,19 +108,21 @@ class Tool:
         self._output.close()
         ended = time.monotonic()
         out, err = [(self._folder / f"{self._name}.{end}").read_text(errors="replace") for end in ("out", "err")]
-        own = Ended(self.arguments, code, out, err, self._words(), self._began, ended)
+        words = reported(self._folder / f"{self._name}.report")
+        own = Ended(self.arguments, code, out, err, words, self._began, ended)
         return [own, *(each for other in self._others for each in other.wait())]
 
-    def _words(self) -> dict[str, str]:
-        file = self._folder / f"{self._name}.report"
-        if not file.exists():
-            return {}
-        words = {}
-        for line in file.read_text(errors="replace").splitlines():
-            with suppress(json.JSONDecodeError):
-                content = json.loads(line)
-                words[content["source"]] = " ".join((content["word"], content.get("reason", ""))).strip()
-        return words
+
+def reported(file: Path) -> dict[str, str]:
+    """Return the words of a report, with their reasons, by source: of what there is, and can be read."""
+    if not file.exists():
+        return {}
+    words = {}
+    for line in file.read_text(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
+            content = json.loads(line)
+            words[content["source"]] = " ".join((content["word"], content.get("reason", ""))).strip()
+    return words
 
 
 def run(folder: Path, url: str, arguments: Sequence[str], name: str) -> Ended:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from chaos import processes, worlds
+from chaos import worlds
 from chaos.application import Application, Reader
 from chaos.judging import Case, judge
+from chaos.processes import Ended, reported
 from chaos.worlds import FAR_MS, Held, World
+from tests.conftest import luamigrate
 from tests.instances import Instance
 
 pytestmark = pytest.mark.single_server("it is the judge that is judged")
@@ -38,8 +40,7 @@ def sound(any_server: Instance, tmp_path: Path) -> Callable[[], Case]:
     world.sources |= dict.fromkeys((SOURCE, OTHER), Held("hash", {b"a": b"1", b"b": b"2"}, at))
     world.targets[BEFORE] = Held("hash", {b"a": b"other"}, at)
     worlds.write(any_server.client, world.keys)
-    arguments = [option for naming in world.namings for option in naming.options]
-    runs = [processes.run(tmp_path, any_server.url, ("run", *arguments, "--json", "--settle", "0"), "final")]
+    runs = [final_run(any_server, [option for naming in world.namings for option in naming.options], tmp_path)]
     application = Application(site, world, SEED, creates=False)
 
     def case() -> Case:
@@ -59,6 +60,14 @@ def sound(any_server: Instance, tmp_path: Path) -> Callable[[], Case]:
         )
 
     return case
+
+
+def final_run(server: Instance, names: list[str], folder: Path) -> Ended:
+    """Run the command line, and return what came of it as the campaign has it of a process."""
+    report, began = folder / "report", time.monotonic()
+    arguments = ("run", *names, "--json", "--settle", "0", "--report", str(report))
+    result = luamigrate(*arguments, url=server.url)
+    return Ended(arguments, result.code, result.out, result.err, reported(report), began, time.monotonic())
 
 
 def test_what_a_sound_run_leaves_breaks_no_rule(sound: Callable[[], Case]) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luamigrate import Batch, Command, Limits, Summary, connect, migrate, plan, rollback, verify
+from luamigrate.cluster import Deployment
 from tests.instances import Instance, assert_same_expiry, snapshot
 
 RULES = plan(
@@ -211,12 +212,11 @@ def write(client: redis.Redis, keys: Keys, now: int) -> None:
     pipeline.execute()
 
 
-def counted(server: Instance, work: Callable[..., Iterator[Batch]], command: Command) -> Counter[str]:
+def counted(connection: Deployment, work: Callable[..., Iterator[Batch]], command: Command) -> Counter[str]:
     """Do the work and return how often each word came up."""
     summary = Summary(RULES, command)
-    with connect(server.url) as connection:
-        for batch in work(connection, RULES, limits=Limits(batch_size=3), settle=0):
-            summary.add(batch)
+    for batch in work(connection, RULES, limits=Limits(batch_size=3), settle=0):
+        summary.add(batch)
     totals = summary.totals
     counts = Counter({word.value: count for word, count in totals.counts.items()})
     assert totals.found == counts.total() - counts["extra"]
@@ -256,14 +256,14 @@ def test_words_and_state_are_those_of_the_model(
     options: Any = {"on_existing": "fill" if filling else "skip", "fill_queues": filling == "queues"}
     run = partial(migrate, ignore_expiry=ignore_expiry, **options)
     compare = partial(verify, ignore_expiry=ignore_expiry, extra=True)
-
-    assert counted(server, partial(run, dry_run=True), Command.RUN) == model.compared()
-    assert counted(server, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
-    assert_state(server, model, now)
-    for _ in range(2):
-        assert counted(server, run, Command.RUN) == model.run(filling)
+    with connect(server.url) as connection:
+        assert counted(connection, partial(run, dry_run=True), Command.RUN) == model.compared()
+        assert counted(connection, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
         assert_state(server, model, now)
-    assert counted(server, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
-    assert_state(server, model, now)
-    assert counted(server, rollback, Command.ROLLBACK) == model.rollback()
-    assert_state(server, model, now)
+        for _ in range(2):
+            assert counted(connection, run, Command.RUN) == model.run(filling)
+            assert_state(server, model, now)
+        assert counted(connection, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
+        assert_state(server, model, now)
+        assert counted(connection, rollback, Command.ROLLBACK) == model.rollback()
+        assert_state(server, model, now)
