@@ -35,9 +35,9 @@ lint-lua:
 define EXPAND
 import sys
 from pathlib import Path
-from luamigrate import scripts
+from luamigrate.scripts import library
 for name in sys.argv[2:]:
-    Path(sys.argv[1], f"{name}.lua").write_text(scripts.source(name))
+    Path(sys.argv[1], f"{name}.lua").write_text(library.source(name))
 endef
 export EXPAND
 

@@ -28,8 +28,8 @@ from bench.contenders import (
 from bench.feel import felt_during
 from bench.links import slow_link
 from bench.record import recorded
-from luamigrate.demo import throwaway_server
-from luamigrate.pace import Limits
+from luamigrate.cli.demo import throwaway_server
+from luamigrate.model.limits import Limits
 from tests import binaries
 
 KEYS_HELP = """jobs, keys to search, members of a big key; with few of them the start of luamigrate's process is most

@@ -20,8 +20,8 @@ from typing import Any
 
 import redis
 
-from luamigrate import scripts
-from luamigrate.demo import environment
+from luamigrate.cli.demo import environment
+from luamigrate.scripts import library
 
 SOURCE, TARGET = b"job:", b"step:"
 JOBS = ("--quiet", "--json", "--map", "job:*=step:*", "--type", "hash")
@@ -124,7 +124,7 @@ def plain_luamigrate() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
         folder = Path(directory)
         for part in ("luamigrate", "lua"):
-            shutil.copytree(scripts.folder().parent / part, folder / part)
+            shutil.copytree(library.folder().parent / part, folder / part)
         same = folder / "lua" / "shared" / "same.lua"
         before, shipped, after = re.split(r"(?ms)^(local READINGS_UNASKED.*?)(?=^-- The answer)", same.read_text())
         for function in re.findall(r"^local function (\w+)", _PLAIN, re.MULTILINE):

@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from bench.contenders import Measured
-from luamigrate import scripts
+from luamigrate.scripts import library
 
 BUDGET, CAPACITY = 2**40, 2**50
 """Microseconds and bytes: so many that a shipped script never stops because they are spent."""
@@ -72,7 +72,7 @@ return found
 
 def shipped(client: redis.Redis, *, validate: bool) -> Measured:
     """Decide about every pair as the shipped script does: the limit of what it can reach in batches."""
-    text = scripts.source("copy")
+    text = library.source("copy")
     assert text.count(_SHIPPED) == 1
     return _copy(client, text.replace(_SHIPPED, _LOOP), BUDGET, CAPACITY, "hash", int(validate), 0, 0)
 

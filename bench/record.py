@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import redis
 from redis.cluster import RedisCluster
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 
 RECORDED_US = 50
 """From how many microseconds on a command is recorded."""
@@ -101,8 +101,8 @@ def _processor_seconds(client: redis.Redis | RedisCluster) -> float:
 
 def _by_script(entries: Any) -> Mapping[str, float]:
     digests = {
-        hashlib.sha1(scripts.source(path.stem).encode(), usedforsecurity=False).hexdigest(): path.stem
-        for path in scripts.folder().glob("*.lua")
+        hashlib.sha1(library.source(path.stem).encode(), usedforsecurity=False).hexdigest(): path.stem
+        for path in library.folder().glob("*.lua")
     }
     seconds: Counter[str] = Counter()
     for entry in entries:

@@ -16,8 +16,8 @@ from chaos.faults import Fault
 from chaos.processes import Ended
 from chaos.sites import Site
 from chaos.worlds import Held, Keys, World, expires_meanwhile, lives_as_long, relation
-from luamigrate.errors import printable
-from luamigrate.rules import RESERVED
+from luamigrate.model.errors import printable
+from luamigrate.model.rules import RESERVED
 
 RULES = {
     1: "no source changed",

@@ -18,7 +18,7 @@ from chaos.judging import PAUSES, Case, Violation, judge, judge_verify
 from chaos.processes import Ended, Tool
 from chaos.sites import Site
 from chaos.worlds import Keys, World, expires_meanwhile, lives_as_long, relation
-from luamigrate.errors import printable
+from luamigrate.model.errors import printable
 from tests.clusters import wait_until
 
 PATIENCE = "25"

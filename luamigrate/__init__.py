@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
-    from luamigrate.access import Tls, connect
-    from luamigrate.errors import Error, Exit, Refused, Stopped, UsageError, printable
-    from luamigrate.migrate import Operator, migrate, rollback, verify
-    from luamigrate.outcome import Batch, Command, KeyOutcome, Reason, Stage, Summary, Tally, Word
-    from luamigrate.pace import Limits
-    from luamigrate.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
-    from luamigrate.servers import Server
-    from luamigrate.waiting import Waiting
+    from luamigrate.migration.verbs import Operator, migrate, rollback, verify
+    from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
+    from luamigrate.model.limits import Limits
+    from luamigrate.model.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
+    from luamigrate.model.status import Command, KeyOutcome, Reason, Stage, Word
+    from luamigrate.model.summary import Batch, Summary, Tally
+    from luamigrate.server.connect import Tls, connect
+    from luamigrate.server.connection import Server
+    from luamigrate.server.waiting import Waiting
 
 __version__ = "0.1.0"
 
@@ -51,28 +50,22 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = ("access", "errors", "migrate", "outcome", "pace", "rules", "servers", "waiting")
+_HOMES = (
+    *("migration.verbs", "model.errors", "model.limits", "model.rules", "model.status", "model.summary"),
+    *("server.connect", "server.connection", "server.waiting"),
+)
 """Modules that have what is listed above."""
 
 
-class _Package(ModuleType):
-    """Imports what it offers when it is asked for: until then the command line must be able to take Ctrl-C."""
-
-    def __getattr__(self, name: str) -> object:
-        if name in __all__:
-            for home in _HOMES:
-                module = import_module(f"{__name__}.{home}")
-                if hasattr(module, name):
-                    return getattr(module, name)
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import system would put the module of this name in the place of the function.
-        if name != "migrate" or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+def __getattr__(name: str) -> object:
+    """Import what is offered when it is asked for: until then the command line must be able to take Ctrl-C."""
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,12 +23,12 @@ def main() -> None:
         # What runs under nohup or in the background of a script is not to be stopped by what is ignored there.
         if handler is not signal.SIG_IGN:
             signal.signal(number, _leave)
-    from luamigrate import cli  # noqa: PLC0415  # it takes a while
+    from luamigrate.cli import commands  # noqa: PLC0415  # it takes a while
 
     try:
         for number, handler in former.items():
             signal.signal(number, handler)
-        cli.main()
+        commands.main()
     except KeyboardInterrupt:  # before or after what the command line itself takes care of
         sys.exit(INTERRUPTED)
 

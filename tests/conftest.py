@@ -16,8 +16,8 @@ import pytest
 import typer.main
 from hypothesis import settings
 
-from luamigrate import cli
-from luamigrate.demo import SETTINGS
+from luamigrate.cli import commands
+from luamigrate.cli.demo import SETTINGS
 from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
@@ -195,9 +195,9 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
             patch.setenv("REDIS_URL", url)
         patch.setattr(typer.main, "get_command", BUILT)
         patch.setattr(sys, "argv", ["luamigrate", *arguments])
-        patch.setattr("luamigrate.settings.SECONDS_FOR_NOBODY", 0.0)
+        patch.setattr("luamigrate.cli.settings.SECONDS_FOR_NOBODY", 0.0)
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            commands.main()
     assert "Traceback" not in err.getvalue()
     return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
 

@@ -6,8 +6,8 @@ import signal
 from subprocess import Popen
 from typing import AnyStr
 
-from luamigrate import orphans
-from luamigrate.signals import HOLDING
+from luamigrate.cli import orphans
+from luamigrate.cli.signals import HOLDING
 from luamigrate.start import STOPPING
 
 _started: list[Popen[bytes] | Popen[str]] = []

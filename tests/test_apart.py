@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Summary, connect, migrate, plan, scripts, shards, staged
-from luamigrate.apart import Across, Apart
-from luamigrate.cluster import Cluster
-from luamigrate.pace import WHOLE
-from luamigrate.rules import Pairs
-from luamigrate.scripts import Answer
-from luamigrate.servers import Server
+from luamigrate import Summary, connect, migrate, plan
+from luamigrate.migration import cross_slot_verbs, large_keys
+from luamigrate.migration.cross_slot import Across, Apart
+from luamigrate.model.limits import WHOLE
+from luamigrate.model.rules import Pairs
+from luamigrate.scripts import library
+from luamigrate.scripts.calls import Answer
+from luamigrate.server.cluster import Cluster
+from luamigrate.server.connection import Server
 from tests import clusters
 from tests.clusters import ClusterInstance, slot_of, wait_until
 from tests.conftest import ON_A_CLUSTER, luamigrate
@@ -29,8 +31,8 @@ pytestmark = pytest.mark.cluster
 
 RULES = plan([("job:*", "step:*", "hash")])
 ACROSS_SLOTS = ("--map", "job:*=step:*", "--max-pause", "0.1", "--json")
-COPY: Across = partial(shards.copy, ignore_expiry=False, show_values=False)
-REMOVE: Across = partial(shards.remove, delete=True, show_values=False)
+COPY: Across = partial(cross_slot_verbs.copy, ignore_expiry=False, show_values=False)
+REMOVE: Across = partial(cross_slot_verbs.remove, delete=True, show_values=False)
 STEPS_TO_MAKE, STEPS_TO_COMPARE = 1, 2
 """After these a copy has been sent, and an equal pair is about to be confirmed."""
 
@@ -40,7 +42,7 @@ def between(cluster: ClusterInstance, way: Across, steps: int, act: Callable[[],
     with connect(cluster.url) as connection:
         assert isinstance(connection, Cluster)
         for server, script in product(connection.primaries, ("read", "create", "replace", "against")):
-            scripts.register(server, script)
+            library.register(server, script)
         pairs = Pairs(RULES[0], [b"job:11"], [b"step:11"])
         apart = Apart(connection, connection.holder(b"job:11"), pairs, WHOLE, way)
         for _ in range(steps):
@@ -82,9 +84,9 @@ def test_a_big_source_that_is_deleted_as_its_copy_is_published(
 ) -> None:
     """No copy of it stays, but for one that somebody has written to at once."""
     write(cluster.client, "hash", "job:11", 3000)
-    execute = staged._Watched._exec
+    execute = large_keys._Watched._exec
 
-    def and_delete(watched: Any, server: Server, act: staged.Act | None) -> Any:
+    def and_delete(watched: Any, server: Server, act: large_keys.Act | None) -> Any:
         answer = execute(watched, server, act)
         if act and answer == b"published":
             cluster.client.delete("job:11")
@@ -92,7 +94,7 @@ def test_a_big_source_that_is_deleted_as_its_copy_is_published(
                 cluster.client.hset("step:11", "a", "1")
         return answer
 
-    monkeypatch.setattr(staged._Watched, "_exec", and_delete)
+    monkeypatch.setattr(large_keys._Watched, "_exec", and_delete)
     result = luamigrate("run", *ACROSS_SLOTS, url=cluster.url)
     assert (result.code, result.totals["gone"]) == (0, 1)
     assert cluster.client.hlen("step:11") == (3001 if writes else 0)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 from tests.conftest import Result, luamigrate, run
 from tests.instances import Instance, assert_kept, assert_same_expiry, expires_at, read_expiry, read_value, snapshot
 from tests.test_run import assert_equal
@@ -92,7 +92,7 @@ FILLING = ("supply",)
 
 def calls_of(server: Instance, names: tuple[str, ...]) -> list[bytes]:
     """Return the calls of scripts that the slow log holds, which is told to hold all."""
-    digests = [scripts._digest(name).encode() for name in names]
+    digests = [library.digest(name).encode() for name in names]
     calls = [entry["command"] for entry in server.client.slowlog_get(100_000)]
     return [call for call in calls if call.split(maxsplit=2)[1:2] in [[digest] for digest in digests]]
 
@@ -540,11 +540,11 @@ def test_a_chunk_ends_by_its_weight_where_no_clock_ends_it(server: Instance) -> 
     """Plenty of time, and still no more than the bytes it was given and one step."""
     write(server, "job:hash", dict.fromkeys(NAMES, b"x" * 100))
     arguments = ("1000000000", "20000", "hash", "0", "10")
-    staged: Any = server.client.eval(scripts.source("stage"), 2, "job:hash", "staging", *arguments, "60000")
+    staged: Any = server.client.eval(library.source("stage"), 2, "job:hash", "staging", *arguments, "60000")
     assert staged[0] != b"0"
     assert 50 < staged[1] < 150
     assert server.client.hlen("staging") == staged[1]
-    compared: Any = server.client.eval(scripts.source("contrast"), 2, "job:hash", "staging", *arguments, "apart", "5")
+    compared: Any = server.client.eval(library.source("contrast"), 2, "job:hash", "staging", *arguments, "apart", "5")
     visited = dict(zip(compared[::2], compared[1::2], strict=True))[b"visited"]
     assert 50 < visited < 150
 

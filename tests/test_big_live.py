@@ -17,9 +17,10 @@ from typing import Any, Self
 import pytest
 import redis
 
-from luamigrate import Batch, Command, Limits, Operator, Stage, Summary, Word, connect, migrate, plan, rollback, staged
-from luamigrate.demo import environment, wait_until_up
-from luamigrate.rules import Plan
+from luamigrate import Batch, Command, Limits, Operator, Stage, Summary, Word, connect, migrate, plan, rollback
+from luamigrate.cli.demo import environment, wait_until_up
+from luamigrate.migration import large_keys
+from luamigrate.model.rules import Plan
 from tests.conftest import luamigrate
 from tests.instances import Instance, assert_kept, read_value, snapshot, start
 from tests.processes import of_this_test
@@ -481,7 +482,7 @@ def test_a_connection_that_is_lost_in_each_attempt_fails_the_key_and_the_run_goe
     server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who kills connections all the time ends no run."""
-    monkeypatch.setattr(staged, "RECONNECTIONS", 2)
+    monkeypatch.setattr(large_keys, "RECONNECTIONS", 2)
     write(server, "job:hash", VALUES["hash"])
     for name in ("other:1", "others:1"):
         server.client.set(name, "1")
@@ -514,7 +515,7 @@ def test_without_patience_a_connection_that_is_lost_in_mid_copy_ends_the_run(any
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the guards look after every chunk, so that it is they who notice a lost connection."""
-    monkeypatch.setattr("luamigrate.guards.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("luamigrate.migration.throttle.SECONDS_BETWEEN_LOOKS", 0.0)
 
 
 def test_what_is_written_while_the_connection_is_lost_is_in_the_copy(server: Instance, watchful: None) -> None:
@@ -550,7 +551,7 @@ def test_a_server_that_is_killed_in_mid_copy_and_comes_back_has_everything_copie
     server_name: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever notices it: from the beginning, with what has been written since; no staging key is there in the end."""
-    monkeypatch.setattr("luamigrate.guards.SECONDS_BETWEEN_LOOKS", seconds)
+    monkeypatch.setattr("luamigrate.migration.throttle.SECONDS_BETWEEN_LOOKS", seconds)
     with start(server_name, *DURABLE) as server:
         write(server, "job:hash", VALUES["hash"])
 
@@ -600,7 +601,7 @@ def test_a_staging_key_that_expires_while_the_work_is_held_is_made_again(
     any_server: Instance, moment: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held for longer than it lives, whatever was being done with it."""
-    monkeypatch.setattr("luamigrate.staged.LIFETIME_MS", 100)
+    monkeypatch.setattr("luamigrate.migration.large_keys.LIFETIME_MS", 100)
     write(any_server, "job:hash", VALUES["hash"])
     assert words(stepping(any_server, once(moment, lambda: time.sleep(0.12)))) == {"copied": 1}
     assert_equal(any_server, "job:hash", "step:hash")

@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from luamigrate import Error, demo
-from luamigrate.demo import environment
+from luamigrate import Error
+from luamigrate.cli import demo
+from luamigrate.cli.demo import environment
 from tests import binaries
 from tests.processes import of_this_test
 
 COMMAND = (sys.executable, "-m", "luamigrate", "demo")
-ONE_STEP = "import sys; from luamigrate import cli, demo; demo.STEPS = demo.STEPS[2:3]; sys.argv[0] = ''; cli.main()"
+ONE_STEP = (
+    "import sys; from luamigrate.cli import commands, demo; demo.STEPS = demo.STEPS[2:3]; sys.argv[0] = ''; "
+    "commands.main()"
+)
 """The demo that only copies: what it shows before and after that is another test's."""
 
 

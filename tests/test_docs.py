@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from luamigrate import checks, guards, servers, staged, walk, wording
-from luamigrate.outcome import Reason
+from luamigrate.cli import messages
+from luamigrate.migration import large_keys, runner, throttle
+from luamigrate.model.status import Reason
+from luamigrate.preflight import checks, emptiness
+from luamigrate.server import connection
 from tests.conftest import luamigrate
 from tests.instances import Instance
 from tests.test_run import HASHES
@@ -29,7 +32,7 @@ def test_every_check_has_a_row() -> None:
     assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == checks.NAMES
 
 
-@pytest.mark.parametrize("module", [checks, guards, servers, staged, walk, wording])
+@pytest.mark.parametrize("module", [checks, throttle, connection, large_keys, runner, emptiness, messages])
 def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
@@ -38,18 +41,19 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
             *("this is a replica, and what is written here would be lost", "clients wait in this database"),
             *(f"the server does not tell {what}" for what in UNTOLD),
         ),
-        guards: (
+        throttle: (
             *("held by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
             "the server does not tell how far they are (INFO replication)",
         ),
-        servers: ("waiting for the server", "no answer for", "it is a replica now", "times between MULTI and EXEC"),
-        staged: ("busy: somebody wrote to it in each of",),
-        walk: ("has an element of", "another server process answered"),
-        wording: ("NO KEY MATCHED ANY RULE.", "NO KEY IS OF ITS RULE'S TYPE", "The first that failed ("),
+        connection: ("waiting for the server", "no answer for", "it is a replica now", "times between MULTI and EXEC"),
+        large_keys: ("busy: somebody wrote to it in each of",),
+        runner: ("has an element of", "another server process answered"),
+        emptiness: ("NO KEY MATCHED ANY RULE.", "NO KEY IS OF ITS RULE'S TYPE"),
+        messages: ("The first that failed (",),
     }
     for words in quoted[module]:  # type: ignore[index]
         assert words in text
-        assert module is not wording or words in OPERATIONS
+        assert module not in (emptiness, messages) or words in OPERATIONS
 
 
 def test_the_page_has_what_is_said_where_a_server_does_not_tell() -> None:
@@ -79,7 +83,7 @@ def test_values_are_copied_as_they_are_and_a_dry_run_says_so(any_server: Instanc
     client.sadd("job:set", "job:1", "7")
     client.xadd("job:stream", {"id": "job:1"})
     look = luamigrate("run", "--dry-run", "--map", "job:*=step:*", url=any_server.url)
-    assert wording.VALUES_ARE_KEPT in look.out
+    assert messages.VALUES_ARE_KEPT in look.out
     assert luamigrate("run", "--map", "job:*=step:*", url=any_server.url).code == 0
     assert client.hgetall("step:hash") == {b"parent": b"job:1"}
     assert client.get("step:string") == b"job:1"

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from luamigrate import Batch, Server, Summary, connect, guards, plan
-from luamigrate.problems import ConnectionLost
-from luamigrate.report import Narrator
-from luamigrate.servers import Endurance
+from luamigrate import Batch, Server, Summary, connect, plan
+from luamigrate.cli.console import Narrator
+from luamigrate.migration import throttle
+from luamigrate.server.connection import Endurance
+from luamigrate.server.errors import ConnectionLost
 from tests.instances import Instance
 from tests.proxies import cutting
 from tests.test_guards import Told, evict, nearly_full, refuse_writes, stopped
@@ -42,12 +43,12 @@ class Clock(Told):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock by which everything goes, and have the guards look each time they are asked."""
+    """Give the clock by which everything goes, and have the throttle look each time they are asked."""
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock.read)
     monkeypatch.setattr(time, "perf_counter", clock.read)
-    monkeypatch.setattr(guards, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(guards, "SECONDS_TO_SLEEP", 0.02)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(throttle, "SECONDS_TO_SLEEP", 0.02)
     return clock
 
 
@@ -55,7 +56,7 @@ def test_the_guards_look_before_the_first_batch(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """However seldom they look: what is evicted after that is noticed by the last look at the latest."""
-    monkeypatch.setattr(guards, "SECONDS_BETWEEN_LOOKS", 1000.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 1000.0)
     fill(any_server.client, jobs=300)
     with configured(any_server, maxmemory=0, maxmemory_policy="noeviction"):
         stopped(any_server, once_at(200, evict(any_server)), "eviction: the server has evicted", told=clock)

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from luamigrate import UsageError
-from luamigrate.access import way_in
-from luamigrate.demo import environment
-from luamigrate.errors import printable
-from luamigrate.rules import TYPES, plan_from_file, plan_from_maps
-from luamigrate.urls import redacted
+from luamigrate.cli.demo import environment
+from luamigrate.model.errors import printable
+from luamigrate.model.rules import TYPES, plan_from_file, plan_from_maps
+from luamigrate.server.connect import way_in
+from luamigrate.server.url import redacted
 from tests.conftest import Result, luamigrate
 
 SECRET = "hunter2"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from luamigrate import UsageError
-from luamigrate.access import way_in
+from luamigrate.server.connect import way_in
 from tests.instances import Instance
 from tests.liar import Lie, encoded
 from tests.test_fuzz import SECRET, assert_url_is_read

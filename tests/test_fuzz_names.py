@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from luamigrate.errors import printable
+from luamigrate.model.errors import printable
 from tests.conftest import run
 from tests.instances import Instance
 from tests.test_fuzz import NASTY, drawn, is_safe

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance, assert_kept, snapshot
 from tests.liar import Lie, encoded, lying
@@ -60,7 +60,7 @@ def any_scan(command: list[bytes]) -> bool:
 
 def script(name: str) -> Meant:
     """Return what recognises the calls of a script."""
-    digest = scripts._digest(name).encode()
+    digest = library.digest(name).encode()
     return lambda command: command[0] in (b"EVALSHA", b"EVALSHA_RO") and command[1] == digest
 
 
@@ -89,7 +89,7 @@ def tell(server: Instance, telling: Telling, *options: str, verb: str = "run", w
     options = (*options, "--yes") if verb == "rollback" else options
     with pytest.MonkeyPatch.context() as patch, lying(server.url.removeprefix("unix://"), telling) as url:
         # Every lie is answered whole, or ends the connection: nothing has to be waited for.
-        patch.setattr("luamigrate.servers.ANSWER_SECONDS", 2)
+        patch.setattr("luamigrate.server.connection.ANSWER_SECONDS", 2)
         result = luamigrate(verb, *RULE, "--json", *options, url=url)
     after = {key: value for key, value in snapshot(server.client).items() if not key.startswith(STAGING)}
     assert is_safe(result.out + result.err)

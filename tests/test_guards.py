@@ -23,13 +23,13 @@ from luamigrate import (
     Summary,
     Word,
     connect,
-    guards,
     migrate,
     plan,
     rollback,
     verify,
 )
-from luamigrate.demo import free_port
+from luamigrate.cli.demo import free_port
+from luamigrate.migration import throttle
 from tests import binaries
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, start
@@ -48,10 +48,10 @@ MOST_ANSWERS = 200
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the guards look each time they are asked, and not once a second, and wait for moments only."""
-    monkeypatch.setattr(guards, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(guards, "SECONDS_TO_SLEEP", 0.02)
-    monkeypatch.setattr(guards, "ACKNOWLEDGED_MS", 100)
+    """Have the throttle look each time they are asked, and not once a second, and wait for moments only."""
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(throttle, "SECONDS_TO_SLEEP", 0.02)
+    monkeypatch.setattr(throttle, "ACKNOWLEDGED_MS", 100)
 
 
 class Told:
@@ -242,7 +242,7 @@ def evict(server: Instance) -> Callable[[], None]:
 @pytest.mark.parametrize("moment", [100, 990])
 def test_a_server_that_evicts_keys_stops_it(server: Instance, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     """Sources may be among them: exit 4 at the next look, and be it the last one, when all has been copied."""
-    monkeypatch.setattr(guards, "SECONDS_BETWEEN_LOOKS", 0.0 if moment == 100 else 1000.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0 if moment == 100 else 1000.0)
     fill(server.client, jobs=1000)
     before: Any = server.client.info("stats")["evicted_keys"]
     with configured(server, maxmemory=UNLIMITED, maxmemory_policy="noeviction"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 from tests.instances import Instance, expires_at
 
 pytestmark = pytest.mark.single_server("scripts are called by themselves, with keys of several slots")
@@ -29,7 +29,7 @@ def ask(server: Instance, script: str, keys: list[str], *arguments: str) -> Any:
 
 def call(server: Instance, script: str, keys: list[str], *arguments: str) -> Any:
     """Run a script on keys, all of them declared."""
-    return server.client.eval(scripts.source(script), len(keys), *keys, *arguments)
+    return server.client.eval(library.source(script), len(keys), *keys, *arguments)
 
 
 JUMPING_CLOCK = """
@@ -46,7 +46,7 @@ local redis = {
 
 def test_a_clock_that_never_stands_still_is_not_read_for_ever(any_server: Instance) -> None:
     """As Redis 6.2 would have to be asked, if its clock were moved all the time."""
-    expires_at = (scripts.folder() / "shared" / "expires_at.lua").read_text()
+    expires_at = (library.folder() / "shared" / "expires_at.lua").read_text()
     with pytest.raises(redis.ResponseError, match="does not stand still"):
         any_server.client.eval(f"{JUMPING_CLOCK}{expires_at}return expires_at('job:1')", 0)
 
@@ -60,7 +60,7 @@ def test_one_keys_trouble_does_not_cost_the_batch_its_answers(server: Instance) 
     careful = redis.Redis.from_url(server.url, username="careful", password="x", protocol=2)
     try:
         # Undeclared, so that it is the script that meets the refusal.
-        text = scripts.source("copy").replace("KEYS", "KEYS_")
+        text = library.source("copy").replace("KEYS", "KEYS_")
         text = "local KEYS_ = { 'a:1', 'x:1', 'b:1', 'x:2', 'a:1', 'x:3', 'a:0', 'x:0' }\n" + text
         answers: Any = careful.eval(text, 0, *LIMITS, "hash", *COMPARED)
     finally:
@@ -392,7 +392,7 @@ def test_without_info_field_expiries_are_compared_all_the_same(server: Instance)
     client.acl_setuser("careful", enabled=True, nopass=True, categories=["+@all"], commands=["-info"], keys=["*"])
     careful = redis.Redis.from_url(server.url, username="careful", password="x", protocol=2)
     try:
-        answers: Any = careful.eval(scripts.source("copy"), 2, "s", "t", *LIMITS, "hash", *COMPARED)
+        answers: Any = careful.eval(library.source("copy"), 2, "s", "t", *LIMITS, "hash", *COMPARED)
     finally:
         careful.close()
         client.acl_deluser("careful")

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Server, connect, guards, scripts
-from luamigrate.cluster import Cluster
-from luamigrate.demo import free_port, throwaway_server
+from luamigrate import Server, connect
+from luamigrate.cli.demo import free_port, throwaway_server
+from luamigrate.migration import throttle
+from luamigrate.scripts import library
+from luamigrate.server.cluster import Cluster
 from tests import binaries, clusters
 from tests.clusters import wait_until
 from tests.conftest import luamigrate
@@ -201,7 +203,7 @@ def test_a_node_without_a_name_is_at_the_address_that_is_given_beside() -> None:
 def test_a_key_that_has_moved_to_no_host_is_where_the_one_is_that_says_so() -> None:
     """So servers answer that are told to give no addresses."""
     with cluster_of_one() as (server, port):
-        sha = str(server.client.script_load(scripts.source("compare")))
+        sha = str(server.client.script_load(library.source("compare")))
         moved = encoded(ValueError(f"MOVED 1 :{port}"))
         own: list[int] = []
 
@@ -232,7 +234,7 @@ def test_evictions_that_are_not_told_now_and_then_are_no_evictions(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the server had evicted before it began is not taken for new."""
-    monkeypatch.setattr(guards, "SECONDS_BETWEEN_LOOKS", -1.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", -1.0)
     fill(any_server.client, jobs=200)
     answers = [b"# Stats\r\n", b"# Stats\r\nevicted_keys:5\r\n"]
 
@@ -368,7 +370,7 @@ def test_a_sentinel_that_names_the_primary_and_tells_nothing_else_will_do(
 @pytest.mark.parametrize("keyspace", ["", "db0:keys=2", "db0:keys=2,avg_ttl=0"])
 def test_expiries_are_compared_where_info_does_not_tell_whether_there_are_any(server: Instance, keyspace: str) -> None:
     """Those of keys, and those of fields where the server has them."""
-    text = scripts.source("compare")
+    text = library.source("compare")
     asked = "redis.pcall('INFO', 'keyspace')"
     assert asked in text
     text = text.replace(asked, f"'{keyspace}'")

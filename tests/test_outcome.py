@@ -24,9 +24,9 @@ from luamigrate import (
     UsageError,
     Word,
     printable,
-    scripts,
 )
-from luamigrate.outcome import reason_for
+from luamigrate.model.status import reason_for
+from luamigrate.scripts import library
 
 
 def summary_of(*words: Word, error: Error | None = None, interrupted: bool = False, **options: Any) -> Summary:
@@ -101,7 +101,7 @@ def as_bytes_literal(character: str) -> str:
 def test_words_in_python_and_in_lua_are_the_same() -> None:
     """Each word a script can answer is one of Word, and each word is documented in a header."""
     about_keys = ("copy", "compare", "fill", "remove", "extra")
-    headers = [(scripts.folder() / f"{name}.lua").read_text().split("\n\n")[0] for name in about_keys]
+    headers = [(library.folder() / f"{name}.lua").read_text().split("\n\n")[0] for name in about_keys]
     documented = {word for text in headers for word in re.findall(r"^--   ([a-z]+)  ", text, re.MULTILINE)}
     documented |= {word for text in headers for word in re.findall(r"^--   ([a-z]+) <", text, re.MULTILINE)}
     kept = "\n-- or a list of the word kept "

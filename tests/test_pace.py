@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from luamigrate import Limits, UsageError, Word, connect, migrate, plan
-from luamigrate.pace import LARGEST_COUNT, SCAN_SHARE, SCRIPT_SHARE, SMALLEST_COUNT, Pace, Rate
-from luamigrate.scan import IN_FLIGHT
+from luamigrate.migration.pace import LARGEST_COUNT, SCAN_SHARE, SCRIPT_SHARE, SMALLEST_COUNT, Pace, Rate
+from luamigrate.migration.scan import IN_FLIGHT
 from tests.instances import Instance
 from tests.test_run import fill
 

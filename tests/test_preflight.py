@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from luamigrate import connect, plan, sample
-from luamigrate.checks import NAMES
-from luamigrate.demo import free_port
+from luamigrate import connect, plan
+from luamigrate.cli.demo import free_port
+from luamigrate.preflight import sampling
+from luamigrate.preflight.checks import NAMES
 from tests.conftest import Result, luamigrate, run
 from tests.instances import Instance, start
 from tests.test_bad_input import assert_one_line, make_saving_fail
@@ -98,8 +99,8 @@ def used(server: Instance) -> int:
 def need(server: Instance) -> float:
     """Return what the copies of jobs are expected to take."""
     with connect(server.url) as connection:
-        taken = [sample.take(connection, node, JOBS) for node in connection.primaries]
-        return sum(sample.need(taken, node) or 0.0 for node in connection.primaries)
+        taken = [sampling.take(connection, node, JOBS) for node in connection.primaries]
+        return sum(sampling.need(taken, node) or 0.0 for node in connection.primaries)
 
 
 def assert_refused(server: Instance, command: Sequence[str], *fragments: str, options: Sequence[str] = ()) -> Result:
@@ -209,8 +210,8 @@ def test_a_check_that_has_not_looked_at_all_keys_does_not_claim_that_none_matche
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says how many it has looked at, and that a dry run looks at all; that is no exit code of its own."""
-    monkeypatch.setattr(sample, "SCANS", 1)
-    monkeypatch.setattr(sample, "KEYS_PER_SCAN", 10)
+    monkeypatch.setattr(sampling, "SCANS", 1)
+    monkeypatch.setattr(sampling, "KEYS_PER_SCAN", 10)
     any_server.client.mset({f"other:{number}": "x" for number in range(1000)})
     verdict, text = checks(any_server)["targets"]
     assert verdict == "warning"
@@ -492,7 +493,7 @@ def test_a_client_that_waits_for_no_key_does_not_matter(
 
 
 def test_a_queue_among_many_other_keys_is_not_overlooked(any_server: Instance) -> None:
-    """Some lists beside thousands of hashes: a small sample of names does not happen to hold one."""
+    """Some lists beside thousands of hashes: a small sampling of names does not happen to hold one."""
     fill(any_server.client, jobs=4000)
     for number in range(3):
         any_server.client.rpush(f"queue:{number}", "1")
@@ -514,7 +515,7 @@ def test_a_user_who_may_not_ask_is_warned_and_can_run(server: Instance) -> None:
 
 
 def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(any_server: Instance) -> None:
-    """Without DBSIZE, what a sample stands for is not known: the check warns, and the run can be started."""
+    """Without DBSIZE, what a sampling stands for is not known: the check warns, and the run can be started."""
     fill(any_server.client, jobs=4000)
     with (
         user(any_server, [*commands(any_server, RUN), "info"], KEYS) as url,

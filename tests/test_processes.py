@@ -21,7 +21,7 @@ from tests.test_sentinel import ANY_BINARY
 STARTS_A_SERVER = """
 import sys, time
 from pathlib import Path
-from luamigrate import demo
+from luamigrate.cli import demo
 with demo.throwaway_server(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(60)

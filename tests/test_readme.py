@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import typer.main
 
-from luamigrate import BUILT_IN, Exit, Word, demo, plan_from_file
-from luamigrate.cli import app
+from luamigrate import BUILT_IN, Exit, Word, plan_from_file
+from luamigrate.cli import demo
+from luamigrate.cli.commands import app
 from tests.conftest import luamigrate
 from tests.instances import Instance
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from luamigrate import Limits, Operator, Summary, Word, connect, migrate, plan
-from luamigrate.demo import wait_until_up
+from luamigrate.cli.demo import wait_until_up
 from tests.conftest import luamigrate
 from tests.instances import Instance, start
 from tests.proxies import cutting
@@ -107,8 +107,8 @@ def test_a_server_that_hangs_for_longer_than_an_answer_may_take(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is given up, another one made, and the script that had run meanwhile is told apart."""
-    monkeypatch.setattr("luamigrate.servers.ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("luamigrate.access.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("luamigrate.server.connection.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("luamigrate.server.connect.CONNECT_SECONDS", 1.0)
     fill(any_server.client, jobs=500)
 
     def hang() -> None:

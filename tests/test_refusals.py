@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, read_value
 from tests.liar import Lie, encoded, lying
@@ -53,16 +53,16 @@ def kept_back(monkeypatch: pytest.MonkeyPatch) -> Keep:
 
     @contextmanager
     def keep(condition: str) -> Iterator[None]:
-        original = scripts.source
+        original = library.source
 
         def source(name: str, directory: Path | None = None) -> str:
             return KEPT_BACK % condition + original(name, directory)
 
-        scripts._digest.cache_clear()
+        library.digest.cache_clear()
         with monkeypatch.context() as patch:
-            patch.setattr(scripts, "source", source)
+            patch.setattr(library, "source", source)
             yield
-        scripts._digest.cache_clear()
+        library.digest.cache_clear()
 
     return keep
 

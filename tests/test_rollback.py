@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance, snapshot
 from tests.test_bad_input import assert_one_line
@@ -149,7 +149,7 @@ def test_moments_that_pass_while_the_script_runs_are_no_proof(server: Instance) 
         client.set(f"s{number}", "x", px=60)
         client.set(f"t{number}", "x", px=90)
         keys += [f"s{number}", f"t{number}"]
-    answers: Any = client.eval(scripts.source("remove"), len(keys), *keys, *LIMITS, "any", "1", "0")
+    answers: Any = client.eval(library.source("remove"), len(keys), *keys, *LIMITS, "any", "1", "0")
     words = {answer if isinstance(answer, bytes) else answer[0] for answer in answers[1:-1]}
     assert words <= {b"kept", b"gone"}
 

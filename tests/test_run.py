@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from luamigrate import Limits, connect, migrate, scripts
+from luamigrate import Limits, connect, migrate
+from luamigrate.scripts import library
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_same_expiry, read_expiry, read_value
 
@@ -282,7 +283,7 @@ def test_no_script_gets_more_pairs_than_the_batch_size(server: Instance, size: i
         calls = [entry["command"] for entry in server.client.slowlog_get(10_000)]
     finally:
         server.client.config_set("slowlog-log-slower-than", 10_000)
-    digest = hashlib.sha1(scripts.source("copy").encode(), usedforsecurity=False).hexdigest().encode()
+    digest = hashlib.sha1(library.source("copy").encode(), usedforsecurity=False).hexdigest().encode()
     copied = [int(call.split()[2]) for call in calls if call.startswith(b"EVALSHA " + digest)]
     assert sum(copied) == 2 * 150
     assert max(copied) <= 2 * size

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Limits, Pattern, Server, connect, scan
-from luamigrate.pace import Pace
+from luamigrate import Limits, Pattern, Server, connect
+from luamigrate.migration import scan
+from luamigrate.migration.pace import Pace
 from tests.instances import Instance
 
 pytestmark = pytest.mark.single_server("it is how one server's table is gone through")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate import scripts
+from luamigrate.scripts import library
 
 SCRIPTS = (
     *("copy", "compare", "fill", "remove", "extra", "probe", "stage", "contrast", "publish", "supply"),
@@ -20,7 +20,7 @@ def test_includes_are_expanded_once_each(tmp_path: Path) -> None:
     (tmp_path / "main.lua").write_text('include "a.lua"\ninclude "b.lua"\nreturn a + b\n')
     (tmp_path / "a.lua").write_text('include "b.lua"\nlocal a = b\n')
     (tmp_path / "b.lua").write_text("local b = 1\n")
-    text = scripts.source("main", tmp_path)
+    text = library.source("main", tmp_path)
     assert text.split() == ["local", "b", "=", "1", "local", "a", "=", "b", "return", "a", "+", "b"]
 
 
@@ -28,9 +28,9 @@ def test_a_missing_include_names_who_wants_it(tmp_path: Path) -> None:
     """File and includer are in the message."""
     (tmp_path / "main.lua").write_text('include "none.lua"\n')
     with pytest.raises(FileNotFoundError, match=r"none\.lua, included by main\.lua"):
-        scripts.source("main", tmp_path)
+        library.source("main", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no Lua script .*other\.lua"):
-        scripts.source("other", tmp_path)
+        library.source("other", tmp_path)
 
 
 def test_a_circle_of_includes_is_named(tmp_path: Path) -> None:
@@ -38,21 +38,21 @@ def test_a_circle_of_includes_is_named(tmp_path: Path) -> None:
     (tmp_path / "main.lua").write_text('include "a.lua"\n')
     (tmp_path / "a.lua").write_text('include "main.lua"\n')
     with pytest.raises(ValueError, match=r"main\.lua -> a\.lua -> main\.lua"):
-        scripts.source("main", tmp_path)
+        library.source("main", tmp_path)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
     """The header names KEYS, ARGV and the answers."""
-    header = (scripts.folder() / f"{name}.lua").read_text().split("\n\n")[0]
+    header = (library.folder() / f"{name}.lua").read_text().split("\n\n")[0]
     for word in (f"-- {name}.lua: ", "-- KEYS ", "-- ARGV ", "-- Answer"):
         assert word in header
 
 
 def test_every_file_in_the_folder_is_a_script_or_included() -> None:
     """Nothing lies about, and the Makefile lints every script."""
-    files = {path.relative_to(scripts.folder()).as_posix() for path in scripts.folder().rglob("*.lua")}
-    texts = [(scripts.folder() / name).read_text() for name in files]
+    files = {path.relative_to(library.folder()).as_posix() for path in library.folder().rglob("*.lua")}
+    texts = [(library.folder() / name).read_text() for name in files]
     included = {name for text in texts for name in re.findall(r'^include "(.+)"$', text, re.MULTILINE)}
     assert files == {f"{name}.lua" for name in SCRIPTS} | included
     makefile = (Path(__file__).parent.parent / "Makefile").read_text()

@@ -17,9 +17,11 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from luamigrate import UsageError, access, connect, problems
-from luamigrate.access import way_in
-from luamigrate.demo import SETTINGS, environment, free_port
+from luamigrate import UsageError, connect
+from luamigrate.cli.demo import SETTINGS, environment, free_port
+from luamigrate.server import connect as connecting
+from luamigrate.server import errors
+from luamigrate.server.connect import way_in
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
 from tests.processes import of_this_test
@@ -173,7 +175,7 @@ def test_no_error_shows_a_password(
     locked: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, trouble: Trouble
 ) -> None:
     """Whatever goes wrong, by whichever command and in whichever output."""
-    monkeypatch.setattr("luamigrate.access.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("luamigrate.server.connect.CONNECT_SECONDS", 0.2)
     report = tmp_path / "report.jsonl"
     with ExitStack() as stack:
         given = way(name, trouble(stack, locked), tmp_path)
@@ -225,7 +227,7 @@ def test_no_odd_url_shows_a_password(url: str) -> None:
 
 def test_the_sentinels_password_is_shown_as_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither from the URL nor from the environment, whatever the Sentinels say."""
-    monkeypatch.setattr("luamigrate.access.SENTINEL_SECONDS", 0.2)
+    monkeypatch.setattr("luamigrate.server.connect.SENTINEL_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=echo, args=(listener,), daemon=True).start()
         url = f"sentinel://127.0.0.1:{listener.getsockname()[1]},127.0.0.1:{free_port()}/mymaster"
@@ -418,7 +420,7 @@ def test_the_page_names_what_there_is() -> None:
     help_text = luamigrate("run", "--help").out
     assert set(re.findall(r"--(?:tls|password|wait)[\w-]*", page)) <= set(re.findall(r"--[\w-]+", help_text))
     assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= set(SETTINGS)
-    program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (access, problems))
+    program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (connecting, errors))
     questions = re.findall(r"^\| `([^`]+\?)` \|", page, re.MULTILINE)
     assert len(questions) == 3
     for words in questions:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from luamigrate import Server, UsageError, connect
-from luamigrate.demo import throwaway_server
-from luamigrate.identity import Identity
-from luamigrate.urls import redacted
+from luamigrate.cli.demo import throwaway_server
+from luamigrate.server.identity import Identity
+from luamigrate.server.url import redacted
 from tests import binaries
 from tests.conftest import luamigrate
 from tests.instances import Instance

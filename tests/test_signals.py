@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from luamigrate.demo import environment
+from luamigrate.cli.demo import environment
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_kept, snapshot
 from tests.processes import of_this_test
@@ -26,7 +26,7 @@ def start_run(server: Instance, *options: str, ignoring: Sequence[signal.Signals
     """Start a run in a process of its own and wait until it copies."""
     script = "import signal, sys\n"
     script += "".join(f"signal.signal({number.value}, signal.SIG_IGN)\n" for number in ignoring)
-    script += "sys.argv = ['luamigrate', *sys.argv[1:]]\nfrom luamigrate.cli import main\nmain()\n"
+    script += "sys.argv = ['luamigrate', *sys.argv[1:]]\nfrom luamigrate.cli.commands import main\nmain()\n"
     process = subprocess.Popen(
         (sys.executable, "-c", script, "run", *HASHES, *options),
         env=environment(REDIS_URL=server.url),

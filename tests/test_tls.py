@@ -13,7 +13,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from luamigrate import Server, Tls, UsageError, connect
-from luamigrate.demo import free_port, throwaway_server
+from luamigrate.cli.demo import free_port, throwaway_server
 from tests import binaries, clusters
 from tests.clusters import wait_until
 from tests.conftest import luamigrate
@@ -134,7 +134,7 @@ def test_insecure_takes_any_certificate_and_says_so_loudly(
 
 def test_tls_asked_of_a_server_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within seconds, though such a server just waits for the end of a line."""
-    monkeypatch.setattr("luamigrate.access.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("luamigrate.server.connect.CONNECT_SECONDS", 0.5)
     name = next(name for name in binaries.NAMES if isinstance(binaries.find(name), Path))
     with throwaway_server(Path(binaries.find(name))) as url:
         result = luamigrate("run", url=url.replace("redis://", "rediss://"))

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from luamigrate import Error, Limits, Operator, Refused, Stopped, connect, migrate, plan, printable, scripts
+from luamigrate import Error, Limits, Operator, Refused, Stopped, connect, migrate, plan, printable
+from luamigrate.scripts import library
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, start
 from tests.liar import Liar, Lie, encoded, lying
@@ -39,7 +40,7 @@ def test_a_server_at_its_memory_limit_fails_the_keys_it_refuses(server_name: str
 
 def refusing_every_key(words: bytes, name: str = "copy") -> Liar:
     """Answer to a script that the server refuses each pair in these words."""
-    digest = hashlib.sha1(scripts.source(name).encode(), usedforsecurity=False).hexdigest().encode()
+    digest = hashlib.sha1(library.source(name).encode(), usedforsecurity=False).hexdigest().encode()
 
     def lie(command: list[bytes]) -> Lie | None:
         if command[1:2] != [digest]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from luamigrate.rules import TYPES
+from luamigrate.model.rules import TYPES
 from tests.conftest import luamigrate, run
 from tests.instances import Instance
 from tests.test_lua import stream

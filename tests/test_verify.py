@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from luamigrate import Limits, Operator, connect, plan, verify
-from luamigrate.demo import free_port
+from luamigrate.cli.demo import free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
 from tests.test_bad_input import assert_one_line
@@ -279,7 +279,7 @@ def test_a_stop_while_settling_is_heard_and_what_waits_is_counted(server: Instan
 
 def test_more_pairs_than_the_queue_takes_make_the_scan_wait(server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost, and no more are held."""
-    monkeypatch.setattr("luamigrate.revisit.MOST_WAITING", 30)
+    monkeypatch.setattr("luamigrate.migration.recheck.MOST_WAITING", 30)
     fill(server.client, jobs=300)
     waiting, most, counts = 0, 0, 0
     with connect(server.url) as connection:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from luamigrate import Error, Server, Waiting, connect
-from luamigrate.demo import environment, free_port
-from luamigrate.servers import Endurance, at_one_moment
-from luamigrate.walk import BEGINNINGS
+from luamigrate.cli.demo import environment, free_port
+from luamigrate.migration.runner import BEGINNINGS
+from luamigrate.server.connection import Endurance, at_one_moment
 from tests import binaries
 from tests.conftest import luamigrate
 from tests.instances import Instance, start

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate.demo import environment
+from luamigrate.cli.demo import environment
 from tests.instances import Instance
 from tests.test_run import HASHES
 
@@ -40,7 +40,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_distributions_carry_all_of_the_program_and_nothing_else(built: Path) -> None:
     """Python, Lua, the marker for types; no tests, no caches."""
-    python = {path.name for path in (ROOT / "luamigrate").iterdir() if path.suffix in (".py", ".typed")}
+    package = ROOT / "luamigrate"
+    python = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.suffix in (".py", ".typed")}
     lua = {path.relative_to(ROOT / "lua").as_posix() for path in (ROOT / "lua").rglob("*.lua")}
     expected = {f"luamigrate/{name}" for name in python} | {f"luamigrate/lua/{name}" for name in lua}
     (wheel,) = built.glob("*.whl")

@@ -1,0 +1,278 @@
+"""A pair that is too big for one script, and what is done to a chunk of it: in one slot, or across two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import count
+from typing import Any
+
+from luamigrate.outcome import KeyOutcome, Notes, Word
+from luamigrate.pace import Pause
+from luamigrate.rules import RESERVED
+from luamigrate.servers import Call, Server
+from redis.crc import key_slot
+
+from luamigrate import scripts
+from luamigrate.scripts import Elements, ScriptCall
+
+KINDS = ("hash", "set", "zset", "list", "string")
+"""Types that can be taken apart."""
+
+LENGTH = {"hash": "HLEN", "set": "SCARD", "zset": "ZCARD", "list": "LLEN", "string": "STRLEN"}
+
+STEPS_PER_CHUNK = 8
+"""Readings of one chunk: between two of them the script looks at its time."""
+LARGEST_STEP = 1000
+BYTES_OF_STRING = 64 * 1024
+
+
+class Ended(Exception):
+    """Somebody wants it to end."""
+
+
+class Vanished(Exception):
+    """The key that is written to is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has come of a chunk."""
+
+    done: float
+    """The part of the pair that is done, 0 to 1."""
+    seconds: float = 0.0
+    """How long the chunk held the server."""
+    largest: int = 0
+    """Bytes of its largest element, which cannot be cut."""
+
+    def within(self, first: float, last: float) -> Progress:
+        """Return this progress as a part of something larger."""
+        return replace(self, done=first + self.done * (last - first))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Big:
+    """A pair that is too big for one script."""
+
+    server: Server
+    """Where the source is."""
+    target_server: Server
+    across: bool = False
+    """Whether source and target are in different slots of a cluster."""
+    source: bytes
+    target: bytes
+    kind: str
+    """The source's type, one of KINDS."""
+    size: int
+    """Of the larger of the two, in bytes of memory."""
+    pause: Pause
+    digest: bytes = b""
+    """What the last look found that this one may act on."""
+    second_look: bool = False
+    settle: float = 0.0
+    """Seconds between the two looks of a fill."""
+    stop: Callable[[], bool]
+    allow_long_pause: bool = False
+    nonce: str
+    """Makes the staging key one that no other run uses."""
+
+    @property
+    def staging(self) -> bytes:
+        """The key that is made into the target; it lives in the target's slot."""
+        _, brace, rest = self.target.partition(b"{")
+        tag, end, _ = rest.partition(b"}")
+        if not (brace and end and tag):
+            tag = self.target if b"}" not in self.target else _tag_for(key_slot(self.target))
+        return RESERVED + b"staging:" + self.nonce.encode() + b":{" + tag + b"}"
+
+    def holder(self, key: bytes) -> Server:
+        """Return where the source is, or the target and the staging key."""
+        return self.server if key == self.source else self.target_server
+
+    def outcome(self, word: Word, text: str = "", notes: Notes | None = None) -> KeyOutcome:
+        """Say what came of it."""
+        return KeyOutcome(self.source, self.target, word, text, notes=notes or {})
+
+    def sized(self, word: Word, sizes: tuple[int, int] | None, notes: Notes | None = None) -> KeyOutcome:
+        """Say what came of it, and how long source and target are."""
+        return KeyOutcome(self.source, self.target, word, sizes=sizes, notes=notes or {})
+
+    def unlike(self, word: Word, target_kind: str, text: str = "") -> KeyOutcome:
+        """Say what came of it where the target is of another type."""
+        return self.outcome(word, text, {"source_type": self.kind, "target_type": target_kind})
+
+
+def length_of(big: Big) -> int:
+    """Return how many elements the source has, or bytes."""
+    length = big.server.call(LENGTH[big.kind], big.source).answer()
+    return length if isinstance(length, int) else 0
+
+
+def step_for(big: Big, length: int) -> int:
+    """How many elements to read at once, so that a chunk has some steps."""
+    if big.kind == "string":
+        return BYTES_OF_STRING
+    per_element = max(1, big.size // max(1, length))
+    return max(1, min(LARGEST_STEP, big.pause.capacity // STEPS_PER_CHUNK // per_element))
+
+
+def go_on(big: Big) -> None:
+    """Raise Ended where somebody wants it to end."""
+    if big.stop():
+        raise Ended
+
+
+@cache
+def _tag_for(slot: int) -> bytes:
+    """Return a hash tag for a slot, where the name itself cannot be one."""
+    return next(tag for tag in (b"%d" % number for number in count()) if key_slot(tag) == slot)
+
+
+Chunk = dict[str, Any]
+"""What came of a chunk, by name: see lua/contrast.lua; and how many `seconds` it held a server."""
+
+_NUMBERS = ("visited", "largest", "missing", "contradicting", "expiring_apart", "expire_apart", "lasts")
+_LISTS = ("lengths", "ttls", "missing_names", "contradicting_names", "expiring_apart_names")
+
+
+def contrast_chunk(
+    big: Big, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: str, names: int
+) -> Chunk:
+    """Hold a chunk of the first key against the second one."""
+    if not big.across:
+        call = scripts.contrast(
+            big.server,
+            keys,
+            big.pause,
+            kind=big.kind,
+            position=position,
+            step=step,
+            expiries=expiries,
+            names=names,
+        )
+        chunk = _named(call)
+        return _checked(chunk | {"seconds": call.held(chunk["microseconds"])}, call)
+    one, other = keys
+    fetching, chunk, elements = _fetch(big, one, position, step)
+    holding = scripts.hold(
+        big.holder(other),
+        other,
+        elements,
+        kind=big.kind,
+        position=position,
+        expires_at=_moment(chunk, fetching),
+        expiries=expiries,
+        names=names,
+    )
+    held = _named(holding)
+    seconds = max(fetching.held(chunk["microseconds"]), holding.held(held["microseconds"]))
+    lengths, exact = [chunk["length"], held["length"]], chunk["exact"] and held["exact"]
+    return _checked(chunk | held | {"lengths": lengths, "exact": exact, "seconds": seconds}, holding)
+
+
+def stage_chunk(big: Big, position: bytes, step: int, lifetime_ms: int) -> tuple[bytes, int, Progress]:
+    """Copy a chunk of the source to the staging key: return the next position, and the number of elements.
+
+    Raises Vanished where the staging key has expired meanwhile.
+    """
+    if big.across:
+        fetching, chunk, elements = _fetch(big, big.source, position, step)
+        is_first = position == b"0"
+        call = scripts.append(
+            big.target_server, big.staging, elements, kind=big.kind, lifetime_ms=lifetime_ms, is_first=is_first
+        )
+        match call.reply():
+            case int() as microseconds:
+                seconds = max(fetching.held(chunk["microseconds"]), call.held(microseconds))
+                return chunk["position"], chunk["visited"], Progress(0.0, seconds, chunk["largest"])
+            case b"vanished":
+                raise Vanished
+            case _:
+                raise call.odd()
+    keys = big.source, big.staging
+    call = scripts.stage(
+        big.server, keys, big.pause, kind=big.kind, position=position, step=step, lifetime_ms=lifetime_ms
+    )
+    match call.reply():
+        case [bytes() as position, int() as copied, int() as largest, int() as microseconds]:
+            return position, copied, Progress(0.0, call.held(microseconds), largest)
+        case b"vanished":
+            raise Vanished
+        case _:
+            raise call.odd()
+
+
+def supply(big: Big, names: Sequence[bytes]) -> tuple[int, float]:
+    """Add to the target what the source holds of names that it lacks: return how many were looked at, and seconds.
+
+    Raises Vanished where the target is not there any more.
+    """
+    if not big.across:
+        return _supply(big, [big.target, big.source], names)
+    call = scripts.pick(big.server, big.source, big.pause, kind=big.kind, names=names)
+    match call.reply():
+        case [int() as looked_at, int() as microseconds, *picked] if looked_at > 0:
+            longest = call.held(microseconds)
+        case _:
+            raise call.odd()
+    while picked:
+        done, seconds = _supply(big, [big.target], picked)
+        picked, longest = picked[3 * done :], max(longest, seconds)
+    return looked_at, longest
+
+
+def _supply(big: Big, keys: list[bytes], names: Sequence[Any]) -> tuple[int, float]:
+    call = scripts.supply(big.target_server, keys, big.pause, kind=big.kind, names=names)
+    match call.reply():
+        case [int() as done, int() as microseconds] if done > 0:
+            return done, call.held(microseconds)
+        case b"vanished":
+            raise Vanished
+        case _:
+            raise call.odd()
+
+
+def publish(big: Big, expires_at: int | None) -> Call:
+    """Have the staging key made into the target by the EXEC that follows."""
+    source: bytes | int = big.source if expires_at is None else expires_at
+    return scripts.publish(big.target_server, big.staging, big.target, source=source)
+
+
+def _fetch(big: Big, key: bytes, position: bytes, step: int) -> tuple[ScriptCall, Chunk, Elements]:
+    call = scripts.fetch(big.holder(key), key, big.pause, kind=big.kind, position=position, step=step)
+    chunk = _named(call)
+    elements, moments = chunk.pop("elements", None), chunk.pop("moments", None)
+    if not isinstance(elements, list) or not isinstance(moments, list):
+        raise call.odd()
+    return call, chunk, Elements(elements, moments)
+
+
+def _moment(chunk: Chunk, call: ScriptCall) -> int:
+    """Return when the key that was read expires, in milliseconds since 1970; -1 for never, -2 where it is not there."""
+    if not isinstance(at := chunk.get("expiry"), int):
+        raise call.odd()
+    return at
+
+
+def _named(call: ScriptCall) -> Chunk:
+    reply = call.reply()
+    if not isinstance(reply, list) or len(reply) % 2 or not all(isinstance(name, bytes) for name in reply[::2]):
+        raise call.odd()
+    chunk = {name.decode("ascii", "replace"): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+    if not isinstance(chunk.get("microseconds"), int) or not isinstance(chunk.get("exact"), int):
+        raise call.odd()
+    return chunk
+
+
+def _checked(chunk: Chunk, call: ScriptCall) -> Chunk:
+    if not (
+        isinstance(chunk.get("position"), bytes)
+        and all(isinstance(chunk.get(name), int) for name in _NUMBERS)
+        and all(isinstance(chunk.get(name), list) for name in _LISTS)
+        and all(chunk[name] >= 0 for name in _NUMBERS)
+        and all(list(map(type, chunk[name])) == [int, int] for name in ("lengths", "ttls"))
+    ):
+        raise call.odd()
+    return chunk

@@ -1,0 +1,188 @@
+"""Finding source keys: SCAN with MATCH, in batches, the next SCAN on its way meanwhile."""
+
+from __future__ import annotations
+
+import re
+import sys
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from luamigrate.cluster import SLOTS, Cluster, Deployment
+from luamigrate.errors import Error
+from luamigrate.pace import Pace
+from luamigrate.rules import RESERVED, Pattern
+from luamigrate.servers import Call, Server
+from redis.crc import key_slot
+
+IN_FLIGHT = 2
+"""Batches whose script may be under way while the next is collected: the server never waits for us."""
+
+FIRST_CURSOR = b"0"
+
+PASSES = 20
+"""Over a node, for slots with too many keys to name them at one moment, until none of them is moved meanwhile."""
+
+Slots = Sequence[int]
+
+_CURSOR = re.compile(rb"\d{1,20}")
+"""64 bits, in decimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some keys that match, and how far the scan is."""
+
+    server: Server
+    keys: list[bytes]
+    """At most a batch; empty where a SCAN brought too few to make one."""
+    scanned: float
+    """The part of the key space that has been seen, 0 to 1."""
+    again: bool = False
+    """Whether they may have been found before, in a slot that was moved meanwhile."""
+
+
+def batches(
+    server: Server,
+    pattern: Pattern,
+    pace: Pace,
+    stop: Callable[[], bool],
+    *,
+    most: int | None = None,
+    slots: Slots = (),
+) -> Iterator[Found]:
+    """Yield the keys that match, at most `most`, in batches as the pace has them, until `stop` says so.
+
+    A key that SCAN returns twice is dropped where its first look may still be under way. A pattern
+    without a star is its own only key, and nothing is scanned. A node of a cluster is given the `slots` that
+    it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
+    """
+    if not pattern.has_star:
+        yield Found(server, [pattern.prefix], 1.0)
+        return
+    waiting: list[bytes] = []
+    under_way: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
+    left = sys.maxsize if most is None else most
+    call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
+    while call and left and not stop():
+        cursor, keys = reply_of(call)
+        if not all(map(pattern.matches, keys)):
+            # What does not match has no target name: cutting one out of it would write to somebody else's key.
+            raise Error("the server's SCAN answers names that do not match its MATCH")
+        pace.scanned(len(keys), call.seconds if call.alone else None, waited=call.waited)
+        finished = cursor == FIRST_CURSOR
+        call = None if finished else _scan(server, pattern, pace.count, cursor)
+        known = set(waiting).union(*under_way)
+        waiting += [key for key in dict.fromkeys(keys) if key not in known and not key.startswith(RESERVED)]
+        scanned = 1.0 if finished else _part(server, int(cursor), slots)
+        if len(waiting) < pace.size and not finished:
+            yield Found(server, [], scanned)
+        while (len(waiting) >= pace.size or (finished and waiting)) and left and not stop():
+            size = min(pace.size, left)
+            batch, waiting = waiting[:size], waiting[size:]
+            left -= len(batch)
+            under_way.append(batch)
+            yield Found(server, batch, scanned)
+
+
+def everywhere(
+    deployment: Deployment,
+    pattern: Pattern,
+    pace_of: Callable[[Server], Pace],
+    stop: Callable[[], bool],
+    most: int | None = None,
+) -> Iterator[Found]:
+    """Yield the keys that match of a server, or of all primaries of a cluster at once, each at its own pace.
+
+    In a cluster, slots that were moved meanwhile are looked through again: their keys may come twice.
+    """
+    if isinstance(deployment, Server):
+        yield from batches(deployment, pattern, pace_of(deployment), stop, most=most)
+        return
+    before = deployment.layout()
+    servers = deployment.primaries if pattern.has_star else [deployment.holder(pattern.prefix)]
+    scans = deque(
+        (server, batches(server, pattern, pace_of(server), stop, most=most, slots=deployment.held_by(server)))
+        for server in servers
+    )
+    parts = dict.fromkeys(servers, 0.0)
+    left = sys.maxsize if most is None else most
+    while scans and left:
+        server, scan = scans.popleft()
+        found = next(scan, None)
+        parts[server] = found.scanned if found else 1.0
+        if found:
+            scans.append((server, scan))
+            keys = found.keys[:left]
+            left -= len(keys)
+            yield Found(server, keys, sum(parts.values()) / len(parts))
+    if pattern.has_star and most is None and not stop():
+        yield from _overlooked(deployment, pattern, pace_of, stop, deployment.moved_since(before))
+
+
+def _overlooked(
+    cluster: Cluster,
+    pattern: Pattern,
+    pace_of: Callable[[Server], Pace],
+    stop: Callable[[], bool],
+    slots: list[int],
+) -> Iterator[Found]:
+    """Look through slots that were moved during a scan: a key of theirs may have been away from both nodes."""
+    naming = cluster.keys_of(slots)
+    crowded: list[int] = []
+    while not stop():
+        try:
+            server, keys = next(naming)
+        except StopIteration as end:
+            crowded = end.value
+            break
+        names = [key for key in keys if pattern.matches(key) and not key.startswith(RESERVED)]
+        size = pace_of(server).size
+        for first in range(0, len(names), size):
+            yield Found(server, names[first : first + size], 1.0, again=True)
+    for _ in range(PASSES):
+        if not crowded:
+            return
+        before = cluster.layout()
+        for server in dict.fromkeys(cluster.holder_of(slot) for slot in crowded):
+            yield from _of_slots(batches(server, pattern, pace_of(server), stop), crowded)
+        crowded = [slot for slot in cluster.moved_since(before) if slot in crowded and not stop()]
+    raise Error(f"slot {crowded[0]} and others do not come to rest: run again when no slots are being moved")
+
+
+def _of_slots(scan: Iterator[Found], slots: list[int]) -> Iterator[Found]:
+    for found in scan:
+        keys = [key for key in found.keys if key_slot(key) in slots]
+        yield Found(found.server, keys, 1.0, again=True)
+
+
+def reply_of(call: Call) -> tuple[bytes, list[bytes]]:
+    """Wait for what a SCAN answers, and return the next cursor and the names. Raises Error where it is none."""
+    reply = call.answer()
+    match reply:
+        case [bytes() as cursor, list() as keys] if _CURSOR.fullmatch(cursor):
+            if all(isinstance(key, bytes) for key in keys):
+                return cursor, keys
+    raise Error("the server does not answer SCAN as it should")
+
+
+def _scan(server: Server, pattern: Pattern, count: int, cursor: bytes) -> Call:
+    return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
+
+
+def _part(server: Server, cursor: int, slots: Slots) -> float:
+    """Return which part of its keys a server has gone through."""
+    if slots and server.identity.is_at_least(redis=(7, 4), valkey=(8, 0)):
+        # It goes slot by slot, and says in which one it is.
+        return bisect_left(slots, cursor % SLOTS) / len(slots)
+    return part_scanned(cursor)
+
+
+def part_scanned(cursor: int) -> float:
+    """Return which part of the key space lies behind a cursor, whatever the size of its table.
+
+    The server counts up from the highest bit of its table's mask downwards: read from the other
+    end, the cursor is a binary fraction.
+    """
+    return int(f"{cursor:064b}"[::-1], 2) / 2**64

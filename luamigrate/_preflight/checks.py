@@ -1,0 +1,347 @@
+"""What is looked at before the first write: each check has a name, says what it found and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from luamigrate.cluster import Cluster, Deployment
+from luamigrate.errors import Refused, printable
+from luamigrate.guards import FULL, tells_how_far_replicas_are
+from luamigrate.identity import PRIMARY, REPLICA
+from luamigrate.info import number, read_database_sizes, read_info
+from luamigrate.outcome import Command, Finding, Verdict
+from luamigrate.pace import Limits
+from luamigrate.permissions import Needs, Permissions
+from luamigrate.problems import Answered
+from luamigrate.rules import Plan, Rule
+from luamigrate.servers import Server
+from redis.crc import key_slot
+
+from luamigrate import sample, wording
+
+NAMES = (
+    *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
+    *("targets", "replicas"),
+)
+"""Of checks and guards: what --ignore-check takes."""
+
+DEFAULTS = Limits()
+
+WAITED_ON = ("list", "zset", "stream")
+"""Types on whose names a client may wait until there is something."""
+
+ANY_NAMES = (b"1", b"2", b"3", b"4")
+"""Examples for a star: where these share a slot, all names do."""
+
+_SAVES = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
+"""How the last ones went, in INFO."""
+
+_WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
+
+
+def look(
+    deployment: Deployment,
+    plan: Plan,
+    command: Command,
+    *,
+    dry_run: bool = False,
+    fills: bool = False,
+    extra: bool = False,
+    limits: Limits = DEFAULTS,
+    ignored: frozenset[str] = frozenset(),
+    warns_of_nothing: bool = False,
+) -> list[Finding]:
+    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
+
+    With `warns_of_nothing`, warn where no key matches any rule: a run that follows finds that out itself.
+    """
+    findings = [_role(deployment, command)]
+    if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
+        needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
+        nodes = [(server.place, _of_server(deployment, server, needs, limits)) for server in deployment.primaries]
+        may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
+        findings += _together(nodes)
+        if command is Command.RUN and may_read:
+            findings += _of_the_data(deployment, plan, warns_of_nothing=warns_of_nothing)
+    return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
+
+
+def _together(nodes: list[tuple[str, list[Finding]]]) -> list[Finding]:
+    """Make one finding of those of one name: what most nodes of a cluster say is said once."""
+    names = list(dict.fromkeys(finding.name for _, found in nodes for finding in found))
+    together = []
+    for name in names:
+        found = [(place, finding) for place, findings in nodes for finding in findings if finding.name == name]
+        worst = max((finding.verdict for _, finding in found), key=list(Verdict).index)
+        texts: dict[str, list[str]] = {}
+        for place, finding in found:
+            if finding.verdict is worst:
+                texts.setdefault(finding.text, []).append(place)
+        everywhere = len(texts) == 1 and len(found) == len(next(iter(texts.values())))
+        lines = list(texts) if everywhere else [f"{', '.join(places)}: {text}" for text, places in texts.items()]
+        together.append(Finding(name, worst, "; ".join(lines)))
+    return together
+
+
+def refuse(findings: list[Finding]) -> None:
+    """Raise Refused, with a line for each, where findings say so."""
+    refused = [str(finding) for finding in findings if finding.verdict is Verdict.REFUSED]
+    if refused:
+        raise Refused("\n".join(refused))
+
+
+def warnings(findings: list[Finding]) -> tuple[str, ...]:
+    """Return the lines of those that warn."""
+    return tuple(str(finding) for finding in findings if finding.verdict is Verdict.WARNING)
+
+
+def _overridden(finding: Finding) -> Finding:
+    if finding.verdict is not Verdict.REFUSED:
+        return finding
+    return replace(finding, verdict=Verdict.WARNING, text=f"{finding.text} (ignored, as --ignore-check says)")
+
+
+def _role(deployment: Deployment, command: Command) -> Finding:
+    who = deployment.identity
+    if isinstance(deployment, Cluster):
+        if deployment.unheld:
+            text = f"{deployment.unheld:,} of the cluster's slots are held by no node: assign them first"
+            return Finding("role", Verdict.REFUSED, text)
+        return Finding("role", Verdict.OK, f"a cluster of {len(deployment.primaries)} primaries")
+    if who.mode == "sentinel":
+        raise Refused("role: this is a Sentinel, no data server: sentinel://host:port/service asks it for the primary")
+    if who.role == PRIMARY:
+        return Finding("role", Verdict.OK, "a primary")
+    if who.role != REPLICA:
+        text = "the server does not tell its role (HELLO, ROLE, INFO): see to it that this is a primary, and no replica"
+        return Finding("role", Verdict.WARNING, text)
+    if command is Command.VERIFY:
+        return Finding(
+            "role",
+            Verdict.WARNING,
+            "this is a REPLICA: what is compared is what has reached it, which may be older than its primary, and a "
+            "key that has expired is gone only once the primary says so.",
+        )
+    text = "this is a replica, and what is written here would be lost: give the address of the primary"
+    return Finding("role", Verdict.REFUSED, text)
+
+
+def _of_server(deployment: Deployment, server: Server, needs: Needs, limits: Limits) -> list[Finding]:
+    permitted = Permissions(deployment, server, needs)
+    findings = list(_permissions(server, needs.command, permitted))
+    return findings + list(_replicas(server, limits) if needs.command is not Command.VERIFY else ())
+
+
+def _permissions(server: Server, command: Command, permitted: Permissions) -> Iterator[Finding]:
+    try:
+        found = permitted.refuse_unless_permitted()
+    except Refused as refusal:
+        name, _, text = str(refusal).partition(": ")
+        yield Finding(name, Verdict.REFUSED, text)
+        return
+    text = f"what is needed may be called, on the rules' keys{_untried(found.untried)}"
+    yield Finding("permissions", Verdict.OK, text)
+    without = f"; done without what is refused: {', '.join(found.done_without)}" if found.done_without else ""
+    yield Finding("scripts", Verdict.OK, f"are kept by the server, and may call what they need{without}")
+    who = server.identity
+    yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
+    yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
+    try:
+        big = permitted.refuse_unless_big_keys_permitted()
+    except Refused as refusal:
+        text = f"keys too big for one script would fail (noperm): {str(refusal).partition(': ')[2]}"
+        yield Finding("big-keys", Verdict.WARNING, text)
+    else:
+        refused = "MEMORY" in found.done_without
+        how = "; weighed by a few of their elements, because MEMORY is refused" if refused else ""
+        yield Finding("big-keys", Verdict.OK, f"can be taken apart{how}{_untried(big.untried)}")
+
+
+def _untried(commands: list[str]) -> str:
+    return f"; not tried, because nothing here can without writing: {', '.join(commands)}" if commands else ""
+
+
+def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
+    try:
+        if limits.wait_replicas:
+            server.call("WAIT", 0, 1).answer()
+        if limits.max_lag:
+            server.call("INFO", "replication").answer()
+            if not tells_how_far_replicas_are(read_info(server, "replication")):
+                text = "they could not be watched: the server does not tell how far they are (INFO replication)"
+                yield Finding("replicas", Verdict.REFUSED, text)
+    except Refused as refusal:
+        yield Finding("replicas", Verdict.REFUSED, f"they could not be watched: {refusal}")
+
+
+def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) -> Iterator[Finding]:
+    try:
+        samples = [sample.take(deployment, server, plan) for server in deployment.primaries]
+    except (Refused, Answered) as refusal:
+        text = f"not looked at, nor eviction, blocked, targets: {refusal}"
+        yield Finding("memory", Verdict.WARNING, text)
+        return
+    created = [rule for rule in plan if any(rule in taken.could_create(plan, WAITED_ON) for taken in samples)]
+    # A plan of one rule cannot be cut into fewer.
+    fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
+    yield from _together(
+        [
+            (
+                server.place,
+                [*_memory(server, sample.need(samples, server), fewer), _saves(server), _blocked(server, created)],
+            )
+            for server in deployment.primaries
+        ]
+    )
+    yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
+    if isinstance(deployment, Cluster):
+        yield from _crowding(plan)
+
+
+def _targets(deployment: Deployment, plan: Plan, samples: list[sample.Sample], *, warns_of_nothing: bool) -> Finding:
+    if any(taken.has_sources for taken in samples) or not warns_of_nothing:
+        present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
+        return Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+    databases = read_database_sizes(deployment.primaries)
+    if all(taken.complete.issuperset(plan) for taken in samples):
+        others = sum((taken.other_types for taken in samples), Counter[str]())
+        return Finding("targets", Verdict.WARNING, wording.nothing_found(plan, others, databases), empty=True)
+    text = (
+        f"NO KEY OF ANY RULE AMONG THE {sum(taken.looked_at for taken in samples):,} KEYS LOOKED AT; a dry run looks "
+        f"at all of them.{wording.keys_by_database(databases)}{wording.taken_literally(plan)}"
+    )
+    return Finding("targets", Verdict.WARNING, text)
+
+
+def _crowding(plan: Plan) -> Iterator[Finding]:
+    """Warn of rules that would put all their targets into one slot."""
+    for rule in plan:
+        targets = rule.pairs([rule.source.prefix + name + (rule.source.suffix or b"") for name in ANY_NAMES]).targets
+        slots = {key_slot(target) for target in targets}
+        if rule.source.has_star and len(slots) == 1:
+            text = (
+                f"all targets of {rule} have the same hash tag, so that they come into slot {slots.pop()}: one node "
+                "will hold them all"
+            )
+            yield Finding("targets", Verdict.WARNING, text)
+
+
+def _memory(server: Server, needed: float | None, fewer: str) -> Iterator[Finding]:
+    if needed is None:
+        text = (
+            "what the copies need is not known: the server does not tell this user how many keys there are (DBSIZE), "
+            "or how big they are (MEMORY)"
+        )
+        yield Finding("memory", Verdict.WARNING, text)
+        yield _unknown_eviction(read_info(server, "memory"))
+        return
+    need = f"the copies need about {_bytes(needed)}, by a sample"
+    memory = read_info(server, "memory")
+    used, limit = number(memory, "used_memory"), number(memory, "maxmemory")
+    if used is None or limit is None:
+        whose = "the server does not tell" if memory else "this user may not ask"
+        text = f"{need}; {whose} how much there is (INFO): see to it yourself"
+        yield Finding("memory", Verdict.WARNING, text)
+        yield _unknown_eviction(memory)
+        return
+    policy = memory.get("maxmemory_policy")
+    machine, resident = number(memory, "total_system_memory"), number(memory, "used_memory_rss")
+    too_much = bool(limit and needed and used + needed > FULL * limit)
+    there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
+    if too_much and policy in (None, "noeviction"):
+        text = f"{need}, and {there}: raise maxmemory{fewer}"
+        yield Finding("memory", Verdict.REFUSED, text)
+    elif machine and resident is not None and needed and resident + needed > FULL * machine:
+        there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
+        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more{fewer}")
+    else:
+        room = f"{_bytes(max(0, limit - used))} of maxmemory are free" if limit else "there is no maxmemory"
+        yield Finding("memory", Verdict.OK, f"{need}; {room}")
+    if too_much and policy is None:
+        yield _unknown_eviction(memory)
+    elif too_much and policy != "noeviction":
+        text = (
+            f"{need}, {there}, and this server evicts keys when it is full ({policy}): copies could push out "
+            "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile"
+        )
+        yield Finding("eviction", Verdict.REFUSED, text)
+    else:
+        yield Finding("eviction", Verdict.OK, "nothing would be evicted")
+
+
+def _unknown_eviction(memory: dict[str, str]) -> Finding:
+    """Say what can be said where it is not known how much room there is, or how much is needed."""
+    if not memory:
+        text = "this user may not ask whether the server evicts keys when it is full (INFO): see that it does not"
+        return Finding("eviction", Verdict.WARNING, text)
+    policy, limit = memory.get("maxmemory_policy"), number(memory, "maxmemory")
+    if policy is None and limit != 0:
+        text = "the server does not tell whether it evicts keys when it is full (INFO): see that it does not"
+        return Finding("eviction", Verdict.WARNING, text)
+    if policy != "noeviction" and limit != 0:
+        text = f"this server evicts keys when it is full ({policy}), and whether the copies fit is not known"
+        return Finding("eviction", Verdict.REFUSED, text)
+    return Finding("eviction", Verdict.OK, "nothing would be evicted")
+
+
+def _saves(server: Server) -> Finding:
+    facts = read_info(server, "persistence")
+    if not facts:
+        return Finding("saves", Verdict.WARNING, "this user may not ask whether they succeed (INFO)")
+    if not any(name in facts for name in _SAVES):
+        return Finding("saves", Verdict.WARNING, "the server does not tell whether they succeed (INFO)")
+    failing = [name.removesuffix("_status").replace("_", " ") for name in _SAVES if facts.get(name, "ok") != "ok"]
+    if failing:
+        text = f"the {', '.join(failing)} failed: what is copied might not outlive a restart. Mend that first"
+        return Finding("saves", Verdict.REFUSED, text)
+    return Finding("saves", Verdict.OK, "the last ones did not fail")
+
+
+def _blocked(server: Server, rules: list[Rule]) -> Finding:
+    if not rules:
+        return Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
+    wanted = ", ".join(str(rule.target) for rule in rules)
+    try:
+        database = _field(server.call("CLIENT", "INFO").answer(), "db")
+        clients = server.call("CLIENT", "LIST").answer()
+    except (Refused, Answered):
+        clients = None
+    if not isinstance(clients, bytes):
+        text = f"this user may not ask whether clients wait (CLIENT LIST): see that none waits on {wanted}"
+        return Finding("blocked", Verdict.WARNING, text)
+    if not clients or not all(_field(line, "flags") and _field(line, "cmd") for line in clients.splitlines()):
+        text = f"the server does not tell whether clients wait (CLIENT LIST): see that none waits on {wanted}"
+        return Finding("blocked", Verdict.WARNING, text)
+    waiting = [
+        f"{_field(line, 'name') or 'unnamed'} at {_field(line, 'addr')} in {_field(line, 'cmd').upper()}"
+        for line in clients.splitlines()
+        if "b" in _field(line, "flags")
+        and (not database or _field(line, "db") in (database, ""))
+        and _WAITING_COMMANDS.match(_field(line, "cmd"))
+    ]
+    if not waiting:
+        return Finding("blocked", Verdict.OK, f"no client waits in this database, where {wanted} could be created")
+    shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")  # noqa: PLR2004
+    text = (
+        f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
+        "would be handed a list, sorted set or stream that is copied there, and a job would run twice. Stop them, or "
+        "make sure that none does, then --ignore-check blocked (a rule of type hash copies none of these)"
+    )
+    return Finding("blocked", Verdict.REFUSED, text)
+
+
+def _field(line: Any, name: str) -> str:
+    match = re.search(rf"(?:^| ){name}=(\S*)".encode(), line) if isinstance(line, bytes) else None
+    return printable(match[1]) if match else ""
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

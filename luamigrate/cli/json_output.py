@@ -1,0 +1,87 @@
+"""What programs are told: the JSON document of a command, and the lines of the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luamigrate.model.errors import printable
+from luamigrate.model.rules import Rule
+from luamigrate.model.status import KeyOutcome, Word
+from luamigrate.model.summary import Summary, Tally
+from luamigrate.server.cluster import Deployment
+
+
+def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
+    """Return the JSON document of a command."""
+    totals = summary.totals
+    content: dict[str, Any] = {
+        "command": summary.command,
+        "dry_run": summary.dry_run,
+        "validated": summary.validated,
+        "interrupted": summary.interrupted,
+        "exit_code": int(summary.exit_code),
+        "server": _server_document(server),
+        "rules": [_rule_document(rule, tally) for rule, tally in summary.by_rule.items()],
+        "totals": {"found": totals.found, **dict(totals.words), "ignored": totals.ignored.total()},
+        "duration_seconds": round(summary.seconds, 3),
+        "slowest_script_ms": round(summary.slowest_script_seconds * 1000, 3),
+        "warnings": summary.warnings,
+        "error": str(summary.error) if summary.error else None,
+    }
+    if summary.by_shard:
+        content["shards"] = [
+            {"node": node, "found": tally.found, **dict(tally.words), "ignored": tally.ignored.total()}
+            for node, tally in sorted(summary.by_shard.items())
+        ]
+    if summary.findings:
+        content["checks"] = [
+            {"name": finding.name, "verdict": finding.verdict, "text": finding.text} for finding in summary.findings
+        ]
+    if totals.fillable:
+        content["totals"]["fillable"] = totals.fillable
+    if summary.sample:
+        content["sample"] = summary.sample
+    return content
+
+
+def key_document(key: KeyOutcome) -> dict[str, Any]:
+    """Return the line of the report that tells about a key."""
+    content: dict[str, Any] = {"source": printable(key.source), "target": printable(key.target), "word": key.word}
+    if key.word is Word.FAILED:
+        content |= {"reason": key.reason, "text": key.text}
+    if key.word is Word.KEPT:
+        content |= {"reason": key.text}
+    if key.word is Word.IGNORED:
+        content |= {"type": key.text}
+    if key.sizes:
+        content |= {"source_size": key.sizes[0], "target_size": key.sizes[1]}
+    if key.fillable:
+        content |= {"fillable": True}
+    return content | dict(key.notes)
+
+
+def _server_document(server: Deployment | None) -> dict[str, Any] | None:
+    if server is None:
+        return None
+    who = server.identity
+    return {
+        "url": server.url,
+        "product": who.product,
+        "version": who.version,
+        "mode": who.mode,
+        "nodes": len(server.primaries),
+    }
+
+
+def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "source": str(rule.source),
+        "target": str(rule.target),
+        "type": rule.type,
+        "found": tally.found,
+        **dict(tally.words),
+        "ignored": dict(tally.ignored),
+        "failed_reasons": dict(tally.reasons),
+    }
+    content |= {"failed_texts": dict(tally.texts)} if tally.texts else {}
+    return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})

@@ -1,0 +1,201 @@
+"""The options of the commands, each declared once: names, environment variable, help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luamigrate.migration.verbs import LONGEST_SETTLE
+from luamigrate.model.limits import LARGEST_BATCH, LONGEST_PAUSE, SHORTEST_PAUSE
+from luamigrate.model.rules import TYPES
+from luamigrate.preflight.checks import NAMES
+
+
+class OnExisting(StrEnum):
+    """What to do where a target lacks parts of its source."""
+
+    SKIP = "skip"
+    FILL = "fill"
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_URL",
+        metavar="URL",
+        help="The server: redis://[user:password@]host[:port][/database], rediss:// for TLS (or valkey://, "
+        "valkeys://), unix://[…@]/path[?db=N], or the Sentinels that know it: "
+        "sentinel://[…@]host[:port][,host[:port]…]/service[/database]"
+        "[?tls=true][&sentinel_username=…][&sentinel_password=…]; their password may also be in SENTINEL_PASSWORD.",
+    ),
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="REDIS_PASSWORD_FILE",
+        metavar="FILE",
+        help="The password of the URL's user: the first line of FILE. Or set REDIS_PASSWORD to the password itself.",
+    ),
+]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        envvar="TLS_CA",
+        metavar="FILE",
+        help="Authorities (PEM) to trust besides the system's. With sentinel://, each of these options asks for TLS.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", envvar="TLS_CERT", metavar="FILE", help="The certificate (PEM) to show to the server."),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", envvar="TLS_KEY", metavar="FILE", help="Its key, where that is not in the same file."),
+]
+TlsInsecure = Annotated[
+    bool,
+    typer.Option(
+        "--tls-insecure/--no-tls-insecure",
+        envvar="TLS_INSECURE",
+        help="Take any certificate: anybody between here and the server can then read and change everything.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run/--no-dry-run", envvar="DRY_RUN", help="Say what would happen; write nothing.")
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(envvar="BATCH_SIZE", metavar="N", min=1, max=LARGEST_BATCH, help="The most pairs one script gets."),
+]
+Validate = Annotated[
+    bool,
+    typer.Option("--validate/--no-validate", envvar="VALIDATE_COPIES", help="Compare each copy with its source."),
+]
+Maps = Annotated[
+    list[str] | None, typer.Option("--map", metavar="SRC=DST", help="A rule, e.g. 'rq:job:*=q:job:*'. Repeatable.")
+]
+Kind = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help=f"The type of the keys of --map: {', '.join(TYPES)}. [default: any]"),
+]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", envvar="LUAMIGRATE_PLAN", metavar="FILE", help="Rules from a TOML file.")
+]
+Existing = Annotated[
+    OnExisting,
+    typer.Option(
+        "--on-existing",
+        envvar="ON_EXISTING",
+        help="Where a target lacks parts of its source: leave it, or add them (hashes and sets).",
+    ),
+]
+FillQueues = Annotated[
+    bool,
+    typer.Option(
+        "--fill-queues/--no-fill-queues",
+        envvar="FILL_QUEUES",
+        help="Fill sorted sets too: members that consumers took meanwhile would come back.",
+    ),
+]
+Settle = Annotated[
+    float,
+    typer.Option(
+        envvar="SETTLE",
+        metavar="SECONDS",
+        min=0,
+        max=LONGEST_SETTLE,
+        help="Look a second time, after this long, at what is not clean; 0: one look.",
+    ),
+]
+IgnoreExpiry = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-expiry/--no-ignore-expiry",
+        envvar="IGNORE_EXPIRY",
+        help="Call equal values the same even if they expire at other times.",
+    ),
+]
+AllowEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty/--no-allow-empty", envvar="ALLOW_EMPTY", help="Exit 0 even if no key matches any rule."
+    ),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(envvar="LUAMIGRATE_SAMPLE", metavar="N", min=1, help="Look at the first N keys of each rule only."),
+]
+Extra = Annotated[
+    bool,
+    typer.Option("--extra/--no-extra", envvar="LUAMIGRATE_EXTRA", help="Also look for targets that have no source."),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+MaxPause = Annotated[
+    float,
+    typer.Option(
+        envvar="MAX_PAUSE",
+        metavar="MS",
+        min=SHORTEST_PAUSE,
+        max=LONGEST_PAUSE,
+        help="The longest the server may be held at once, in milliseconds.",
+    ),
+]
+MaxRate = Annotated[
+    float | None, typer.Option(envvar="MAX_RATE", metavar="N", min=0.1, help="Keys per second, at most.")
+]
+MaxLag = Annotated[
+    int | None,
+    typer.Option(envvar="MAX_LAG", metavar="BYTES", min=1, help="Wait while any replica is further behind than this."),
+]
+WaitReplicas = Annotated[
+    int,
+    typer.Option(
+        envvar="WAIT_REPLICAS",
+        metavar="N",
+        min=0,
+        max=1000,
+        help="Wait until N replicas have acknowledged each batch.",
+    ),
+]
+Patience = Annotated[
+    float,
+    typer.Option(
+        envvar="PATIENCE",
+        metavar="SECONDS",
+        min=0,
+        max=86_400,
+        help="Wait this long for a server that is lost, loading, failing over, or takes no writes; for one that is not "
+        "there to begin with 5 seconds, if this is not given.",
+    ),
+]
+AllowLongPause = Annotated[
+    bool,
+    typer.Option(
+        "--allow-long-pause/--no-allow-long-pause",
+        envvar="ALLOW_LONG_PAUSE",
+        help="Take keys whole that cannot be taken apart, for as long as that holds the server.",
+    ),
+]
+IgnoreCheck = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-check",
+        metavar="NAME",
+        help=f"Go on although this check or guard says no: {', '.join(NAMES)}. Repeatable.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")]
+Report = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write a JSON line per key that is not clean to FILE.")
+]
+ReportAll = Annotated[bool, typer.Option("--report-all", help="Write a line per key to the report.")]
+ShowValues = Annotated[
+    bool, typer.Option("--show-values", help="Write the first differing values to the report, not only names.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the summary.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line per key.")]

@@ -1,0 +1,1 @@
+"""The work itself: scan, send, count, look again."""

@@ -1,0 +1,161 @@
+"""Two big keys held against each other, chunk by chunk, and what that finds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from luamigrate.migration.chunks import Big, Chunk, Progress, contrast_chunk, go_on, length_of, step_for
+from luamigrate.model.errors import printable
+from luamigrate.model.status import Note, Word
+
+NAMES_SHOWN = 5
+
+_VALUES = ("missing", "additional", "contradicting")
+_FOUND = (*_VALUES, "expiring_apart")
+
+
+@dataclass
+class Findings:
+    """What holding a source against another key has found."""
+
+    kind: str
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_FOUND, 0))
+    names: dict[str, list[Note]] = field(default_factory=lambda: {what: [] for what in _FOUND})
+    lengths: tuple[int, int] = (0, 0)
+    exact: bool = True
+    """Whether the lengths count what readers see."""
+    ttls: tuple[int, int] = (-1, -1)
+    """Milliseconds that source and target have left; -1 for never, -2 where there is no such key."""
+    keys_expire_apart: bool = False
+    """Whether the keys expire at different times, as the server has decided."""
+    source_lasts: bool = True
+    """Whether the source is there at least as long as the target, as the server has decided."""
+    visited: int = 0
+    """Elements of the source."""
+
+    def add(self, what: str, count: int, names: list[Any]) -> None:
+        """Count what one chunk found."""
+        self.counts[what] += count
+        room = NAMES_SHOWN - len(self.names[what])
+        self.names[what] += [printable(name)[:200] for name in names[: max(0, room)] if isinstance(name, bytes)]
+
+    @property
+    def expiring_apart(self) -> int:
+        """How many fields of equal value expire at another time."""
+        return self.counts["expiring_apart"]
+
+    @property
+    def word(self) -> Word:
+        """How the values stand."""
+        counts = self.counts
+        if self.kind in ("list", "string"):
+            equal = not counts["contradicting"] and self.lengths[0] == self.lengths[1]
+            return Word.SAME if equal else Word.DIFFERS
+        if counts["additional"] or counts["contradicting"]:
+            return Word.DIFFERS
+        return Word.PARTIAL if counts["missing"] else Word.SAME
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the source has no element any more, because they have all expired."""
+        return self.kind == "hash" and not self.visited
+
+    @property
+    def other_is_gone(self) -> bool:
+        """Whether what the source was held against has vanished."""
+        return self.ttls[1] == -2  # noqa: PLR2004  # as PTTL says it
+
+    @property
+    def tells_sizes(self) -> bool:
+        """Whether the lengths are what differs."""
+        return self.kind in ("list", "string") and self.word is not Word.SAME
+
+    def word_with_expiry(self, *, ignore: bool) -> Word:
+        """How the keys stand, expiries included."""
+        apart = not ignore and (self.keys_expire_apart or self.expiring_apart > 0)
+        return Word.EXPIRY if apart and self.word is Word.SAME else self.word
+
+    @property
+    def notes(self) -> dict[str, Note]:
+        """What differs in value, as lua/shared/values.lua names it."""
+        if self.word is Word.SAME:
+            return {}
+        if self.kind == "string":
+            return {}
+        if self.kind == "list":
+            first = self.names["contradicting"]
+            index = str(first[0]) if first else ""
+            return {"first_difference": int(index) if re.fullmatch("[0-9]{1,20}", index) else min(self.lengths)}
+        return {name: value for what in _VALUES for name, value in self._named(what).items()}
+
+    def notes_but(self, *, ignore_expiry: bool) -> dict[str, Note]:
+        """Return what differs, expiries included unless they are ignored."""
+        notes = self.notes
+        if ignore_expiry:
+            return notes
+        if self.expiring_apart:
+            notes |= self._named("expiring_apart")
+        if self.keys_expire_apart or (self.word is Word.SAME and not self.source_lasts):
+            notes |= {
+                f"{side}_ttl_ms": ttl if ttl >= 0 else None
+                for side, ttl in zip(("source", "target"), self.ttls, strict=True)
+            }
+        return notes
+
+    def _named(self, what: str) -> dict[str, Note]:
+        names: dict[str, Note] = {f"{what}_names": self.names[what]} if self.names[what] else {}
+        return {what: self.counts[what], **names}
+
+
+def contrast_both(
+    big: Big, other: bytes, expiries: str, after: float = 0.0, lifetime_ms: int = 0
+) -> Generator[Progress, None, Findings]:
+    """Hold the source against another key, and that one against the source where it may have more.
+
+    With `lifetime_ms` that other key's expiry is renewed at each chunk.
+    """
+    findings = Findings(big.kind)
+    half = after + (1.0 - after) / 2
+    for _, progress in contrast(big, (big.source, other), expiries, findings):
+        _renew(big, other, lifetime_ms)
+        yield progress.within(after, half)
+    # Where all is there and the lengths are equal, there can be no more.
+    complete = findings.exact and not findings.counts["missing"] and findings.lengths[0] == findings.lengths[1]
+    if not complete and big.kind in ("hash", "set", "zset"):
+        backwards = Findings(big.kind)
+        for _, progress in contrast(big, (other, big.source), "", backwards):
+            _renew(big, other, lifetime_ms)
+            yield progress.within(half, 1.0)
+        findings.counts["additional"] = backwards.counts["missing"]
+        findings.names["additional"] = backwards.names["missing"]
+    return findings
+
+
+def _renew(big: Big, staging: bytes, lifetime_ms: int) -> None:
+    if lifetime_ms:
+        big.target_server.call("PEXPIRE", staging, lifetime_ms, once=True)
+
+
+def contrast(
+    big: Big, keys: tuple[bytes, bytes], expiries: str, findings: Findings, names: int = NAMES_SHOWN
+) -> Iterator[tuple[Chunk, Progress]]:
+    """Go through the first key, chunk by chunk, into the findings."""
+    position, done, step = b"0", 0, 0
+    while True:
+        go_on(big)
+        step = step or step_for(big, max(1, length_of(big)))
+        chunk = contrast_chunk(big, keys, position, step, expiries=expiries, names=names)
+        position = chunk["position"]
+        done += chunk["visited"]
+        findings.visited = done
+        findings.lengths, findings.exact = tuple(chunk["lengths"]), findings.exact and bool(chunk["exact"])
+        findings.ttls = tuple(chunk["ttls"])
+        findings.keys_expire_apart, findings.source_lasts = bool(chunk["expire_apart"]), bool(chunk["lasts"])
+        for what in ("missing", "contradicting", "expiring_apart"):
+            findings.add(what, chunk[what], chunk[f"{what}_names"])
+        yield chunk, Progress(min(1.0, done / max(1, findings.lengths[0])), chunk["seconds"], chunk["largest"])
+        if position == b"0":
+            return

@@ -1,0 +1,213 @@
+"""What is watched while the work is under way: why it waits, and when it stops.
+
+A guard measures once a second at most; `hold` decides. Whoever waits says why, all the time. Nothing is
+lost by waiting or stopping: what is under way is finished, and running again continues.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from luamigrate.migration.pace import Rate
+from luamigrate.model.errors import Stopped
+from luamigrate.model.limits import FULL, Limits
+from luamigrate.server.cluster import Deployment
+from luamigrate.server.connection import Server
+from luamigrate.server.errors import ConnectionLost
+from luamigrate.server.info import behind_by, number, read_info, tells_how_far_replicas_are
+
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_SLEEP = 0.1
+"""At once, so that a wish to stop is heard."""
+
+
+ACKNOWLEDGED_MS = 500
+"""How long one WAIT waits."""
+
+
+@dataclass(kw_only=True)
+class Guards:
+    """The guards of one walk."""
+
+    deployment: Deployment
+    limits: Limits
+    rate: Rate
+    writes: bool
+    """Whether the work writes: only then replicas matter."""
+    copies: bool
+    """Whether it takes memory."""
+    ignored: frozenset[str]
+    """Names of guards that are not to be heard."""
+    stop: Callable[[], bool]
+    held: Callable[[], bool]
+    """Whether the user wants it to wait."""
+    tell: Callable[[str], None]
+    _watched: dict[Server, _Watched] = field(default_factory=dict, init=False)
+    _looked: float = field(default=-math.inf, init=False)
+    _reason: str = field(default="", init=False)
+    _scarce_since: float | None = field(default=None, init=False)
+    _refused_since: float | None = field(default=None, init=False)
+    _given_up: bool = field(default=False, init=False)
+
+    def would_hold(self) -> bool:
+        """Tell whether there is a reason to wait now. Raises Stopped where waiting will not help."""
+        return bool(self.rate.seconds_to_wait(time.monotonic)) or bool(self._reason_to_wait())
+
+    def hold(self) -> None:
+        """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
+        while (reason := self._reason_to_wait()) and not self.stop():
+            self.tell(reason)
+            self._sleep(SECONDS_TO_SLEEP)
+        while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.stop():
+            self._sleep(min(seconds, SECONDS_TO_SLEEP))
+
+    def refused(self, words: str) -> None:
+        """Wait a moment, because a server takes no writes. Raises Stopped where that lasts."""
+        if "READONLY" in words:
+            self.deployment.find_primary(
+                Stopped("role: the server has become a replica; give the address of the primary")
+            )
+        reason = f"writes: the server takes none: {words}"
+        self._refused_since = time.monotonic() if self._refused_since is None else self._refused_since
+        self._give_up_after(self._refused_since + self.limits.patience, reason)
+        self.tell(reason)
+        self._sleep(SECONDS_TO_SLEEP)
+
+    def accepted(self) -> None:
+        """Note that the server takes writes, and wait for replicas to have them."""
+        self._refused_since = None
+        if self._given_up:
+            return  # what is still under way is only counted
+        if self.limits.wait_replicas and self.writes and "replicas" not in self.ignored:
+            for server in self._servers():
+                self._wait_for_replicas(server, self.limits.wait_replicas)
+
+    def end(self) -> None:
+        """Look a last time. Raises Stopped, or ServerChanged."""
+        self.deployment.confirm()
+        if self.copies:
+            self._look_for_evictions()
+
+    def _servers(self) -> list[_Watched]:
+        return [
+            self._watched.setdefault(server, _Watched(server, server.connections))
+            for server in self.deployment.primaries
+        ]
+
+    def _wait_for_replicas(self, server: _Watched, wanted: int) -> None:
+        deadline = time.monotonic() + self.limits.patience
+        while not self.stop():
+            found = server.replicas_with_all(wanted)
+            if found is None:
+                reason = "replicas: the server does not tell how far they are (INFO replication), for --wait-replicas"
+            elif found < wanted:
+                reason = f"replicas: {found} of {wanted} have acknowledged what was written (--wait-replicas)"
+            else:
+                return
+            self._give_up_after(deadline, reason)
+            self.tell(reason)
+
+    def _reason_to_wait(self) -> str:
+        if self.held():
+            self._scarce_since = None  # whoever holds it may be making room
+            return "held by SIGUSR1: the same signal again goes on"
+        now = time.monotonic()
+        if self.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
+            self._looked = now
+            if self.copies:
+                self._look_for_evictions()
+            self._reason = (self.copies and self._memory()) or self._lag()
+        return self._reason
+
+    def _look_for_evictions(self) -> None:
+        evicted = sum(server.newly_evicted() for server in self._servers())
+        if evicted and "eviction" not in self.ignored:
+            raise Stopped(
+                f"eviction: the server has evicted {evicted:,} keys meanwhile, perhaps sources: "
+                "give it more memory, or set maxmemory-policy to noeviction"
+            )
+
+    def _memory(self) -> str:
+        used = max(server.memory_used() for server in self._servers())
+        if used < FULL or "memory" in self.ignored:
+            self._scarce_since = None
+            return ""
+        reason = f"memory: {used:.0%} of maxmemory is used, from {FULL:.0%} on nothing is copied; give it more"
+        self._scarce_since = time.monotonic() if self._scarce_since is None else self._scarce_since
+        self._give_up_after(self._scarce_since + self.limits.patience, reason)
+        return reason
+
+    def _lag(self) -> str:
+        if not self.limits.max_lag or "replicas" in self.ignored:
+            return ""
+        behind = {name: lag for server in self._servers() for name, lag in server.behind().items()}
+        name, most = max(behind.items(), key=lambda item: item[1], default=("", 0))
+        if most <= self.limits.max_lag:
+            return ""
+        return f"replicas: {name} is {most:,} bytes behind, more than {self.limits.max_lag:,} (--max-lag)"
+
+    def _give_up_after(self, deadline: float, reason: str) -> None:
+        if self._given_up or time.monotonic() >= deadline:
+            self._given_up = True
+            raise Stopped(f"{reason}; it was waited for {self.limits.patience:.0f} s")
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+        for server in self.deployment.primaries:
+            server.keep_in_touch()
+
+
+@dataclass
+class _Watched:
+    """What is known of a server that is watched."""
+
+    server: Server
+    acknowledged_on: int
+    """The connection on which everything was written that has not been acknowledged."""
+    offset: int = -1
+    """Of replication: who has got so far has all that was written on former connections; -1 where not asked."""
+    evicted: int | None = None
+    evicted_by: str = ""
+
+    def newly_evicted(self) -> int:
+        """How many keys it has evicted since it was asked last."""
+        evicted = number(read_info(self.server, "stats"), "evicted_keys")
+        if evicted is None:
+            return 0  # what it tells the next time is compared with what it told the last time
+        known = self.evicted if self.evicted_by == self.server.identity.run_id else None
+        self.evicted, self.evicted_by = evicted, self.server.identity.run_id
+        return 0 if known is None else max(0, evicted - known)
+
+    def memory_used(self) -> float:
+        """Which part of maxmemory is used; 0 where there is none, or the server does not tell."""
+        memory = read_info(self.server, "memory")
+        most = number(memory, "maxmemory")
+        return (number(memory, "used_memory") or 0) / most if most else 0.0
+
+    def replicas_with_all(self, wanted: int) -> int | None:
+        """Count the replicas that have all that was written, waiting for them a moment; None where nobody tells."""
+        if self.server.connections == self.acknowledged_on:
+            with suppress(ConnectionLost):
+                found = self.server.call("WAIT", wanted, ACKNOWLEDGED_MS, once=True).answer()
+                return found if isinstance(found, int) else 0
+        # WAIT speaks of what was written on its own connection: for a former one, the offsets have to.
+        time.sleep(SECONDS_TO_SLEEP)
+        facts = read_info(self.server, "replication")
+        written = number(facts, "master_repl_offset")
+        if written is None:
+            return None
+        self.offset = written if self.offset < 0 else self.offset
+        found = sum(written - behind >= self.offset for behind in behind_by(facts).values())
+        if found < wanted and not tells_how_far_replicas_are(facts):
+            return None
+        if found >= wanted:
+            self.acknowledged_on, self.offset = self.server.connections, -1
+        return found
+
+    def behind(self) -> dict[str, int]:
+        """By how many bytes each replica is behind."""
+        return behind_by(read_info(self.server, "replication"))

@@ -1,0 +1,1 @@
+"""What is talked about: rules, words, counts, limits. Standard library only."""

@@ -1,0 +1,61 @@
+"""How gently to go about it: what the user allows, and what one script may take."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from luamigrate.model.errors import UsageError
+
+LARGEST_BATCH = 10_000
+LONGEST_PAUSE = 60_000.0
+SHORTEST_PAUSE = 0.1
+
+FULL = 0.95
+"""Of maxmemory: copying waits from here on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How gently to go about it. Raises UsageError where a limit makes no sense."""
+
+    batch_size: int = 100
+    """The most pairs one script gets."""
+    max_pause: float = 5.0
+    """The longest the server may be held at once, in milliseconds; what is under way together shares it."""
+    max_rate: float | None = None
+    """Keys per second, at most."""
+    max_lag: int | None = None
+    """Bytes that any replica may be behind before the work waits for it."""
+    wait_replicas: int = 0
+    """Replicas that must have acknowledged a batch before the next."""
+    patience: float = 60.0
+    """Seconds for which a server that cannot be reached, or takes no writes, is waited for."""
+    allow_long_pause: bool = False
+    """Whether keys that cannot be taken apart may hold the server for as long as they take."""
+
+    def __post_init__(self) -> None:
+        for name, least, most, value in (
+            ("the batch size", 1, LARGEST_BATCH, self.batch_size),
+            ("the longest pause", SHORTEST_PAUSE, LONGEST_PAUSE, self.max_pause),
+            ("the rate", 0.1, None, self.max_rate),
+            ("the lag", 1, None, self.max_lag),
+            ("the number of replicas", 0, 1000, self.wait_replicas),
+            ("the patience", 0, 86_400, self.patience),
+        ):
+            if value is not None and not least <= value <= (sys.float_info.max if most is None else most):
+                upper = "" if most is None else f" to {most}"
+                raise UsageError(f"{name} must be from {least}{upper}, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What one script may take."""
+
+    microseconds: int
+    capacity: int
+    """In bytes of the keys' memory."""
+
+
+WHOLE = Pause(2**40, 2**50)
+"""No limit: for a key that is taken whole, because the user allows it."""

@@ -1,0 +1,174 @@
+"""What may come of a key: status words, reasons, what a check finds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Command(StrEnum):
+    """What is being done."""
+
+    RUN = "run"
+    VERIFY = "verify"
+    ROLLBACK = "rollback"
+    CHECK = "check"
+
+
+class Word(StrEnum):
+    """How one (source, target) pair stands: the same words in Lua, Python, JSON and the docs."""
+
+    COPIED = "copied"
+    """The target was absent; it now equals the source."""
+    FILLED = "filled"
+    """The target was `partial`; what it lacked was added, and it now equals the source."""
+    REMOVED = "removed"
+    """The target equalled its source and was deleted."""
+    SAME = "same"
+    """The target existed and equals the source, expiry included."""
+    EXISTS = "exists"
+    """The target existed and was not compared."""
+    EXPIRY = "expiry"
+    """Equal in value, but the key or a field expires at another time."""
+    PARTIAL = "partial"
+    """The target existed, agrees with the source in all it has, and lacks some of it."""
+    DIFFERS = "differs"
+    """The target existed and contradicts the source, or is of another type."""
+    KEPT = "kept"
+    """The target was not deleted, because something would be lost with it."""
+    MISSING = "missing"
+    """There is no target."""
+    GONE = "gone"
+    """The source vanished between SCAN and the script."""
+    FAILED = "failed"
+    """The server refused this key, or our limits did."""
+    IGNORED = "ignored"
+    """Matches the pattern, but is not of the rule's type; not part of the sum."""
+    EXTRA = "extra"
+    """A target that has no source; not part of the sum."""
+
+
+SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
+"""What a run says of targets that were there before."""
+
+_UNFINISHED = frozenset((Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.KEPT, Word.EXTRA))
+
+
+def unfinished(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
+    """Return the words that somebody has to do something about once the command has ended."""
+    missing_is_fine = dry_run or command is Command.ROLLBACK
+    return _UNFINISHED if missing_is_fine else _UNFINISHED | {Word.MISSING}
+
+
+_POSSIBLE = {
+    Command.RUN: frozenset((*Word,)) - {Word.REMOVED, Word.KEPT, Word.EXTRA},
+    Command.VERIFY: frozenset((*Word,)) - {Word.COPIED, Word.FILLED, Word.REMOVED, Word.KEPT, Word.EXISTS},
+    Command.ROLLBACK: frozenset((*Word,)) - {Word.COPIED, Word.FILLED, Word.EXISTS},
+}
+
+
+def possible(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
+    """Return the words that the scripts of a command may answer."""
+    return _POSSIBLE[command] - ({Word.COPIED, Word.FILLED, Word.REMOVED} if dry_run else set())
+
+
+class Reason(StrEnum):
+    """Why a key `failed`."""
+
+    OOM = "oom"
+    """The server is at its memory limit."""
+    NOPERM = "noperm"
+    """The user may not do this to this key."""
+    BUSY = "busy"
+    """Somebody wrote to a big key each time it was being copied or compared."""
+    TOO_BIG = "too-big"
+    """It would hold the server for longer than allowed, and cannot be taken apart."""
+    VERSION = "version"
+    """Its payload comes from a server of another version, which the target's cannot read."""
+    OTHER = "other"
+    """Anything else: see the server's text."""
+
+
+# The servers put the code first in some versions and inside the text in others; Redis 6.2 and 7.0
+# say NOPERM in a script as a sentence without the code.
+_REASONS = (
+    (Reason.OOM, re.compile(r"\bOOM\b")),
+    (Reason.BUSY, re.compile(r"^busy: ")),
+    (Reason.TOO_BIG, re.compile(r"^too-big: ")),
+    (Reason.VERSION, re.compile(r"DUMP payload version or checksum are wrong|Bad data format")),
+    (
+        Reason.NOPERM,
+        re.compile(r"\bNOPERM\b|ACL failure|[Nn]o permissions to|can't (run this command|access at least)"),
+    ),
+)
+
+
+def reason_for(text: str) -> Reason:
+    """Name the reason for the server's error text."""
+    return next((reason for reason, pattern in _REASONS if pattern.search(text)), Reason.OTHER)
+
+
+Note = int | str | None | list["Note"]
+Notes = Mapping[str, Note]
+"""What differs between a source and its target, by name: see the head of lua/shared/values.lua."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOutcome:
+    """What came of one pair."""
+
+    source: bytes
+    target: bytes
+    word: Word
+    text: str = ""
+    """The server's text for `failed`, the type for `ignored`, the reason for `kept`."""
+    sizes: tuple[int, int] | None = None
+    """Sizes of source and target, where the script told them: in a dry run of run, or where they say what differs."""
+    notes: Notes = field(default_factory=dict)
+    """What differs."""
+    digest: bytes = b""
+    """What a next look may act on: of the names that are missing, where the target could be filled; or `missing`."""
+    fillable: bool = False
+    """Whether a run would fill it, as a dry run found."""
+    clean: bool = True
+    """Whether nobody has to look at it."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the key `failed`."""
+        return reason_for(self.text) if self.word is Word.FAILED else None
+
+
+class Stage(StrEnum):
+    """Where in a walk through the plan a batch comes from."""
+
+    SCAN = "scan"
+    AGAIN = "again"
+    """A second look at what was not clean."""
+    EXTRA = "extra"
+    """The search for targets without a source."""
+
+
+class Verdict(StrEnum):
+    """What a check comes to."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Nothing to be refused for, or the check was not permitted to look, or it is ignored."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    empty: bool = False
+    """Whether it found that no key matches any rule, so that a run would end with exit code 3."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"

@@ -1,0 +1,201 @@
+"""What came of a command: counts by word, batches as they come, the summary, and the exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from luamigrate.model.errors import Error, Exit
+from luamigrate.model.rules import Plan, Rule
+from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reason, Stage, Word, reason_for, unfinished
+
+
+@dataclass(slots=True)
+class Tally:
+    """How often each word came up: in a batch, for a rule, or in all."""
+
+    counts: Counter[Word] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Types of the `ignored` keys."""
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    """Reasons of the `failed` keys."""
+    texts: dict[Reason, str] = field(default_factory=dict)
+    """What was said of the first key that `failed` for each reason, escaped: the server's words, or our own."""
+    kept: Counter[str] = field(default_factory=Counter)
+    """Reasons of the `kept` targets: `partial`, `differs` or `expiry`."""
+    elements: Counter[str] = field(default_factory=Counter)
+    """Sizes in `source` and `target`, where the script was asked for them (dry run)."""
+    fillable: int = 0
+    """Of the `partial` keys of a dry run, how many the run would fill."""
+    waiting: int = 0
+    """Keys that wait for a second look; not counted otherwise until then."""
+
+    def add(self, other: Tally) -> None:
+        """Add the counts of another."""
+        self.counts.update(other.counts)
+        self.ignored.update(other.ignored)
+        self.reasons.update(other.reasons)
+        self.texts = other.texts | self.texts
+        self.kept.update(other.kept)
+        self.elements.update(other.elements)
+        self.fillable += other.fillable
+        self.waiting += other.waiting
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for counts in (self.counts, self.ignored, self.reasons, self.texts, self.kept, self.elements):
+            counts.clear()
+        self.fillable = self.waiting = 0
+
+    def count(self, word: Word, text: str = "", times: int = 1) -> None:
+        """Count an outcome."""
+        if word is Word.IGNORED:
+            self.ignored[text] += times
+            return
+        self.counts[word] += times
+        if word is Word.FAILED:
+            reason = reason_for(text)
+            self.reasons[reason] += times
+            self.texts.setdefault(reason, text)
+        elif word is Word.KEPT:
+            self.kept[text] += times
+
+    def measure(self, sizes: tuple[int, int] | None, times: int = 1) -> None:
+        """Add the sizes of a source and its target, where they are known."""
+        if sizes:
+            self.elements.update(source=sizes[0] * times, target=sizes[1] * times)
+
+    @property
+    def found(self) -> int:
+        """Keys that match the rule's pattern and type: the sum of all words but `ignored` and `extra`."""
+        return self.counts.total() - self.counts[Word.EXTRA]
+
+    @property
+    def words(self) -> list[tuple[Word, int]]:
+        """The words that came up, each with its count, in the order of Word."""
+        return [(word, self.counts[word]) for word in Word if self.counts[word]]
+
+    @property
+    def seen(self) -> int:
+        """Keys that match the rule's pattern, of whatever type."""
+        return self.found + self.waiting + self.ignored.total()
+
+    @property
+    def skipped(self) -> int:
+        """Keys whose target was there before and was left as it was."""
+        return sum(self.counts[word] for word in SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came of the pairs of one script call; without any pairs, news of the walk alone."""
+
+    rule: Rule
+    stage: Stage = Stage.SCAN
+    tally: Tally = field(default_factory=Tally)
+    keys: list[KeyOutcome] = field(default_factory=list)
+    """The keys that are not clean; every key where the caller asked for that."""
+    scanned: float = 0.0
+    """The part of the key space that this rule's scan has seen, 0 to 1."""
+    seconds: float = 0.0
+    """For how long the script held the server: by its own clock, or seen from here where it has none."""
+    repeated: int = 0
+    """Pairs whose script was sent again, because the connection was lost before its answer came."""
+    again: int = 0
+    """Keys that may have been found before, in slots of a cluster that were moved meanwhile."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should know, though it does not forbid anything."""
+    began_again: bool = False
+    """Whether the walk begins anew, because another server answers: what was counted before holds no more."""
+    big: tuple[bytes, float] | None = None
+    """The source that is being taken apart, and the part of it that is done."""
+    shard: str = ""
+    """The node of a cluster that it was found at."""
+
+
+@dataclass
+class Summary:
+    """What came of a command, by rule and in total."""
+
+    plan: Plan
+    command: Command = Command.RUN
+    dry_run: bool = False
+    validated: bool = True
+    allow_empty: bool = False
+    """Whether it is a success that no key matches any rule."""
+    fills: bool = False
+    """Whether half-written targets were to be filled."""
+    sample: int | None = None
+    """How many keys of each rule were looked at, at most."""
+    asks: bool = False
+    """Whether this is a first look, after which the user is asked."""
+    extra_sought: bool = False
+    """Whether targets without a source were looked for."""
+    by_rule: dict[Rule, Tally] = field(init=False)
+    by_shard: dict[str, Tally] = field(default_factory=dict)
+    """The same by node of a cluster; empty for a single server."""
+    began: bool = False
+    """Whether the checks had passed."""
+    interrupted: bool = False
+    error: Error | None = None
+    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    """What the checks have found, where they alone were asked for."""
+    seconds: float = 0.0
+    slowest_script_seconds: float = 0.0
+    repeated: int = 0
+    again: int = 0
+
+    def __post_init__(self) -> None:
+        self.by_rule = {rule: Tally() for rule in self.plan}
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch."""
+        self.began = True
+        self.warnings += batch.warnings
+        if batch.began_again:
+            self._begin_again()
+        self.by_rule[batch.rule].add(batch.tally)
+        if batch.shard:
+            self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
+        self.repeated += batch.repeated
+        self.again += batch.again
+        self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
+
+    def _begin_again(self) -> None:
+        words = ", ".join(f"{count:,} {word}" for word, count in self.totals.words) or "nothing"
+        self.warnings.append(
+            f"another server process answered in mid-run, so everything was looked at from the beginning; "
+            f"counted until then, and not in the summary: {words}"
+        )
+        for tally in self.by_rule.values():
+            tally.clear()
+        self.by_shard.clear()
+
+    @property
+    def totals(self) -> Tally:
+        """The counts of all rules together."""
+        totals = Tally()
+        for tally in self.by_rule.values():
+            totals.add(tally)
+        return totals
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code, the first that applies."""
+        totals = self.totals
+        if self.interrupted:
+            return Exit.INTERRUPTED
+        if self.command is Command.CHECK:
+            if self.error:
+                return self.error.exit_code
+            return Exit.UNFINISHED if any(finding.empty for finding in self.findings) else Exit.OK
+        if totals.counts[Word.FAILED]:
+            return Exit.FAILED
+        if self.error is not None:
+            return self.error.exit_code
+        if sum(totals.counts[word] for word in unfinished(self.command, dry_run=self.dry_run)) > totals.fillable:
+            return Exit.UNFINISHED
+        if not totals.found and not self.allow_empty:
+            return Exit.UNFINISHED
+        return Exit.OK

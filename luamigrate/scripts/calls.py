@@ -1,0 +1,327 @@
+"""One typed call for each script of lua/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from luamigrate.model.errors import Error, printable
+from luamigrate.model.limits import Pause
+from luamigrate.model.rules import Pairs
+from luamigrate.scripts.library import digest, register
+from luamigrate.server.connection import Call, Server
+from luamigrate.server.errors import ScriptMissing
+
+Answer = bytes | list[object]
+"""A script's answer for a pair: a word with its text, or a list of a word and notes."""
+
+
+REGISTRATIONS = 100
+"""Tries to have a script kept, where somebody empties the cache all the time."""
+
+
+class Question(Protocol):
+    """A script that answers for pairs, with its options bound: the verbs differ in nothing else."""
+
+    def __call__(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Ask about these pairs; no longer than the pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """A chunk of a big key: a flat list, and the moments at which fields expire, if any does."""
+
+    flat: list[bytes]
+    moments: list[int]
+
+    @property
+    def arguments(self) -> tuple[bytes | int, ...]:
+        """What append.lua and hold.lua take."""
+        return (len(self.flat), *self.flat, *self.moments)
+
+
+class ScriptCall:
+    """A registered script on its way."""
+
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        command: str,
+        keys: Sequence[bytes],
+        *arguments: bytes | str | int,
+        once: bool = False,
+    ) -> None:
+        self._server, self._name, self._once = server, name, once
+        self._command = (command, digest(name), len(keys), *keys, *arguments)
+        self._call: Call = server.call(*self._command, once=once)
+
+    def advance(self) -> bool:
+        """Take no step before the last: a script takes one."""
+        return False
+
+    def reply(self) -> Any:
+        """Wait for what the script answers, registering it again where the server has lost it."""
+        for _ in range(REGISTRATIONS):
+            with suppress(ScriptMissing):
+                return self._call.answer()
+            # Nothing has run, so sending it again repeats nothing.
+            register(self._server, self._name)
+            self._call = self._server.call(*self._command, once=self._once)
+        return self._call.answer()
+
+    def answers(self) -> tuple[list[Answer], float]:
+        """Wait for the script's answers for pairs; return them, and how long it says it has taken, in seconds.
+
+        That is 0 where no clock moves in a script.
+        """
+        reply = self.reply()
+        if not isinstance(reply, list) or not reply or not isinstance(microseconds := reply.pop(), int):
+            raise self.odd()
+        answers: list[Answer] = reply
+        if not all(isinstance(answer, (bytes, list)) for answer in answers):
+            raise self.odd()
+        return answers, microseconds / 1e6
+
+    def odd(self) -> Error:
+        """Return the error for an answer that is none."""
+        return Error(f"the server does not answer {self._name}.lua as it should")
+
+    @property
+    def seconds(self) -> float:
+        """How long the script took, seen from here."""
+        return self._call.seconds or 0.0
+
+    def held(self, microseconds: int) -> float:
+        """Return for how long it held the server, in seconds: as it says, or seen from here where it cannot tell."""
+        return microseconds / 1e6 or self.seconds
+
+    @property
+    def waited(self) -> bool:
+        """Whether we waited for it: else `seconds` are our own."""
+        return self._call.waited
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it was sent again, because the connection was lost before its answer came."""
+        return self._call.repeated
+
+
+def copy(
+    server: Server, pairs: Pairs, pause: Pause, *, validate: bool, ignore_expiry: bool, show_values: bool
+) -> ScriptCall:
+    """Call copy.lua: copy where the target is absent, and compare."""
+    options = (int(validate), int(ignore_expiry), int(show_values))
+    return _ask("EVALSHA", "copy", server, pairs, pause, *options, *pairs.digests)
+
+
+def fill(
+    server: Server, pairs: Pairs, pause: Pause, *, ignore_expiry: bool, show_values: bool, filling: str
+) -> ScriptCall:
+    """Call fill.lua: copy, compare, and add what the look that gave `pairs.digests` found missing too."""
+    options = (int(ignore_expiry), int(show_values), filling)
+    return _ask("EVALSHA", "fill", server, pairs, pause, *options, *pairs.digests)
+
+
+def compare(
+    server: Server,
+    pairs: Pairs,
+    pause: Pause,
+    *,
+    validate: bool = True,
+    ignore_expiry: bool,
+    show_values: bool,
+    filling: str = "",
+    sizes: bool = False,
+) -> ScriptCall:
+    """Call compare.lua: say how each pair stands; reads only, and the server holds it to that."""
+    options = (int(validate), int(ignore_expiry), int(show_values), filling, int(sizes))
+    return _ask(_reading_command(server), "compare", server, pairs, pause, *options)
+
+
+def remove(server: Server, pairs: Pairs, pause: Pause, *, delete: bool, show_values: bool) -> ScriptCall:
+    """Call remove.lua: delete the targets that equal their source, or only say which."""
+    command = "EVALSHA" if delete else _reading_command(server)
+    return _ask(command, "remove", server, pairs, pause, int(delete), int(show_values))
+
+
+def extra(server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    """Call extra.lua: say which targets have no source; reads only."""
+    return _ask(_reading_command(server), "extra", server, pairs, pause)
+
+
+def stage(
+    server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str, position: bytes, step: int, lifetime_ms: int
+) -> ScriptCall:
+    """Call stage.lua: copy a chunk of the source, the first key, to the staging key, the second one."""
+    arguments = (pause.microseconds, pause.capacity, kind, position, step, lifetime_ms)
+    return ScriptCall(server, "stage", "EVALSHA", keys, *arguments, once=True)
+
+
+def contrast(
+    server: Server,
+    keys: tuple[bytes, bytes],
+    pause: Pause,
+    *,
+    kind: str,
+    position: bytes,
+    step: int,
+    expiries: str,
+    names: int,
+) -> ScriptCall:
+    """Call contrast.lua: compare a chunk of the first key with the second one; reads only."""
+    arguments = (pause.microseconds, pause.capacity, kind, position, step, expiries, names)
+    return ScriptCall(server, "contrast", _reading_command(server), keys, *arguments, once=True)
+
+
+def fetch(server: Server, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
+    """Call fetch.lua: read a chunk of a key."""
+    arguments = (pause.microseconds, pause.capacity, kind, position, step)
+    return ScriptCall(server, "fetch", _reading_command(server), [key], *arguments, once=True)
+
+
+def append(
+    server: Server, staging: bytes, elements: Elements, *, kind: str, lifetime_ms: int, is_first: bool
+) -> ScriptCall:
+    """Call append.lua: add what was fetched to a staging key."""
+    return ScriptCall(
+        server, "append", "EVALSHA", [staging], kind, lifetime_ms, int(is_first), *elements.arguments, once=True
+    )
+
+
+def hold(
+    server: Server,
+    key: bytes,
+    elements: Elements,
+    *,
+    kind: str,
+    position: bytes,
+    expires_at: int,
+    expiries: str,
+    names: int,
+) -> ScriptCall:
+    """Call hold.lua: hold what was fetched, of a key that expires then, against another key; reads only."""
+    options = (kind, position, expiries, names, expires_at)
+    return ScriptCall(server, "hold", _reading_command(server), [key], *options, *elements.arguments, once=True)
+
+
+def pick(server: Server, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
+    """Call pick.lua: read what a source holds of some names."""
+    options = (pause.microseconds, pause.capacity, kind)
+    return ScriptCall(server, "pick", _reading_command(server), [source], *options, *names)
+
+
+def supply(
+    server: Server, keys: Sequence[bytes], pause: Pause, *, kind: str, names: Sequence[bytes | int]
+) -> ScriptCall:
+    """Call supply.lua: add to the target, the first key, those of the names that it still lacks.
+
+    Where there is no source, the second key, the names are what pick.lua answers.
+    """
+    return ScriptCall(server, "supply", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
+
+
+def publish(server: Server, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
+    """Have publish.lua run by the EXEC that follows; it must have been registered.
+
+    Where the `source` lives elsewhere, it is the moment at which it expires.
+    """
+    keys, arguments = ((staging, target), (source,)) if isinstance(source, int) else ((staging, target, source), ())
+    return server.call("EVALSHA", digest("publish"), len(keys), *keys, *arguments, once=True)
+
+
+def probe(
+    server: Server, keys: Sequence[bytes], absent: bytes, commands: Sequence[str], *, reads_only: bool
+) -> dict[str, str]:
+    """Call probe.lua: return 'ok', 'denied', 'unknown' or 'refused …' for each command."""
+    command = _reading_command(server) if reads_only else "EVALSHA"
+    call = ScriptCall(server, "probe", command, keys, absent, *commands)
+    answers = call.reply()
+    texts = [printable(answer) for answer in answers if isinstance(answer, bytes)] if isinstance(answers, list) else []
+    if len(texts) != len(commands):
+        raise call.odd()
+    return dict(zip(commands, texts, strict=True))
+
+
+def read(
+    server: Server,
+    names: Sequence[bytes],
+    pause: Pause,
+    *,
+    kind: str,
+    beside: str = "",
+    digests: Sequence[bytes] = (),
+    steadily: bool = False,
+    alone: bool = False,
+) -> ScriptCall:
+    """Call read.lua: read one half of pairs that live in two slots.
+
+    A node that hands its slots over to its replica still answers for a moment, though there are newer writes at
+    the replica; what is read `steadily` it lets wait until then, as it does with everything that could write.
+    """
+    command = "EVALSHA" if steadily and not alone else _reading_command(server)
+    return _ask_about(command, "read", server, names, pause, kind, beside, *digests, alone=alone)
+
+
+def create(
+    server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
+) -> ScriptCall:
+    """Call create.lua: make targets of payloads, each followed by its expiry and weight, where there is none."""
+    return _ask_about("EVALSHA", "create", server, targets, pause, *payloads, alone=alone)
+
+
+def replace(
+    server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
+) -> ScriptCall:
+    """Call replace.lua: replace targets while they are as they were, each followed by payload, expiry and weight."""
+    return _ask_about("EVALSHA", "replace", server, targets, pause, *payloads, alone=alone)
+
+
+def against(
+    server: Server,
+    targets: Sequence[bytes],
+    pause: Pause,
+    *halves: bytes | str | int,
+    expiries: str,
+    show_values: bool,
+    filling: str,
+    writes: bool,
+    alone: bool = False,
+) -> ScriptCall:
+    """Call against.lua: hold the contents of sources against their targets, and fill these."""
+    command, options = "EVALSHA" if writes else _reading_command(server), (expiries, int(show_values), filling)
+    return _ask_about(command, "against", server, targets, pause, *options, *halves, alone=alone)
+
+
+def _ask(
+    command: str, name: str, server: Server, pairs: Pairs, pause: Pause, *options: bytes | str | int
+) -> ScriptCall:
+    return _ask_about(command, name, server, _keys(pairs), pause, pairs.rule.type, *options)
+
+
+def _ask_about(
+    command: str,
+    name: str,
+    server: Server,
+    names: Sequence[bytes],
+    pause: Pause,
+    *options: bytes | str | int,
+    alone: bool = False,
+) -> ScriptCall:
+    """Ask about keys; in a cluster they are of many slots and not declared, unless it is one `alone`."""
+    arguments = (pause.microseconds, pause.capacity, *options)
+    if server.identity.mode != "cluster" or alone:
+        return ScriptCall(server, name, command, names, *arguments)
+    return ScriptCall(server, name, command, (), "names", len(names), *names, *arguments)
+
+
+def _reading_command(server: Server) -> str:
+    return "EVALSHA_RO" if server.identity.is_at_least(redis=(7, 0), valkey=(7, 2)) else "EVALSHA"
+
+
+def _keys(pairs: Pairs) -> list[bytes]:
+    keys = [b""] * (2 * len(pairs.sources))
+    keys[::2], keys[1::2] = pairs.sources, pairs.targets
+    return keys

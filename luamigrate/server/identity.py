@@ -1,0 +1,87 @@
+"""Who a server says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from luamigrate.model.errors import printable
+
+PRIMARY, REPLICA = "master", "replica"
+_ROLES = {"master": PRIMARY, "primary": PRIMARY, "slave": REPLICA, "replica": REPLICA}
+"""By the words that servers and proxies have for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Product, version, mode and role, as HELLO or INFO has them, and the process."""
+
+    product: str
+    version: str
+    """Empty where the server does not tell."""
+    mode: str
+    """Empty where the server does not tell."""
+    role: str
+    """`PRIMARY` or `REPLICA`; empty where the server does not tell, and of a Sentinel."""
+    run_id: str = ""
+    """Of the process; empty where the user may not ask."""
+
+    def is_at_least(self, redis: tuple[int, int], valkey: tuple[int, int]) -> bool:
+        """Compare the version, by product; one that is not known is not."""
+        return self._numbers[:2] >= (valkey if self.product == "valkey" else redis)
+
+    @property
+    def crashes_of_no_touch(self) -> bool:
+        """Whether the server may crash of a client with NO-TOUCH.
+
+        Where its write wakes a client that waits on the key: Redis 8.0 to 8.2.2 (redis/redis#14415), Valkey 8.1
+        (valkey-io/valkey#2347). Where it asks for a key of a slot that is being moved: nodes of Redis 8.2.3 too.
+        One whose version is not known may be any of these.
+        """
+        if not self._numbers:
+            return True
+        if self.product == "valkey":
+            return (8, 1) <= self._numbers < (9, 0)
+        return self.mode == "cluster" or (8, 0) <= self._numbers < (8, 2, 3)
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.version.split(".") if part.isdecimal() and part.isascii())
+
+
+def identity_of(hello: Any, info: Mapping[str, str]) -> Identity | None:
+    """Read what a server answers to HELLO, and what that lacks, in INFO; None where it is neither Redis nor Valkey."""
+    told = facts_of_pairs(hello)
+    product = told.get("server") or _product(info)
+    if not product:
+        return None
+    version = told.get("version") or info.get("valkey_version" if product == "valkey" else "redis_version", "")
+    mode = told.get("mode") or info.get("server_mode") or info.get("redis_mode", "")
+    return Identity(product, version, mode, role_of(told.get("role", "")))
+
+
+def _product(info: Mapping[str, str]) -> str:
+    # Valkey has a redis_version too, that of the last Redis it was made of.
+    return next((product for product in ("valkey", "redis") if f"{product}_version" in info), "")
+
+
+def role_of(word: str) -> str:
+    """Return the role that a server's word means; empty where it means none."""
+    return _ROLES.get(word.lower(), "")
+
+
+def facts_of_pairs(reply: Any) -> dict[str, str]:
+    """Return the facts of a flat list of names and values, escaped; what is no text is left out."""
+    pairs = zip(reply[::2], reply[1::2], strict=False) if isinstance(reply, list) else ()
+    return {
+        printable(name): printable(value)
+        for name, value in pairs
+        if isinstance(name, bytes) and isinstance(value, bytes)
+    }
+
+
+def facts_of_info(reply: Any) -> dict[str, str]:
+    """Return the facts of an answer to INFO, escaped; none where it is no text."""
+    lines = [printable(line) for line in reply.splitlines()] if isinstance(reply, bytes) else []
+    return dict(line.split(":", 1) for line in lines if ":" in line)
