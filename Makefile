@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-LUA    := copy compare fill remove extra probe stage contrast publish supply read create replace against fetch append hold pick
+LUA    := $(notdir $(basename $(wildcard lua/*.lua)))
 
 .PHONY: demo test test-cluster check lint-lua chaos bench clean
 
