@@ -36,6 +36,7 @@ READING = {
 SIZING = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "string": "STRLEN", "stream": "XLEN"}
 WRITING = {Command.RUN: ("COPY", "UNLINK"), Command.VERIFY: (), Command.ROLLBACK: ("UNLINK",)}
 FILLING = {"hash": ("HSETNX", "HPEXPIREAT"), "zset": ("ZADD",), "set": ("SISMEMBER", "SADD")}
+GRANT = "grant it (ACL SETUSER; docs/security.md has the whole line)"
 OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT", "PEXPIRETIME"))
 
 # What only spares work: the scripts do without, for whatever reason it is refused.
@@ -209,10 +210,18 @@ class Permissions:
             # A script that may not write can ask for what would write. Not every server has such scripts.
             with suppress(Refused):
                 answers |= self._tried(untried, reads_only=True)
-        for name, answer in answers.items():
-            is_missed = name not in OPTIONAL or not _UNKNOWN.search(answer)
-            if answer not in ("ok", "untried") and commands[name] != SPARING and is_missed:
-                raise Refused(self._refusal(name, commands[name], answer))
+        refused = {
+            name: answer
+            for name, answer in answers.items()
+            if answer not in ("ok", "untried")
+            and commands[name] != SPARING
+            and not (name in OPTIONAL and _UNKNOWN.search(answer))
+        }
+        # All that has to be granted is told at once: nobody is to mend one after the other.
+        if denied := [name for name, answer in refused.items() if _DENIED.search(answer)]:
+            raise Refused(f"permissions: this user may not call {' '.join(denied)}; {GRANT}")
+        for name, answer in refused.items():
+            raise Refused(self._refusal(name, commands[name], answer))
         return answers
 
     def _tried(self, commands: list[str], *, reads_only: bool) -> dict[str, str]:
@@ -228,8 +237,6 @@ class Permissions:
         )
 
     def _refusal(self, command: str, why: str, words: str) -> str:
-        if _DENIED.search(words):
-            return f"permissions: this user may not call {command}, which is needed {why}; grant it (ACL SETUSER)"
         if _TAKES_NO_WRITES.search(words):
             return f"writes: the server takes none: {words}"
         if _UNKNOWN.search(words):
@@ -245,15 +252,19 @@ class Permissions:
             with suppress(Refused, Answered):
                 calls.probe(self.server, [name for _, name in examples], b"", (), reads_only=reads_only)
                 return
-        touch = "read" if reads_only else "read and write"
-        for pattern, name in examples:
-            # Where a slot is being moved, whoever is sent to another node has been found to be permitted.
-            with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to run scripts"):
-                try:
-                    calls.probe(self.server, [name], b"", (), reads_only=reads_only)
-                except Refused as refusal:
-                    text = f"permissions: this user may not {touch} {pattern}; grant it (ACL SETUSER)"
-                    raise Refused(text) from refusal
+        denied = [str(pattern) for pattern, name in examples if not self._may_touch(name)]
+        if denied:
+            touch = "read" if reads_only else "read and write"
+            raise Refused(f"permissions: this user may not {touch} {', '.join(dict.fromkeys(denied))}; {GRANT}")
+
+    def _may_touch(self, name: bytes) -> bool:
+        # Where a slot is being moved, whoever is sent to another node has been found to be permitted.
+        with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to run scripts"):
+            try:
+                calls.probe(self.server, [name], b"", (), reads_only=self.needs.reads_only)
+            except Refused:
+                return False
+        return True
 
     def _untouched(self) -> tuple[bytes, list[bytes]]:
         """Return a name that does not exist, and the names to declare.

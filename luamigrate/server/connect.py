@@ -148,7 +148,7 @@ def _tls_settings(tls: Tls, *, spoken: bool) -> dict[str, Any]:
     if given and not spoken:
         raise UsageError(f"{given[0]}: TLS needs a URL that begins with rediss:// or sentinel://")
     if tls.key and not tls.cert:
-        raise UsageError("--tls-key needs --tls-cert")
+        raise UsageError("--tls-key needs --tls-cert (in the environment: TLS_KEY needs TLS_CERT)")
     if tls.ca and tls.insecure:
         raise UsageError("--tls-insecure looks at no certificate: it excludes --tls-ca")
     _refuse_bad_files(tls)
