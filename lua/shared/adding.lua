@@ -4,8 +4,11 @@
 -- has no such name. Writes: HSETNX with HPEXPIREAT for fields that expire, SADD, ZADD NX.
 local ADD = {
   hash = function(target, name, value, at)
+    local moment = ('%d'):format(at)
+    -- Asked first of a field that is not there: a server that refuses it must not leave a field without its expiry.
+    if at > 0 then redis.call('HPEXPIREAT', target, moment, 'FIELDS', 1, name) end
     if redis.call('HSETNX', target, name, value) == 1 and at > 0 then
-      redis.call('HPEXPIREAT', target, ('%d'):format(at), 'FIELDS', 1, name)
+      redis.call('HPEXPIREAT', target, moment, 'FIELDS', 1, name)
     end
   end,
   set = function(target, name) redis.call('SADD', target, name) end,

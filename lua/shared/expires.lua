@@ -18,7 +18,7 @@ local function anything_expires(what)
     if not (keyspace:find('subexpiry=%d') or keyspace:find('keys_with_volatile_items=%d')) then
       -- Then only a server without the command is without them.
       local answer = redis.pcall('HPEXPIRETIME', KEYS[1], 'FIELDS', 1, '')
-      may_expire.fields = not (answer.err and answer.err:find('Unknown'))
+      may_expire.fields = not (answer.err and answer.err:lower():find('unknown', 1, true))
     end
   end
   return may_expire[what]

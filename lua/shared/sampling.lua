@@ -23,12 +23,25 @@ local function sample(kind, key)
   return bytes, #elements / (PARTS[kind] or 1)
 end
 
+-- How many entries wait for the consumers of a stream's groups, whether or not they are still in it.
+local function pending_entries(key)
+  local pending = 0
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    for i = 1, #group, 2 do
+      if group[i] == 'pending' then pending = pending + group[i + 1] end
+    end
+  end
+  return pending
+end
+
 -- The bytes that a key takes, by a few of its elements; false where it is not there. What a module's type takes nobody
 -- can tell: more than one script may go through.
-local function sampled_weight(kind, key, capacity)
-  if redis.call('TYPE', key).ok == 'none' then return false end
+local function sampled_weight(key, capacity)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'none' then return false end
   if not SIZE[kind] then return capacity + 1 end
   if kind == 'string' then return redis.call('STRLEN', key) + LEAST_SAMPLED end
   local bytes, count = sample(kind, key)
-  return LEAST_SAMPLED + math.floor(bytes * size_of(kind, key) / math.max(1, count))
+  local pending = kind == 'stream' and pending_entries(key) or 0
+  return LEAST_SAMPLED * (1 + pending) + math.floor(bytes * size_of(kind, key) / math.max(1, count))
 end

@@ -17,7 +17,7 @@ local function take_up(kind, key)
   if type(bytes) ~= 'number' then
     if not bytes then return false end
     memory_is_refused = true
-    bytes = sampled_weight(kind, key, CAPACITY)
+    bytes = sampled_weight(key, CAPACITY)
     if not bytes then return false end
   end
   local least = LEAST_WEIGHT[kind]

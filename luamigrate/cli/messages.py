@@ -38,7 +38,7 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
     Reason.NOPERM: "noperm: grant this user what the server's words name.",
-    Reason.BUSY: "busy: somebody wrote to big keys all the time; try when it is quieter.",
+    Reason.BUSY: "busy: somebody wrote to these keys all the time; try when it is quieter.",
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
     Reason.OTHER: "other: --report FILE gives the server's words for each key.",

@@ -34,13 +34,14 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
     sources = yield from apart.first(apart.pairs.sources, "payload")
     contrast = _Contrast(apart, "" if ignore_expiry else "apart", show_values, filling, acts=True)
     ours: dict[int, State] = {}
+    made: dict[int, State] = {}
     filled: set[int] = set()
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, ours)
         if not there:
-            return
-        before = ours
-        ours, present = yield from _make(apart, there, before)
+            break
+        ours, present = yield from _make(apart, there, ours)
+        made |= ours
         claims = {index: Claim(there[index], b"copied") for index in ours}
         if validate:
             claims |= yield from contrast.claims(there, present)
@@ -52,9 +53,14 @@ def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_value
             index: b"filled" if index in filled and claim.answer == b"same" else claim.answer
             for index, claim in confirmed.items()
         }
-        made = before | ours
-        yield from _withdraw(apart, {index: made[index] for index in made if _is_no_copy(apart.settled.get(index))})
-    yield from _part_from_gone(apart, sources, ours)
+    else:
+        yield from _part_from_gone(apart, sources, ours)
+    # What has no answer by now has changed in each attempt: what was made of it is an older state.
+    unanswered = {index for index in made if index not in apart.settled}
+    withdrawn = [index for index in made if index in unanswered or _is_no_copy(apart.settled[index])]
+    yield from _withdraw(apart, {index: made[index] for index in withdrawn})
+    for index in unanswered:
+        apart.settled.setdefault(index, BUSY if apart.looked else VANISHED)
     _give_up(apart, b"differs")
 
 
@@ -289,7 +295,7 @@ def _withdraw(apart: Apart, ours: dict[int, State]) -> Generator[None, None, Non
         apart.settled |= {index: reply for index, reply in replies.items() if reply not in (b"vanished", b"changed")}
 
 
-def _is_no_copy(answer: Answer | None) -> bool:
+def _is_no_copy(answer: Answer) -> bool:
     """Tell whether a source has become another type meanwhile, or too big for this way, or cannot be read any more."""
     return isinstance(answer, bytes) and answer.startswith((b"ignored ", b"big ", b"failed "))
 

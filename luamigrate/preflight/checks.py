@@ -145,7 +145,11 @@ def _permissions(server: Server, command: Command, permitted: Permissions) -> It
     text = f"what is needed may be called, on the rules' keys{_untried(found.untried)}"
     yield Finding("permissions", Verdict.OK, text)
     without = f"; done without what is refused: {', '.join(found.done_without)}" if found.done_without else ""
-    yield Finding("scripts", Verdict.OK, f"are kept by the server, and may call what they need{without}")
+    if found.failing:
+        text = f"vector sets would fail, should there be any: the server refuses {', '.join(found.failing)} in scripts"
+        yield Finding("scripts", Verdict.WARNING, f"{text}{without}")
+    else:
+        yield Finding("scripts", Verdict.OK, f"are kept by the server, and may call what they need{without}")
     who = server.identity
     yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
     yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")

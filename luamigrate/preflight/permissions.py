@@ -42,6 +42,7 @@ OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT", "PEXPIRETIME"))
 # What only spares work: the scripts do without, for whatever reason it is refused.
 PAYLOADS = ("DUMP", "OBJECT")
 SPARING = "to spare work"
+FOR_VECTORS = "for vector sets, where there are any"
 BY_PAYLOAD = ("hash", "zset", "list", "stream")
 """Types whose payloads are compared first."""
 WEIGHING = {"hash": ("HSCAN",), "zset": ("ZRANGE",), "set": ("SSCAN",), "list": ("LRANGE",), "stream": ("XRANGE",)}
@@ -108,6 +109,8 @@ class Permitted:
     """Commands that could not be tried without writing."""
     done_without: dict[str, str]
     """Commands that spare work and are refused, with the server's words."""
+    failing: dict[str, str]
+    """Commands that only vector sets need and that are refused, with the server's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +141,26 @@ class Permissions:
             answers |= self._probe(_weighing(self.needs))
         if self.needs.dry_run or self.needs.extra or self._is_on_cluster:
             self._probe({}, reads_only=True)
-        return Permitted([name for name, answer in answers.items() if answer == "untried"], done_without)
+        vectors = self._probe(_vectors(self.needs))
+        failing = {name: text for name, text in vectors.items() if text != "ok" and not _UNKNOWN.search(text)}
+        return Permitted([name for name, answer in answers.items() if answer == "untried"], done_without, failing)
 
     def refuse_unless_big_keys_permitted(self) -> Permitted:
         """Raise Refused where this user could not take big keys apart."""
         commands = _big(self.needs, across=self._is_on_cluster)
         if self.needs.command is Command.RUN:
             staging = self._absent(RESERVED + b"staging:")
-            with self._needed("EVALSHA", "to write staging keys"):
+            with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
                 calls.probe(self.server, [staging], staging, (), reads_only=False)
         answers = self._probe(commands)
+        self._probe({}, reads_only=True)
         why = "to take big keys apart"
         for source in filter(None, [self._example(rule.source) for rule in self.needs.plan[:1]]):
             with suppress(Redirected, Unsettled):
                 self._call(why, "WATCH", source)
         for command in ("UNWATCH", "MULTI", "EXEC"):
             self._call(why, command)
-        return Permitted([name for name, answer in answers.items() if answer == "untried"], {})
+        return Permitted([name for name, answer in answers.items() if answer == "untried"], {}, {})
 
     @property
     def _is_on_cluster(self) -> bool:
@@ -214,7 +220,7 @@ class Permissions:
             name: answer
             for name, answer in answers.items()
             if answer not in ("ok", "untried")
-            and commands[name] != SPARING
+            and commands[name] not in (SPARING, FOR_VECTORS)
             and not (name in OPTIONAL and _UNKNOWN.search(answer))
         }
         # All that has to be granted is told at once: nobody is to mend one after the other.
@@ -229,8 +235,14 @@ class Permissions:
             absent, keys = self._untouched()
             with self._needed("EVALSHA_RO" if reads_only else "EVALSHA", "to run scripts"):
                 answers = calls.probe(self.server, keys, absent, commands, reads_only=reads_only)
-            if not answers or not all(_ELSEWHERE.search(answer) for answer in answers.values()):
+            elsewhere = [name for name, answer in answers.items() if _ELSEWHERE.search(answer)]
+            if not elsewhere:
                 return answers
+        with self._needed("EVALSHA", "to run scripts"):
+            keyless = calls.probe(self.server, (), b"", ("TIME",), reads_only=reads_only)
+        if not _ELSEWHERE.search(keyless["TIME"]):
+            # All that this node has is being moved: what touches a key cannot be tried here.
+            return answers | dict.fromkeys(elsewhere, "untried")
         raise Refused(
             "version: this node refuses whatever a script does, as Valkey 9.1 does from the moment on in which "
             "somebody's script has tried a command across slots: fail over to its replica, or restart it"
@@ -328,6 +340,12 @@ def _across(needs: Needs) -> Commands:
 def _sparing(needs: Needs) -> Commands:
     payloads = PAYLOADS if any(kind in BY_PAYLOAD for kind in _kinds(needs.plan)) else ()
     return _for(SPARING, ("MEMORY", *payloads))
+
+
+def _vectors(needs: Needs) -> Commands:
+    reading = ("DUMP", "VCARD", "VRANDMEMBER", "VEMB", "VGETATTR")
+    needed = (*reading, "RESTORE") if needs.command is Command.RUN else reading
+    return _for(FOR_VECTORS, needed if any(rule.type == ANY for rule in needs.plan) else ())
 
 
 def _weighing(needs: Needs) -> Commands:

@@ -73,7 +73,9 @@ def role_of(word: str) -> str:
 
 def facts_of_pairs(reply: Any) -> dict[str, str]:
     """Return the facts of a flat list of names and values, escaped; what is no text is left out."""
-    pairs = zip(reply[::2], reply[1::2], strict=False) if isinstance(reply, list) else ()
+    # A proxy may answer with a map, though nobody has asked for one.
+    flat = [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
+    pairs = zip(flat[::2], flat[1::2], strict=False) if isinstance(flat, list) else ()
     return {
         printable(name): printable(value)
         for name, value in pairs

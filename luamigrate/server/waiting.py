@@ -37,12 +37,17 @@ AT_ONCE = Waiting()
 def reach(connect: Callable[[], _Reached], waiting: Waiting) -> _Reached:
     """Connect, again and again for as long as that is worth it. Raises what the last try did."""
     began, delay = time.monotonic(), FIRST_DELAY
+    nobody_since: float | None = None
     while True:
         try:
             return connect()
         except (NotReady, Unsettled, Unreachable) as problem:
-            seconds = waiting.for_nobody if isinstance(problem, Unreachable) else waiting.patience
-            left = began + seconds - time.monotonic()
+            now = time.monotonic()
+            if isinstance(problem, Unreachable):
+                nobody_since = now if nobody_since is None else nobody_since
+                left = nobody_since + waiting.for_nobody - now
+            else:
+                nobody_since, left = None, began + waiting.patience - now
             if left <= 0 or waiting.stop():
                 raise
             waiting.tell(f"waiting for the server: {problem}; {left:.0f} s left")
