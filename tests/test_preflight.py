@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from luamigrate import connect, plan
-from luamigrate.cli.demo import free_port
+from luamigrate.cli.embedded import free_port
 from luamigrate.preflight import sampling
 from luamigrate.preflight.checks import NAMES
 from tests.conftest import Result, luamigrate, run

@@ -18,7 +18,8 @@ import pytest
 import trustme
 
 from luamigrate import UsageError, connect
-from luamigrate.cli.demo import SETTINGS, environment, free_port
+from luamigrate.cli.demo import SETTINGS, environment
+from luamigrate.cli.embedded import free_port
 from luamigrate.server import connect as connecting
 from luamigrate.server import errors
 from luamigrate.server.connect import way_in

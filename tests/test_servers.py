@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from luamigrate import Server, UsageError, connect
-from luamigrate.cli.demo import throwaway_server
+from luamigrate.cli.embedded import throwaway_server
 from luamigrate.server.identity import Identity
 from luamigrate.server.url import redacted
 from tests import binaries
