@@ -22,7 +22,8 @@ from luamigrate.cli.demo import SETTINGS, environment
 from luamigrate.cli.embedded import free_port
 from luamigrate.server import connect as connecting
 from luamigrate.server import errors
-from luamigrate.server.connect import way_in
+from luamigrate.server.connect import pool_for
+from luamigrate.server.url import ServerUrl
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
 from tests.processes import of_this_test
@@ -375,7 +376,7 @@ def test_brackets_of_a_password_in_the_url_are_named(scheme: str, password: str)
     result = luamigrate("run", url=f"{scheme}://user:{password}@{place}")
     assert_one_line(result, 2, "the URL: write the characters", "[ ]", "%5B %5D")
     assert_shows_nothing(result.err)
-    way_in(f"{scheme}://user:{quote(password)}@{place}")
+    pool_for(ServerUrl.parse(f"{scheme}://user:{quote(password)}@{place}"))
 
 
 def test_two_passwords_are_a_usage_error(tmp_path: Path) -> None:

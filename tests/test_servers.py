@@ -10,7 +10,7 @@ import pytest
 from luamigrate import Server, UsageError, connect
 from luamigrate.cli.embedded import throwaway_server
 from luamigrate.server.identity import Identity
-from luamigrate.server.url import redacted
+from luamigrate.server.url import ServerUrl
 from tests import binaries
 from tests.conftest import luamigrate
 from tests.instances import Instance
@@ -91,13 +91,13 @@ def test_a_script_is_never_sent_twice(any_server: Instance) -> None:
 )
 def test_urls_are_shown_without_their_password(url: str, shown: str) -> None:
     """Everything else stays, escaped."""
-    assert redacted(url) == shown
+    assert ServerUrl.parse(url).redacted == shown
 
 
 def test_a_refused_url_is_not_shown() -> None:
     """Its password may be anywhere in it."""
     with pytest.raises(UsageError) as refusal:
-        redacted("redis://user:hunter2/@x")
+        ServerUrl.parse("redis://user:hunter2/@x")
     assert "hunter2" not in str(refusal.value)
 
 

@@ -17,8 +17,8 @@ from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.preflight.checks import NAMES
 from luamigrate.server.cluster import Deployment
-from luamigrate.server.connect import Tls, connect, unreadable, way_in
-from luamigrate.server.url import asks_for_tls, redacted
+from luamigrate.server.connect import Tls, connect_to, pool_for, unreadable
+from luamigrate.server.url import ServerUrl
 from luamigrate.server.waiting import SECONDS_FOR_NOBODY, Waiting
 
 
@@ -76,15 +76,21 @@ def access(ctx: typer.Context) -> Callable[..., Deployment]:
         chosen = ctx.params
         of_tls = [name for name in _OF_TLS if name not in _without_use(ctx)]
         arguments: dict[str, Any] = {
-            "url": chosen["url"],
+            "url": _url(ctx),
             "tls": Tls(**{name.removeprefix("tls_"): chosen[name] for name in of_tls}),
             "password": _password(chosen["password_file"]),
             "sentinel_password": _secret("SENTINEL_PASSWORD"),
         }
-        way_in(**arguments)
-        ctx.meta[_ACCESS] = partial(connect, **arguments)
+        pool_for(**arguments)
+        ctx.meta[_ACCESS] = partial(connect_to, **arguments)
     how: Callable[..., Deployment] = ctx.meta[_ACCESS]
     return how
+
+
+def _url(ctx: typer.Context) -> ServerUrl:
+    url: ServerUrl = ctx.meta.setdefault("luamigrate.url", None) or ServerUrl.parse(ctx.params["url"])
+    ctx.meta["luamigrate.url"] = url
+    return url
 
 
 def waiting(ctx: typer.Context, tell: Callable[[str], None]) -> Waiting:
@@ -107,7 +113,7 @@ _OF_TLS = ("tls_ca", "tls_cert", "tls_key", "tls_insecure")
 
 def _without_use(ctx: typer.Context) -> list[str]:
     """Return the settings of TLS that the environment has, perhaps for another program, where the URL has no TLS."""
-    if asks_for_tls(ctx.params["url"]):
+    if _url(ctx).takes_tls:
         return []
     return [name for name in _OF_TLS if ctx.params[name] and _source(ctx, name) == "ENVIRONMENT"]
 
@@ -201,7 +207,7 @@ _DECISIVE = (
 def configuration(ctx: typer.Context, chosen: rules.Plan) -> list[tuple[str, str, str]]:
     """Return name, value and origin of each setting that decides what is done."""
     of_plan = next(name for name in ("maps", "plan_file", "") if not name or ctx.params[name])
-    rows = [("url", redacted(ctx.params["url"]), origin(ctx, "url"))]
+    rows = [("url", _url(ctx).redacted, origin(ctx, "url"))]
     if "REDIS_PASSWORD" in os.environ:
         rows.append(("password", "***", "REDIS_PASSWORD"))
     rows.append(("plan", f"{len(chosen)} rules" if len(chosen) > 1 else str(chosen[0]), origin(ctx, of_plan)))
