@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from luamigrate import __version__
-from luamigrate.cli import console, demo, json_output, messages, options, settings
+from luamigrate.cli import console, demo, json_output, messages, options, settings, summary_messages
+from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.options import OnExisting
+from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import StrictCommand
 from luamigrate.cli.signals import Interruption
 from luamigrate.migration.verbs import SETTLE_SECONDS, Operator, migrate, rollback, verify
@@ -241,7 +243,7 @@ def _agreed(first: Summary, server: Deployment | None) -> bool:
     return not first.interrupted
 
 
-def _open_report(ctx: typer.Context) -> console.KeyReport | None:
+def _open_report(ctx: typer.Context) -> KeyReport | None:
     """Open the report file before anything is done, so that what cannot be written is known by then."""
     path, every_key = ctx.params["report_file"], ctx.params["report_all"]
     settings.refuse_nonsense(ctx)
@@ -250,14 +252,14 @@ def _open_report(ctx: typer.Context) -> console.KeyReport | None:
     for name in ("report_all", "show_values"):
         if ctx.params[name] and not path:
             raise UsageError(f"--{name.replace('_', '-')} needs --report FILE")
-    return console.KeyReport(path, every_key=every_key) if path else None
+    return KeyReport(path, every_key=every_key) if path else None
 
 
 def _carry_out(
     ctx: typer.Context,
     summary: Summary,
     work: Callable[..., Iterator[Batch]],
-    key_report: console.KeyReport | None,
+    key_report: KeyReport | None,
     *,
     introduce: bool = True,
 ) -> Exit:
@@ -267,9 +269,7 @@ def _carry_out(
         return _conclude(ctx, summary, server, key_report)
 
 
-def _conclude(
-    ctx: typer.Context, summary: Summary, server: Deployment | None, key_report: console.KeyReport | None
-) -> Exit:
+def _conclude(ctx: typer.Context, summary: Summary, server: Deployment | None, key_report: KeyReport | None) -> Exit:
     if key_report:
         key_report.close()
     if ctx.params["json"]:
@@ -281,16 +281,16 @@ def _perform(
     ctx: typer.Context,
     summary: Summary,
     work: Callable[..., Iterator[Batch]],
-    key_report: console.KeyReport | None,
+    key_report: KeyReport | None,
     interruption: Interruption,
     *,
     introduce: bool = True,
 ) -> Deployment | None:
     """Do the work into `summary` and tell about it; return the server, if it answered."""
     chosen = ctx.params
-    narrator = console.Narrator(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
+    reporter = ConsoleReporter(summary, to_stderr=chosen["json"], quiet=chosen["quiet"], verbose=chosen["verbose"])
     if introduce:
-        narrator.begin(settings.configuration(ctx, summary.plan))
+        reporter.begin(settings.configuration(ctx, summary.plan))
     interruption.status = partial(messages.status, summary)
     work = partial(
         work,
@@ -300,16 +300,16 @@ def _perform(
         every_key=chosen["verbose"] or chosen["report_all"],
     )
     summary.warnings += settings.warnings(ctx)
-    access = partial(settings.access(ctx), waiting=settings.waiting(ctx, narrator.waiting))
-    return _work(access, summary, work, narrator, key_report, interruption)
+    access = partial(settings.access(ctx), waiting=settings.waiting(ctx, reporter.waiting))
+    return _work(access, summary, work, reporter, key_report, interruption)
 
 
 def _work(
     access: Callable[[], Deployment],
     summary: Summary,
     work: Callable[..., Iterator[Batch]],
-    narrator: console.Narrator,
-    key_report: console.KeyReport | None,
+    reporter: ConsoleReporter,
+    key_report: KeyReport | None,
     interruption: Interruption,
 ) -> Deployment | None:
     """Do the work into `summary`, errors and interruptions included, and tell about it."""
@@ -320,15 +320,15 @@ def _work(
     def stop() -> bool:
         return interruption() or bool(key_report and key_report.problem)
 
-    operator = Operator(stop=stop, held=lambda: interruption.held, tell=narrator.waiting)
+    operator = Operator(stop=stop, held=lambda: interruption.held, tell=reporter.waiting)
     try:
-        narrator.warn(summary.warnings)
+        reporter.warn(summary.warnings)
         with access() as server:
-            narrator.connected(server)
+            reporter.connected(server)
             interruption.patient = True
             for batch in work(server, summary.plan, operator=operator):
                 summary.add(batch)
-                narrator.batch(batch)
+                reporter.batch(batch)
                 if key_report:
                     key_report.add(batch)
             if not summary.totals.found:
@@ -340,16 +340,16 @@ def _work(
     interruption.over = True
     summary.interrupted |= interruption()
     summary.seconds = time.monotonic() - began
-    narrator.close_section()
-    late = messages.late_warnings(summary)
+    reporter.close_section()
+    late = summary_messages.late_warnings(summary)
     summary.warnings += late
-    narrator.warn(late)
+    reporter.warn(late)
     if key_report:
         summary.error = summary.error or key_report.problem
     if summary.error:
         console.fail(summary.error)
     if summary.began or not summary.error:
-        narrator.end(databases, key_report.name if key_report and not key_report.problem else None)
+        reporter.end(databases, key_report.name if key_report and not key_report.problem else None)
     return server
 
 
@@ -379,15 +379,15 @@ def run_check(
     """
     access, ignored, fills = settings.access(ctx), settings.ignored_checks(ctx), on_existing is OnExisting.FILL
     summary = Summary(settings.plan(ctx), Command.CHECK, warnings=settings.warnings(ctx))
-    narrator = console.Narrator(summary, to_stderr=json, quiet=quiet, verbose=False)
-    narrator.begin(settings.configuration(ctx, summary.plan))
-    narrator.warn(summary.warnings)
+    reporter = ConsoleReporter(summary, to_stderr=json, quiet=quiet, verbose=False)
+    reporter.begin(settings.configuration(ctx, summary.plan))
+    reporter.warn(summary.warnings)
     server: Deployment | None = None
     with Interruption():
         try:
-            with access(waiting=settings.waiting(ctx, narrator.waiting)) as server:
-                server.endure(Endurance(patience=patience, tell=narrator.waiting))
-                narrator.connected(server)
+            with access(waiting=settings.waiting(ctx, reporter.waiting)) as server:
+                server.endure(Endurance(patience=patience, tell=reporter.waiting))
+                reporter.connected(server)
                 summary.findings = checks.look(
                     server,
                     summary.plan,
@@ -396,7 +396,7 @@ def run_check(
                     ignored=ignored,
                     warns_of_nothing=not allow_empty,
                 )
-                narrator.findings(summary.findings)
+                reporter.findings(summary.findings)
                 if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
                     raise Refused(messages.refused(summary.findings))
         except Error as error:
