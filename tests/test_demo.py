@@ -13,7 +13,7 @@ import redis
 
 from luamigrate import Error
 from luamigrate.cli import embedded
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from tests import binaries
 from tests.processes import of_this_test
 

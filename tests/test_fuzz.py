@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from luamigrate import UsageError
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import TYPES, plan_from_file, plan_from_maps
 from luamigrate.server.connect import pool_for

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from tests.conftest import run
 from tests.instances import Instance
 from tests.processes import of_this_test

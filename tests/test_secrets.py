@@ -18,8 +18,8 @@ import pytest
 import trustme
 
 from luamigrate import UsageError, connect
-from luamigrate.cli.demo import SETTINGS, environment
 from luamigrate.cli.embedded import free_port
+from luamigrate.cli.options import VARIABLES, environment
 from luamigrate.server import connect as connecting
 from luamigrate.server import errors
 from luamigrate.server.connect import pool_for
@@ -421,7 +421,7 @@ def test_the_page_names_what_there_is() -> None:
     page = (Path(__file__).parent.parent / "docs" / "security.md").read_text(encoding="utf-8")
     help_text = luamigrate("run", "--help").out
     assert set(re.findall(r"--(?:tls|password|wait)[\w-]*", page)) <= set(re.findall(r"--[\w-]+", help_text))
-    assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= set(SETTINGS)
+    assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= VARIABLES
     program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (connecting, errors))
     questions = re.findall(r"^\| `([^`]+\?)` \|", page, re.MULTILINE)
     assert len(questions) == 3

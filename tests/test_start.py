@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import luamigrate
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from luamigrate.start import STOPPING
 
 CONSOLE_SCRIPT = Path(sys.executable).with_name("luamigrate")

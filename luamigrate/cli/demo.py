@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
 import subprocess
@@ -18,17 +17,11 @@ import redis
 
 from luamigrate.cli import console
 from luamigrate.cli.embedded import embedded_binary, throwaway_server
+from luamigrate.cli.options import environment
 from luamigrate.cli.signals import Interruption
 from luamigrate.model.errors import Exit
 
 JOBS = 4_000
-SETTINGS = (
-    *("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "ON_EXISTING", "FILL_QUEUES"),
-    *("SETTLE", "IGNORE_EXPIRY", "ALLOW_EMPTY", "LUAMIGRATE_SAMPLE", "LUAMIGRATE_EXTRA", "MAX_PAUSE", "MAX_RATE"),
-    *("MAX_LAG", "WAIT_REPLICAS", "PATIENCE", "ALLOW_LONG_PAUSE", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE"),
-    *("SENTINEL_PASSWORD", "TLS_CA", "TLS_CERT", "TLS_KEY", "TLS_INSECURE"),
-)
-
 STEPS = (
     ("Could it work here? The checks alone:", ("check",)),
     ("First look, without writing anything:", ("run", "--dry-run")),
@@ -61,11 +54,6 @@ def show(*, keep: bool) -> Exit:
             _keep(url)
     console.say("\nThe server is stopped, and nothing is left behind.")
     return Exit.OK
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """Return the environment with these of our settings and no others."""
-    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | settings
 
 
 def _luamigrate(url: str, *arguments: str) -> int:
