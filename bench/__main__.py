@@ -28,7 +28,7 @@ from bench.contenders import (
 from bench.feel import felt_during
 from bench.links import slow_link
 from bench.record import recorded
-from luamigrate.cli.demo import throwaway_server
+from luamigrate.cli.embedded import throwaway_server
 from luamigrate.model.limits import Limits
 from tests import binaries
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from luamigrate.scripts import library
 
 SOURCE, TARGET = b"job:", b"step:"

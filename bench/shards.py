@@ -18,7 +18,7 @@ from redis.crc import key_slot
 
 from bench import jobs
 from bench.contenders import TARGET, Measured, luamigrate
-from luamigrate.cli.demo import throwaway_server
+from luamigrate.cli.embedded import throwaway_server
 from tests.clusters import SLOTS, Client, wait_until
 
 PRIMARIES = (1, 2, 3)

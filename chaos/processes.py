@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 
 LONGEST = 120.0
 """Seconds in which anything ends: more than twice the patience that it is given."""

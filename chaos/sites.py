@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import redis
 
-from luamigrate.cli.demo import free_port
+from luamigrate.cli.embedded import free_port
 from tests import binaries, clusters
 from tests.clusters import QUICK_MS, ClusterInstance, Node, slot_of, surviving, wait_until
 from tests.instances import Instance, start

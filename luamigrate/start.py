@@ -16,23 +16,33 @@ STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 """Signals that ask to stop."""
 
 
+class Importing:
+    """While something is imported, a signal that asks to stop ends the process: at once, and in silence.
+
+    Nothing has been done by then; an exception could be lost or shown in the middle of an import.
+    """
+
+    def __enter__(self) -> None:
+        self._former = {number: signal.getsignal(number) for number in STOPPING}
+        for number, handler in self._former.items():
+            # What runs under nohup or in the background of a script is not to be stopped by what is ignored there.
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, _leave)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+
 def main() -> None:
     """Import the command line, run it, and exit with its code."""
-    former = {number: signal.getsignal(number) for number in STOPPING}
-    for number, handler in former.items():
-        # What runs under nohup or in the background of a script is not to be stopped by what is ignored there.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, _leave)
-    from luamigrate.cli import commands  # noqa: PLC0415  # it takes a while
-
     try:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        with Importing():
+            from luamigrate.cli import commands  # noqa: PLC0415  # it takes a while
         commands.main()
     except KeyboardInterrupt:  # before or after what the command line itself takes care of
         sys.exit(INTERRUPTED)
 
 
 def _leave(*_: object) -> None:
-    # Nothing has been done or printed yet; an exception could be lost or shown in the middle of an import.
     os._exit(INTERRUPTED)

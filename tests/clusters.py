@@ -21,7 +21,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
-from luamigrate.cli.demo import start_server, wait_until_up
+from luamigrate.cli.embedded import start_server, wait_until_up
 from tests import binaries
 from tests.instances import Instance, Reachable, debugging, expires_at
 

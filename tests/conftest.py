@@ -17,7 +17,7 @@ import typer.main
 from hypothesis import settings
 
 from luamigrate.cli import commands
-from luamigrate.cli.demo import SETTINGS
+from luamigrate.cli.options import VARIABLES
 from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
@@ -187,7 +187,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
     """Run the command line in this process, as `main` does it, without the caller's settings."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        for name in SETTINGS:
+        for name in VARIABLES:
             patch.delenv(name, raising=False)
         for name, value in ({"SETTLE": SHORT} | dict(env or {})).items():
             patch.setenv(name, value)

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from luamigrate.cli.demo import start_server, stop_server, wait_until_up
+from luamigrate.cli.embedded import start_server, stop_server, wait_until_up
 from tests import binaries
 
 Value = tuple[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from luamigrate.cli.demo import free_port, stop_server, throwaway_server, wait_until_up
+from luamigrate.cli.embedded import free_port, stop_server, throwaway_server, wait_until_up
 from luamigrate.cli.orphans import keep
 from tests import binaries
 from tests.clusters import wait_until

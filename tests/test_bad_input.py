@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from luamigrate import Limits, UsageError, connect, migrate
-from luamigrate.cli.demo import free_port, stop_server, wait_until_up
+from luamigrate.cli.embedded import free_port, stop_server, wait_until_up
 from tests import binaries
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance, start

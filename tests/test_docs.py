@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from luamigrate.cli import messages
+from luamigrate.cli import summary_messages
 from luamigrate.migration import large_keys, runner, throttle
-from luamigrate.model.status import Reason
+from luamigrate.model.status import CHECKS, Reason
 from luamigrate.preflight import checks, emptiness
 from luamigrate.server import connection
 from tests.conftest import luamigrate
@@ -29,10 +29,10 @@ UNTOLD = (
 def test_every_check_has_a_row() -> None:
     """In the order of the program, and none besides."""
     table = OPERATIONS[OPERATIONS.index("## The checks") : OPERATIONS.index("## During")]
-    assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == checks.NAMES
+    assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == CHECKS
 
 
-@pytest.mark.parametrize("module", [checks, throttle, connection, large_keys, runner, emptiness, messages])
+@pytest.mark.parametrize("module", [checks, throttle, connection, large_keys, runner, emptiness, summary_messages])
 def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
@@ -49,11 +49,11 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
         large_keys: ("busy: somebody wrote to it in each of",),
         runner: ("has an element of", "another server process answered"),
         emptiness: ("NO KEY MATCHED ANY RULE.", "NO KEY IS OF ITS RULE'S TYPE"),
-        messages: ("The first that failed (",),
+        summary_messages: ("The first that failed (",),
     }
     for words in quoted[module]:  # type: ignore[index]
         assert words in text
-        assert module not in (emptiness, messages) or words in OPERATIONS
+        assert module not in (emptiness, summary_messages) or words in OPERATIONS
 
 
 def test_the_page_has_what_is_said_where_a_server_does_not_tell() -> None:
@@ -83,7 +83,7 @@ def test_values_are_copied_as_they_are_and_a_dry_run_says_so(any_server: Instanc
     client.sadd("job:set", "job:1", "7")
     client.xadd("job:stream", {"id": "job:1"})
     look = luamigrate("run", "--dry-run", "--map", "job:*=step:*", url=any_server.url)
-    assert messages.VALUES_ARE_KEPT in look.out
+    assert summary_messages.VALUES_ARE_KEPT in look.out
     assert luamigrate("run", "--map", "job:*=step:*", url=any_server.url).code == 0
     assert client.hgetall("step:hash") == {b"parent": b"job:1"}
     assert client.get("step:string") == b"job:1"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from luamigrate import Batch, Server, Summary, connect, plan
-from luamigrate.cli.console import Narrator
+from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.migration import throttle
 from luamigrate.server.connection import Endurance
 from luamigrate.server.errors import ConnectionLost
@@ -103,9 +103,9 @@ def test_a_command_that_is_sent_at_nought_has_been_sent(any_server: Instance, cl
 def test_the_first_line_about_a_big_key_is_told_at_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     """Only those after it wait."""
     jobs = plan([("job:*", "step:*", "hash")])
-    narrator = Narrator(Summary(jobs), to_stderr=False, quiet=False, verbose=False)
+    reporter = ConsoleReporter(Summary(jobs), to_stderr=False, quiet=False, verbose=False)
     for part in (0.25, 0.5):
-        narrator.batch(Batch(jobs[0], big=(b"job:big", part)))
+        reporter.batch(Batch(jobs[0], big=(b"job:big", part)))
     out = capsys.readouterr().out
     assert "25%" in out
     assert "50%" not in out

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from luamigrate import UsageError
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import TYPES, plan_from_file, plan_from_maps
-from luamigrate.server.connect import way_in
-from luamigrate.server.url import redacted
+from luamigrate.server.connect import pool_for
+from luamigrate.server.url import ServerUrl
 from tests.conftest import Result, luamigrate
 
 SECRET = "hunter2"
@@ -260,8 +260,9 @@ users = st.sampled_from(
 def assert_url_is_read(url: str) -> None:
     """Hold a URL to being one or a usage error, without its password being shown."""
     try:
-        shown = redacted(url)
-        way_in(url)
+        read = ServerUrl.parse(url)
+        shown = read.redacted
+        pool_for(read)
     except UsageError as error:
         assert_a_line(error)
         shown = str(error)

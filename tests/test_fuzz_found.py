@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from luamigrate import UsageError
-from luamigrate.server.connect import way_in
+from luamigrate.server.url import ServerUrl
 from tests.instances import Instance
 from tests.liar import Lie, encoded
 from tests.test_fuzz import SECRET, assert_url_is_read
@@ -154,4 +154,4 @@ def test_a_url_found_by_chance_is_read_or_a_usage_error(url: str) -> None:
 def test_a_database_of_very_many_digits_is_not_database_0() -> None:
     """It is a usage error."""
     with pytest.raises(UsageError):
-        way_in(f"redis://h/{'9' * 5000}")
+        ServerUrl.parse(f"redis://h/{'9' * 5000}")

@@ -28,7 +28,7 @@ from luamigrate import (
     rollback,
     verify,
 )
-from luamigrate.cli.demo import free_port
+from luamigrate.cli.embedded import free_port
 from luamigrate.migration import throttle
 from tests import binaries
 from tests.conftest import luamigrate, run

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from luamigrate import Server, connect
-from luamigrate.cli.demo import free_port, throwaway_server
+from luamigrate.cli.embedded import free_port, throwaway_server
 from luamigrate.migration import throttle
 from luamigrate.scripts import library
 from luamigrate.server.cluster import Cluster

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from tests.conftest import run
 from tests.instances import Instance
 from tests.processes import of_this_test
@@ -278,7 +278,7 @@ def test_a_terminal_gets_a_progress_bar(any_server: Instance) -> None:
 
 def test_no_terminal_gets_plain_lines_now_and_then(any_server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     """Part scanned, keys, rate, time left; no control characters."""
-    monkeypatch.setattr("luamigrate.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("luamigrate.cli.reporter.SECONDS_BETWEEN_LINES", 0.0)
     fill(any_server.client, jobs=1000)
     out = run(any_server, *HASHES, "--batch-size", "100").out
     assert re.search(

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from luamigrate import connect, plan
-from luamigrate.cli.demo import free_port
+from luamigrate.cli.embedded import free_port
+from luamigrate.model.status import CHECKS
 from luamigrate.preflight import sampling
-from luamigrate.preflight.checks import NAMES
 from tests.conftest import Result, luamigrate, run
 from tests.instances import Instance, start
 from tests.test_bad_input import assert_one_line, make_saving_fail
@@ -287,7 +287,7 @@ def test_a_refusal_that_is_ignored_becomes_a_warning(any_server: Instance, comma
 def test_an_unknown_name_to_ignore_is_a_usage_error(any_server: Instance, command: tuple[str, ...]) -> None:
     """Exit 2 with one line that lists those there are, and nothing else."""
     result = luamigrate(*command, "--ignore-check", "nonsense", url=any_server.url)
-    assert_one_line(result, 2, "nonsense", *NAMES)
+    assert_one_line(result, 2, "nonsense", *CHECKS)
     assert result.out == ""
 
 

@@ -21,8 +21,8 @@ from tests.test_sentinel import ANY_BINARY
 STARTS_A_SERVER = """
 import sys, time
 from pathlib import Path
-from luamigrate.cli import demo
-with demo.throwaway_server(Path(sys.argv[1])) as url:
+from luamigrate.cli import embedded
+with embedded.throwaway_server(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(60)
 """

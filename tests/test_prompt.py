@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from tests.conftest import SHORT, luamigrate
 from tests.instances import Instance
 from tests.processes import of_this_test

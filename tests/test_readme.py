@@ -14,6 +14,7 @@ import typer.main
 from luamigrate import BUILT_IN, Exit, Word, plan_from_file
 from luamigrate.cli import demo
 from luamigrate.cli.commands import app
+from luamigrate.cli.options import VARIABLES
 from tests.conftest import luamigrate
 from tests.instances import Instance
 
@@ -138,7 +139,7 @@ def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_for
     }
     every = [option for command in COMMANDS for option in options(command)]
     assert {names[0] for names, variable, _ in every if variable is None} == without
-    assert {variable for _, variable, _ in every if variable} | PASSWORDS == set(demo.SETTINGS)
+    assert {variable for _, variable, _ in every if variable} | PASSWORDS == VARIABLES
 
 
 def test_words_and_exit_codes_are_all_explained() -> None:

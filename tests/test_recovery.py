@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from luamigrate import Limits, Operator, Summary, Word, connect, migrate, plan
-from luamigrate.cli.demo import wait_until_up
+from luamigrate.cli.embedded import wait_until_up
 from tests.conftest import luamigrate
 from tests.instances import Instance, start
 from tests.proxies import cutting

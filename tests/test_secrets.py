@@ -18,10 +18,12 @@ import pytest
 import trustme
 
 from luamigrate import UsageError, connect
-from luamigrate.cli.demo import SETTINGS, environment, free_port
+from luamigrate.cli.embedded import free_port
+from luamigrate.cli.options import VARIABLES, environment
 from luamigrate.server import connect as connecting
 from luamigrate.server import errors
-from luamigrate.server.connect import way_in
+from luamigrate.server.connect import pool_for
+from luamigrate.server.url import ServerUrl
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
 from tests.processes import of_this_test
@@ -374,7 +376,7 @@ def test_brackets_of_a_password_in_the_url_are_named(scheme: str, password: str)
     result = luamigrate("run", url=f"{scheme}://user:{password}@{place}")
     assert_one_line(result, 2, "the URL: write the characters", "[ ]", "%5B %5D")
     assert_shows_nothing(result.err)
-    way_in(f"{scheme}://user:{quote(password)}@{place}")
+    pool_for(ServerUrl.parse(f"{scheme}://user:{quote(password)}@{place}"))
 
 
 def test_two_passwords_are_a_usage_error(tmp_path: Path) -> None:
@@ -419,7 +421,7 @@ def test_the_page_names_what_there_is() -> None:
     page = (Path(__file__).parent.parent / "docs" / "security.md").read_text(encoding="utf-8")
     help_text = luamigrate("run", "--help").out
     assert set(re.findall(r"--(?:tls|password|wait)[\w-]*", page)) <= set(re.findall(r"--[\w-]+", help_text))
-    assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= set(SETTINGS)
+    assert set(re.findall(r"\b(?:REDIS|SENTINEL|TLS)_[A-Z_]+", page)) <= VARIABLES
     program = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (connecting, errors))
     questions = re.findall(r"^\| `([^`]+\?)` \|", page, re.MULTILINE)
     assert len(questions) == 3

@@ -11,7 +11,7 @@ import redis
 import trustme
 
 from luamigrate import Error, Limits, Server, Summary, Tls, connect, migrate, plan
-from luamigrate.cli.demo import free_port, throwaway_server
+from luamigrate.cli.embedded import free_port, throwaway_server
 from tests import binaries
 from tests.clusters import wait_until
 from tests.conftest import Result, luamigrate

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from luamigrate import Server, UsageError, connect
-from luamigrate.cli.demo import throwaway_server
+from luamigrate.cli.embedded import throwaway_server
 from luamigrate.server.identity import Identity
-from luamigrate.server.url import redacted
+from luamigrate.server.url import ServerUrl
 from tests import binaries
 from tests.conftest import luamigrate
 from tests.instances import Instance
@@ -91,13 +91,33 @@ def test_a_script_is_never_sent_twice(any_server: Instance) -> None:
 )
 def test_urls_are_shown_without_their_password(url: str, shown: str) -> None:
     """Everything else stays, escaped."""
-    assert redacted(url) == shown
+    assert ServerUrl.parse(url).redacted == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("redis://host", {"places": (("host", 6379),), "database": 0, "tls": False, "user": None, "password": None}),
+        ("valkeys://u%40x:p%2Fw@[::1]:7/3", {"places": (("::1", 7),), "database": 3, "tls": True, "user": "u@x"}),
+        ("unix://:p%2Fw@/a%20b?db=2", {"path": "/a b", "database": 2, "password": "p/w", "places": ()}),
+        (
+            "sentinel://a,b:1/s%2Fvc/2?sentinel_username=us&sentinel_password=p%26w&tls=true",
+            {"places": (("a", 26379), ("b", 1)), "service": "s/vc", "database": 2, "sentinel_password": "p&w"},
+        ),
+    ],
+)
+def test_a_url_is_read_into_its_parts(url: str, parts: dict[str, object]) -> None:
+    """With what it does not say: port, database, user."""
+    read = ServerUrl.parse(url)
+    assert {name: getattr(read, name) for name in parts} == parts
+    assert "p/w" not in repr(read)
+    assert "p&w" not in repr(read)
 
 
 def test_a_refused_url_is_not_shown() -> None:
     """Its password may be anywhere in it."""
     with pytest.raises(UsageError) as refusal:
-        redacted("redis://user:hunter2/@x")
+        ServerUrl.parse("redis://user:hunter2/@x")
     assert "hunter2" not in str(refusal.value)
 
 

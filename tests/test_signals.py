@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_kept, snapshot
 from tests.processes import of_this_test

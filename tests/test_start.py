@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import luamigrate
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from luamigrate.start import STOPPING
 
 CONSOLE_SCRIPT = Path(sys.executable).with_name("luamigrate")
@@ -99,3 +99,16 @@ def test_what_comes_first_imports_next_to_nothing() -> None:
     script += "\nprint(*{'redis', 'typer', 'rich', 'hiredis', 'ssl', 're', 'typing'} & set(sys.modules))\n"
     result = subprocess.run((sys.executable, "-I", "-c", script), capture_output=True, text=True, check=False)
     assert result.stdout == "luamigrate luamigrate.start\n\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+def test_help_needs_no_client(arguments: list[str]) -> None:
+    """What a command needs is imported when it runs."""
+    script = (
+        "import atexit, sys\nfrom luamigrate import start\n"
+        "atexit.register(lambda: print(*{'redis', 'luamigrate.cli.work', 'rich.progress'} & set(sys.modules)))\n"
+        f"sys.argv = ['luamigrate', *{arguments}]\nstart.main()\n"
+    )
+    result = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == ""

@@ -13,7 +13,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from luamigrate import Server, Tls, UsageError, connect
-from luamigrate.cli.demo import free_port, throwaway_server
+from luamigrate.cli.embedded import free_port, throwaway_server
 from tests import binaries, clusters
 from tests.clusters import wait_until
 from tests.conftest import luamigrate

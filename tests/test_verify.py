@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from luamigrate import Limits, Operator, connect, plan, verify
-from luamigrate.cli.demo import free_port
+from luamigrate.cli.embedded import free_port
 from tests.conftest import Result, luamigrate
 from tests.instances import Instance
 from tests.test_bad_input import assert_one_line

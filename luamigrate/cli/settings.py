@@ -1,115 +1,118 @@
-"""What the user has set: plan, limits and the rest, and where each value came from."""
+"""What the user has set: typed, checked before anything is printed, and where each value came from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import typer
-from typer.core import TyperCommand
 
-from luamigrate.cli import messages
+from luamigrate.cli import console, messages
+from luamigrate.cli.options import OnExisting, Options
+from luamigrate.cli.strict import refuse_blank
 from luamigrate.model import rules
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
-from luamigrate.preflight.checks import NAMES
+from luamigrate.model.status import CHECKS, Command
 from luamigrate.server.cluster import Deployment
-from luamigrate.server.connect import Tls, connect, unreadable, way_in
-from luamigrate.server.url import asks_for_tls, redacted
+from luamigrate.server.connect import Tls, connect_to, pool_for, unreadable
+from luamigrate.server.url import ServerUrl
 from luamigrate.server.waiting import SECONDS_FOR_NOBODY, Waiting
 
 
-class StrictCommand(TyperCommand):
-    """Takes no blank or odd value from the environment for an unset one."""
+class Source(Enum):
+    """Where a value can come from."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and look at what came from the environment. Raises UsageError."""
-        given = {argument.partition("=")[0] for argument in args}
-        ctx.allow_extra_args = True  # refused below: the parser would show what may be a part of a secret
-        rest = super().parse_args(ctx, args)
-        if not ctx.resilient_parsing:
-            _refuse_surplus(rest, given)
-        for option in self.params:
-            name = option.envvar
-            text = os.environ.get(name) if isinstance(name, str) else None
-            if text is None or _source(ctx, option.name) == "COMMANDLINE":
-                continue
-            _refuse_blank(str(name), text)
-            if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
-                raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
-        return rest
+    DEFAULT = auto()
+    ENVIRONMENT = auto()
+    OPTION = auto()
 
 
-_SECRET_FILES = ("--password-file", "--tls-ca", "--tls-cert", "--tls-key")
-"""Options whose value is never shown unless it has been read as a file's name: it may be the secret itself."""
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from, and what the user calls that."""
+
+    source: Source
+    name: str
+    """The option or the variable."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
-def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
-    if not arguments:
-        return
-    option = next((option for option in _SECRET_FILES if option in given), None)
-    if option:
-        raise UsageError(
-            f"there are more arguments than options take. Has the shell cut the value of {option} at a space? It is "
-            "the name of a file, in quotes if it has spaces"
-        )
-    shown = " ".join(printable(os.fsencode(argument)) for argument in arguments)
-    raise UsageError(f"there are more arguments than options take: {shown}")
+Origins = Mapping[str, Origin]
+"""By the name of the value; there are those of the command's options."""
 
 
-_ACCESS = "luamigrate.access"
-"""Under which name the context keeps it."""
+def _origins(ctx: Any) -> Origins:
+    return {option.name: _origin(ctx.get_parameter_source(option.name), option) for option in ctx.command.params}
 
 
-def _refuse_blank(name: str, text: str) -> None:
-    if not text.strip():
-        raise UsageError(f"{name} is set but blank: give it a value or unset it")
-
-
-def access(ctx: typer.Context) -> Callable[..., Deployment]:
-    """Return how to connect, given how long to wait for that. Raises UsageError."""
-    # Read once: a password may come through a pipe.
-    if _ACCESS not in ctx.meta:
-        chosen = ctx.params
-        of_tls = [name for name in _OF_TLS if name not in _without_use(ctx)]
-        arguments: dict[str, Any] = {
-            "url": chosen["url"],
-            "tls": Tls(**{name.removeprefix("tls_"): chosen[name] for name in of_tls}),
-            "password": _password(chosen["password_file"]),
-            "sentinel_password": _secret("SENTINEL_PASSWORD"),
-        }
-        way_in(**arguments)
-        ctx.meta[_ACCESS] = partial(connect, **arguments)
-    how: Callable[..., Deployment] = ctx.meta[_ACCESS]
-    return how
-
-
-def waiting(ctx: typer.Context, tell: Callable[[str], None]) -> Waiting:
-    """Return how long to wait for the first connection: for nobody only briefly, if the user does not say."""
-    patience = ctx.params["patience"]
-    is_given = _source(ctx, "patience") in ("COMMANDLINE", "ENVIRONMENT")
-    for_nobody = patience if is_given else min(patience, SECONDS_FOR_NOBODY)
-    return Waiting(patience=patience, for_nobody=for_nobody, tell=tell)
-
-
-def warnings(ctx: typer.Context) -> list[str]:
-    """Return what has to be said before a server is asked."""
-    unused = _without_use(ctx)
-    ignored = [messages.tls_ignored([origin(ctx, name) for name in unused])] if unused else []
-    return ignored + ([messages.INSECURE] if ctx.params["tls_insecure"] and "tls_insecure" not in unused else [])
+def _origin(source: Any, option: Any) -> Origin:
+    match source.name if source else "":
+        case "ENVIRONMENT":
+            return Origin(Source.ENVIRONMENT, str(option.envvar))
+        case "COMMANDLINE":
+            return Origin(Source.OPTION, option.opts[0])
+        case _:
+            return Origin(Source.DEFAULT, "default")
 
 
 _OF_TLS = ("tls_ca", "tls_cert", "tls_key", "tls_insecure")
 
 
-def _without_use(ctx: typer.Context) -> list[str]:
-    """Return the settings of TLS that the environment has, perhaps for another program, where the URL has no TLS."""
-    if asks_for_tls(ctx.params["url"]):
-        return []
-    return [name for name in _OF_TLS if ctx.params[name] and _source(ctx, name) == "ENVIRONMENT"]
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How to reach the server, and for how long to try. Raises UsageError where that makes no sense."""
+
+    url: ServerUrl
+    tls: Tls
+    ignored: tuple[str, ...]
+    """Variables about TLS, perhaps meant for another program, that a URL without TLS makes no use of."""
+    password: str | None = field(repr=False)
+    sentinel_password: str | None = field(repr=False)
+    patience: float
+    """Seconds for a server that is loading, or whose place another one is about to take."""
+    for_nobody: float
+    """Seconds for an address where nobody answers."""
+
+    def __post_init__(self) -> None:
+        pool_for(self.url, tls=self.tls, password=self.password, sentinel_password=self.sentinel_password)
+
+    @classmethod
+    def of(cls, options: Options, origins: Origins) -> Self:
+        """Read the URL, and the password: once, because it may come through a pipe. Raises UsageError."""
+        url = ServerUrl.parse(options.url)
+        values: dict[str, Any] = {name: getattr(options, name) for name in _OF_TLS}
+        unused = [
+            name
+            for name, value in values.items()
+            if value and origins[name].source is Source.ENVIRONMENT and not url.takes_tls
+        ]
+        is_patience_given = origins["patience"].source is not Source.DEFAULT
+        return cls(
+            url=url,
+            tls=Tls(**{name.removeprefix("tls_"): value for name, value in values.items() if name not in unused}),
+            ignored=tuple(str(origins[name]) for name in unused),
+            password=_password(options.password_file),
+            sentinel_password=_secret("SENTINEL_PASSWORD"),
+            patience=options.patience,
+            for_nobody=options.patience if is_patience_given else min(options.patience, SECONDS_FOR_NOBODY),
+        )
+
+    def connect(self, tell: Callable[[str], None]) -> Deployment:
+        """Connect, and tell what is waited for. Raises what `connect` does."""
+        return connect_to(
+            self.url,
+            tls=self.tls,
+            password=self.password,
+            sentinel_password=self.sentinel_password,
+            waiting=Waiting(patience=self.patience, for_nobody=self.for_nobody, tell=tell),
+        )
 
 
 def _password(file: Path | None) -> str | None:
@@ -140,7 +143,7 @@ def _secret(name: str) -> str | None:
     text = os.environ.get(name)
     if text is None:
         return None
-    _refuse_blank(name, text)
+    refuse_blank(name, text)
     return _without_end(text)
 
 
@@ -148,10 +151,108 @@ def _without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def plan(ctx: typer.Context) -> rules.Plan:
-    """Return the rules. Raises UsageError."""
-    maps, kind, plan_file = (ctx.params[name] for name in ("maps", "kind", "plan_file"))
-    if maps and plan_file and _source(ctx, "plan_file") == "COMMANDLINE":
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is told, how much of it, and where. Raises UsageError where that makes no sense."""
+
+    json: bool
+    quiet: bool
+    verbose: bool
+    report_file: Path | None
+    report_all: bool
+    show_values: bool
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other")
+        for option, is_set in (("--report-all", self.report_all), ("--show-values", self.show_values)):
+            if is_set and not self.report_file:
+                raise UsageError(f"{option} needs --report FILE")
+
+    @property
+    def every_key(self) -> bool:
+        """Whether keys that are clean are told of too."""
+        return self.verbose or self.report_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the user has set for a command; what the command does not take has its default."""
+
+    command: Command
+    plan: rules.Plan
+    access: Access
+    limits: Limits
+    output: Output
+    dry_run: bool
+    validate: bool
+    fills: bool
+    fill_queues: bool
+    settle: float
+    ignore_expiry: bool
+    sample: int | None
+    extra: bool
+    allow_empty: bool
+    ignored_checks: frozenset[str]
+    asks: bool
+    """Whether the user is asked first: then a look without deleting comes before that."""
+    warnings: tuple[str, ...]
+    """What has to be said before a server is asked."""
+    configuration: tuple[tuple[str, str, str], ...]
+    """Name, value and origin of each setting that decides what is done."""
+
+    @classmethod
+    def from_context(cls, ctx: typer.Context) -> Self:
+        """Read what the command line and the environment say. Raises UsageError where that makes no sense."""
+        command, options, origins = Command(str(ctx.command.name)), Options(**ctx.params), _origins(ctx)
+        _refuse_contradictions(command, options, origins)
+        plan = _plan(options, origins)
+        access = Access.of(options, origins)
+        return cls(
+            command=command,
+            plan=plan,
+            access=access,
+            limits=Limits(**{name: getattr(options, name) for name in _LIMITS}),
+            ignored_checks=_ignored_checks(options),
+            output=Output(
+                json=options.json,
+                quiet=options.quiet,
+                verbose=options.verbose,
+                report_file=options.report_file,
+                report_all=options.report_all,
+                show_values=options.show_values,
+            ),
+            dry_run=options.dry_run,
+            validate=options.validate,
+            fills=options.on_existing is OnExisting.FILL,
+            fill_queues=options.fill_queues,
+            settle=options.settle,
+            ignore_expiry=options.ignore_expiry,
+            sample=options.sample,
+            extra=options.extra,
+            allow_empty=options.allow_empty,
+            asks=command is Command.ROLLBACK and not (options.yes or options.dry_run),
+            warnings=tuple(_warnings(options, access)),
+            configuration=tuple(_configuration(options, origins, plan, access)),
+        )
+
+
+def _refuse_contradictions(command: Command, options: Options, origins: Origins) -> None:
+    if command is Command.ROLLBACK and not (options.yes or options.dry_run or console.can_ask()):
+        raise UsageError(
+            "rollback deletes keys and asks before it does: without a terminal it needs --yes (or --dry-run)"
+        )
+    fills = options.on_existing is OnExisting.FILL
+    if fills and not options.validate:
+        named = str(origins["validate"]).replace("--validate", "--no-validate")
+        raise UsageError(f"--on-existing fill always compares: it excludes {named}")
+    if options.fill_queues and not fills:
+        raise UsageError("--fill-queues belongs to --on-existing fill")
+
+
+def _plan(options: Options, origins: Origins) -> rules.Plan:
+    maps, kind, plan_file = options.maps, options.kind, options.plan_file
+    if maps and plan_file and origins["plan_file"].source is Source.OPTION:
         raise UsageError("--map and --plan exclude each other")
     if kind and len(kind) > 1:
         raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
@@ -162,31 +263,22 @@ def plan(ctx: typer.Context) -> rules.Plan:
     return rules.plan_from_file(plan_file) if plan_file else rules.BUILT_IN
 
 
-_LIMITS = ("batch_size", "max_pause", "max_rate", "max_lag", "wait_replicas", "patience", "allow_long_pause")
-
-
-def limits(ctx: typer.Context) -> Limits:
-    """Return how gently it is to be done. Raises UsageError."""
-    return Limits(**{name: ctx.params[name] for name in _LIMITS if name in ctx.params})
-
-
-def ignored_checks(ctx: typer.Context) -> frozenset[str]:
-    """Return the names of checks that are not to be heard. Raises UsageError."""
-    names = ctx.params["ignore_check"] or []
-    for name in names:
-        if name not in NAMES:
+def _ignored_checks(options: Options) -> frozenset[str]:
+    names = frozenset(options.ignore_check or ())
+    for name in options.ignore_check or ():
+        if name not in CHECKS:
             shown = printable(os.fsencode(name))
-            raise UsageError(f"--ignore-check '{shown}': there is no such check; there are {', '.join(NAMES)}")
-    return frozenset(names)
+            raise UsageError(f"--ignore-check '{shown}': there is no such check; there are {', '.join(CHECKS)}")
+    return names
 
 
-def refuse_nonsense(ctx: typer.Context) -> None:
-    """Raise UsageError before anything is printed."""
-    access(ctx)
-    limits(ctx)
-    ignored_checks(ctx)
+def _warnings(options: Options, access: Access) -> list[str]:
+    at_once = [messages.FILLS_AT_ONCE] if options.on_existing is OnExisting.FILL and not options.settle else []
+    ignored = [messages.tls_ignored(access.ignored)] if access.ignored else []
+    return at_once + ignored + ([messages.INSECURE] if access.tls.insecure else [])
 
 
+_LIMITS = ("batch_size", "max_pause", "max_rate", "max_lag", "wait_replicas", "patience", "allow_long_pause")
 _WAY_IN = ("password_file", *_OF_TLS)
 _RARE = frozenset((*_WAY_IN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
 """Shown only where they are set."""
@@ -198,16 +290,17 @@ _DECISIVE = (
 )
 
 
-def configuration(ctx: typer.Context, chosen: rules.Plan) -> list[tuple[str, str, str]]:
-    """Return name, value and origin of each setting that decides what is done."""
-    of_plan = next(name for name in ("maps", "plan_file", "") if not name or ctx.params[name])
-    rows = [("url", redacted(ctx.params["url"]), origin(ctx, "url"))]
+def _configuration(options: Options, origins: Origins, plan: rules.Plan, access: Access) -> list[tuple[str, str, str]]:
+    of_plan = next((origins[name].name for name in ("maps", "plan_file") if getattr(options, name)), "built in")
+    rows = [("url", access.url.redacted, str(origins["url"]))]
     if "REDIS_PASSWORD" in os.environ:
         rows.append(("password", "***", "REDIS_PASSWORD"))
-    rows.append(("plan", f"{len(chosen)} rules" if len(chosen) > 1 else str(chosen[0]), origin(ctx, of_plan)))
-    unshown = {*_without_use(ctx), *(name for name in _RARE if origin(ctx, name) == "default")}
-    names = [name for name in _DECISIVE if name in ctx.params and name not in unshown]
-    return rows + [(name.replace("_", " "), _shown(ctx.params[name]), origin(ctx, name)) for name in names]
+    rows.append(("plan", f"{len(plan)} rules" if len(plan) > 1 else str(plan[0]), of_plan))
+    for name in _DECISIVE:
+        origin = origins.get(name)
+        if origin and origin.name not in access.ignored and not (name in _RARE and origin.source is Source.DEFAULT):
+            rows.append((name.replace("_", " "), _shown(getattr(options, name)), str(origin)))
+    return rows
 
 
 def _shown(value: Any) -> str:
@@ -218,20 +311,3 @@ def _shown(value: Any) -> str:
             return printable(os.fsencode(value))
         case _:
             return str(value).lower()
-
-
-def origin(ctx: typer.Context, name: str) -> str:
-    """Say where a parameter's value came from, in the user's terms."""
-    option = next((option for option in ctx.command.params if option.name == name), None)
-    match _source(ctx, name):
-        case "ENVIRONMENT" if option:
-            return str(option.envvar)
-        case "COMMANDLINE" if option:
-            return option.opts[0]
-        case _:
-            return "default" if option else "built in"
-
-
-def _source(ctx: Any, name: str | None) -> str:
-    source = ctx.get_parameter_source(name)
-    return source.name if source else ""

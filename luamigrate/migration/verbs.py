@@ -14,7 +14,7 @@ from luamigrate.migration.routing import Dispatch
 from luamigrate.migration.runner import BEGINNINGS, UNSTEADY, ByChunks, Walk
 from luamigrate.migration.throttle import Guards
 from luamigrate.model.errors import Error, UsageError
-from luamigrate.model.limits import Limits
+from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
 from luamigrate.model.rules import BUILT_IN, Plan
 from luamigrate.model.status import Command, Stage, possible, unfinished
 from luamigrate.model.summary import Batch
@@ -23,9 +23,6 @@ from luamigrate.scripts import calls, library
 from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Endurance
 from luamigrate.server.errors import ServerChanged
-
-SETTLE_SECONDS = 2.0
-LONGEST_SETTLE = 3600
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from luamigrate.model.errors import UsageError
 LARGEST_BATCH = 10_000
 LONGEST_PAUSE = 60_000.0
 SHORTEST_PAUSE = 0.1
+SETTLE_SECONDS = 2.0
+LONGEST_SETTLE = 3600
 
 FULL = 0.95
 """Of maxmemory: copying waits from here on."""

@@ -160,6 +160,13 @@ class Verdict(StrEnum):
     REFUSED = "refused"
 
 
+CHECKS = (
+    *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
+    *("targets", "replicas"),
+)
+"""Names of checks and guards: what --ignore-check takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a check has found."""

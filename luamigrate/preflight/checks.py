@@ -22,12 +22,6 @@ from luamigrate.server.errors import Answered
 from luamigrate.server.identity import PRIMARY, REPLICA
 from luamigrate.server.info import number, read_database_sizes, read_info, tells_how_far_replicas_are
 
-NAMES = (
-    *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
-    *("targets", "replicas"),
-)
-"""Of checks and guards: what --ignore-check takes."""
-
 DEFAULTS = Limits()
 
 WAITED_ON = ("list", "zset", "stream")

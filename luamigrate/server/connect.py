@@ -16,7 +16,7 @@ from typing import Any, Never
 
 from redis.backoff import NoBackoff
 from redis.client import Redis
-from redis.connection import ConnectionPool, parse_url
+from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
@@ -26,7 +26,7 @@ from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Server
 from luamigrate.server.errors import NO_USERS, ConnectionLost, NotReady, Unreachable, advise, is_nobody_there, words
 from luamigrate.server.identity import facts_of_pairs
-from luamigrate.server.url import address, as_redis, redacted, sentinels
+from luamigrate.server.url import ServerUrl, address
 from luamigrate.server.waiting import AT_ONCE, Waiting, reach
 
 CONNECT_SECONDS = 5
@@ -74,8 +74,22 @@ def connect(
     Raises UsageError for what makes no sense, Refused where a permission is lacking, Error where
     the server cannot be reached or does not let us in.
     """
-    pool = way_in(url, tls=tls, password=password, sentinel_password=sentinel_password)
-    return reach(partial(_reach, pool, redacted(url)), waiting)
+    return connect_to(
+        ServerUrl.parse(url), tls=tls, password=password, sentinel_password=sentinel_password, waiting=waiting
+    )
+
+
+def connect_to(
+    url: ServerUrl,
+    *,
+    tls: Tls | None = None,
+    password: str | None = None,
+    sentinel_password: str | None = None,
+    waiting: Waiting = AT_ONCE,
+) -> Deployment:
+    """Do what `connect` does, with a URL that has been read."""
+    pool = pool_for(url, tls=tls, password=password, sentinel_password=sentinel_password)
+    return reach(partial(_reach, pool, url.redacted), waiting)
 
 
 def _reach(pool: ConnectionPool, url: str) -> Deployment:
@@ -92,24 +106,25 @@ def _reach(pool: ConnectionPool, url: str) -> Deployment:
         raise
 
 
-def way_in(
-    url: str, *, tls: Tls | None = None, password: str | None = None, sentinel_password: str | None = None
+def pool_for(
+    url: ServerUrl, *, tls: Tls | None = None, password: str | None = None, sentinel_password: str | None = None
 ) -> ConnectionPool:
     """Return what `connect` connects with, without connecting. Raises UsageError."""
-    redacted(url)  # refuses a URL that is none
-    named = sentinels(url)
-    with_tls = as_redis(url).startswith("rediss:") or bool(named and (named.tls or _is_set(tls)))
+    with_tls = url.tls or bool(url.service and _is_set(tls))
     security = _tls_settings(tls or Tls(), spoken=with_tls)
-    if named:
-        own_password = _secret(named.own_password, sentinel_password, "SENTINEL_PASSWORD")
+    if url.service:
+        own_password = _secret(url.sentinel_password, sentinel_password, "SENTINEL_PASSWORD")
         security["ssl"] = with_tls
-        theirs = _settings(SENTINEL_SECONDS) | security | _login(named.own_user, own_password)
-        asked = _Sentinels(named.places, sentinel_kwargs=theirs)  # type: ignore[no-untyped-call]
-        login = _login(named.user, _secret(named.password, password, NOT_IN_URL)) | {"db": named.database}
-        return SentinelConnectionPool(named.service, asked, **(_settings(CONNECT_SECONDS) | security | login))
-    place = parse_url(as_redis(url))
-    login = _login(place.get("username"), _secret(place.get("password"), password, NOT_IN_URL))
-    return ConnectionPool(**(_settings(CONNECT_SECONDS) | security | place | login))
+        theirs = _settings(SENTINEL_SECONDS) | security | _login(url.sentinel_user, own_password)
+        asked = _Sentinels(url.places, sentinel_kwargs=theirs)  # type: ignore[no-untyped-call]
+    login = _login(url.user, _secret(url.password, password, NOT_IN_URL))
+    settings = _settings(CONNECT_SECONDS) | security | login | {"db": url.database}
+    if url.service:
+        return SentinelConnectionPool(url.service, asked, **settings)
+    if url.path:
+        return ConnectionPool(UnixDomainSocketConnection, path=url.path, **settings)
+    host, port = url.places[0]
+    return ConnectionPool(SSLConnection if with_tls else Connection, host=host, port=port, **settings)
 
 
 def _settings(seconds: float) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from redis.exceptions import (
 )
 
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.server.url import as_redis
 
 _NO_TLS = "does it speak TLS? If not, leave TLS out (redis://)"
 _NO_CERTIFICATE = "does it want a certificate of ours? --tls-cert FILE"
@@ -34,6 +33,10 @@ _NOBODY_THERE = frozenset(
     (errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
 )
 """What the system says where nobody answers: ENOENT of a socket's file."""
+
+_WITH_TLS = ("rediss:", "valkeys:")
+_WITHOUT_TLS = ("redis:", "valkey:")
+"""How a URL begins that does, or does not, ask for TLS."""
 
 FIRST_COMMAND = "HELLO"
 """Asked of every server before anything else."""
@@ -134,7 +137,7 @@ def explain(error: Exception, url: str = "", password: str | None = None, user: 
         case ResponseError() if text.startswith("BUSY"):
             return NotReady(f"the server{at} is busy with somebody's script: {text}")
         case redis.TimeoutError():
-            hint = f"; {_NO_TLS}" if as_redis(url).startswith("rediss:") else ""
+            hint = f"; {_NO_TLS}" if url.startswith(_WITH_TLS) else ""
             return Unreachable(f"no answer from the server{at}: {text}{hint}")
         case redis.ConnectionError() if not url:
             return ConnectionLost(f"the connection was lost: {text}")
@@ -173,11 +176,11 @@ def advise(error: Exception, text: str, url: str = "") -> str:
             advice = _NO_CERTIFICATE
         case ssl.SSLError():
             advice = _NO_TLS
-        case _ if agreed and as_redis(url).startswith("rediss:"):
+        case _ if agreed and url.startswith(_WITH_TLS):
             advice = _NO_CERTIFICATE
         case ClosedAt() if cause.command != FIRST_COMMAND:
             advice = f"is there a proxy that does not know {cause.command}?"
-        case _ if agreed and as_redis(url).startswith("redis:"):
+        case _ if agreed and url.startswith(_WITHOUT_TLS):
             advice = (
                 f"is it a port for TLS? Then use rediss://. Or a proxy that does not know {FIRST_COMMAND} or CLIENT?"
             )

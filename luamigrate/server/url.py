@@ -1,13 +1,12 @@
-"""URLs of servers: what is one, what one of Sentinels says, and how one is shown without its passwords."""
+"""URLs of servers: what one says, what is none, and how one is shown without its passwords."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
-
-import redis
+from typing import Self
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_plus, urlsplit
 
 from luamigrate.model.errors import UsageError, printable
 
@@ -43,7 +42,10 @@ SWITCHES = {
     "tls": ("a URL that begins with rediss:// says that", "a URL that begins with redis:// says that"),
 }
 """Likewise: what to do for those who want it, and for those who do not."""
+TLS_SCHEMES = ("rediss", "valkeys")
+PORT = 6379
 SENTINEL_PORT = 26379
+"""Where a URL gives none."""
 
 _OFF = frozenset(("none", "cert_none", "false", "no", "off", "0"))
 """Values that switch something off; whoever gives any other wants it on."""
@@ -53,56 +55,53 @@ _DATABASE = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sentinels:
-    """What a URL of Sentinels says."""
+class ServerUrl:
+    """What a URL says: where the server is, or the Sentinels that know it, and who logs in there."""
 
-    places: tuple[tuple[str, int], ...]
-    """Host and port of each."""
-    service: str
-    database: int
-    user: str | None
-    """Of the data servers."""
-    password: str | None = field(repr=False)
-    own_user: str | None
-    """Of the Sentinels."""
-    own_password: str | None = field(repr=False)
+    redacted: str
+    """The URL as it is shown: without its passwords."""
     tls: bool
+    """Whether the URL itself asks for TLS."""
+    places: tuple[tuple[str, int], ...] = ()
+    """Host and port of the server, or of each Sentinel."""
+    path: str = ""
+    """The unix socket, where there is no host."""
+    service: str = ""
+    """What the Sentinels call the server; empty where no Sentinel is asked."""
+    database: int = 0
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sentinel_user: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a URL. Raises UsageError, which does not show it, where it is none."""
+        scheme, parts, places = _split(text)
+        options = dict(parse_qsl(parts.query))
+        service, database = _service_and_database(scheme, parts.path)
+        user, _, password = (unquote(part) for part in parts.netloc.rpartition("@")[0].partition(":"))
+        return cls(
+            redacted=_redacted(text),
+            tls=scheme in TLS_SCHEMES or "tls" in options,
+            places=places,
+            path=unquote(parts.path) if scheme == "unix" else "",
+            service=unquote(service),
+            database=int(database or options.get("db") or 0),
+            user=user or None,
+            password=password or None,
+            sentinel_user=options.get("sentinel_username"),
+            sentinel_password=options.get("sentinel_password"),
+        )
+
+    @property
+    def takes_tls(self) -> bool:
+        """Whether TLS is, or can by an option be, spoken to where the URL leads."""
+        return self.tls or bool(self.service)
 
 
-def sentinels(url: str) -> Sentinels | None:
-    """Read a URL that is not odd; None where it is not one of Sentinels."""
-    parts = urlsplit(url)
-    if parts.scheme != "sentinel":
-        return None
-    userinfo, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = (unquote(part) for part in userinfo.partition(":"))
-    service, _, database = parts.path.removeprefix("/").partition("/")
-    options = dict(parse_qsl(parts.query))
-    return Sentinels(
-        places=tuple(_place(host) for host in hosts.split(",")),
-        service=unquote(service),
-        database=int(database or 0),
-        user=user or None,
-        password=password or None,
-        own_user=options.get("sentinel_username"),
-        own_password=options.get("sentinel_password"),
-        tls="tls" in options,
-    )
-
-
-def as_redis(url: str) -> str:
-    """Return the URL with the scheme that the client knows: Valkey's mean the same as those of Redis."""
-    return url.replace("valkey", "redis", 1) if url.startswith(("valkey:", "valkeys:")) else url
-
-
-def asks_for_tls(url: str) -> bool:
-    """Tell whether TLS is, or with an option can be, spoken to where a URL leads."""
-    return as_redis(url).startswith(("rediss:", "sentinel:"))
-
-
-def redacted(url: str) -> str:
-    """Return the URL without its passwords. Raises UsageError, which does not show it, where it is none."""
-    _refuse_odd_url(url)
+def _redacted(url: str) -> str:
+    """Return a URL that is not odd without its passwords."""
     scheme, rest = url.split("://", 1)
     userinfo, at, place = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
@@ -123,11 +122,11 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _refuse_odd_url(url: str) -> None:
-    """Refuse what the client would silently take for something else."""
+def _split(url: str) -> tuple[str, SplitResult, tuple[tuple[str, int], ...]]:
+    """Return scheme, parts and places. Raises UsageError for what a client would silently take for something else."""
     problem = UsageError(f"the URL (--url, REDIS_URL) must look like {URL_FORMS}")
-    scheme = url.partition("://")[0]
-    if scheme not in URL_OPTIONS:
+    scheme, mark, _ = url.partition("://")
+    if scheme not in URL_OPTIONS or not mark:
         raise problem
     odd_characters = UsageError(
         "the URL: write the characters # / ? @ : [ ] of a user name or password as %23 %2F %3F %40 %3A %5B %5D"
@@ -138,42 +137,50 @@ def _refuse_odd_url(url: str) -> None:
         parts = urlsplit(url)
         if parts.fragment or ("@" in parts.netloc) != ("@" in url):
             raise odd_characters
-        places = [] if scheme == "unix" else _places(scheme, parts.netloc)
-        if scheme != "sentinel":
-            redis.connection.parse_url(as_redis(url))
+        places = () if scheme == "unix" else _places(scheme, parts.netloc)
     except ValueError:
         raise problem from None
     _refuse_odd_options(scheme, parts.query)
-    if scheme == "unix":
-        if not parts.path:
-            raise problem
-        return
     if any(port == 0 for _, port in places):
         raise UsageError("the URL: there is no port 0")
     _refuse_odd_path(scheme, parts.path, parts.query)
-    if not all(host for host, _ in places):
+    if not (all(host for host, _ in places) if places else parts.path):
         raise problem
+    return scheme, parts, places
 
 
-def _places(scheme: str, netloc: str) -> list[tuple[str, int]]:
+def _places(scheme: str, netloc: str) -> tuple[tuple[str, int], ...]:
     """Return the hosts and ports; a host may be empty. Raises ValueError."""
     hosts = netloc.rpartition("@")[2]
-    return [_place(host) for host in (hosts.split(",") if scheme == "sentinel" else [hosts])]
+    if scheme == "sentinel":
+        return tuple(_place(host, SENTINEL_PORT) for host in hosts.split(","))
+    return (_place(hosts, PORT),)
 
 
-def _place(text: str) -> tuple[str, int]:
+def _place(text: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     host, port = parts.hostname or "", parts.port
     host.encode("idna")  # as the system will when it looks the name up
-    return host, SENTINEL_PORT if port is None else port
+    return unquote(host), default_port if port is None else port
+
+
+def _service_and_database(scheme: str, path: str) -> tuple[str, str]:
+    """Take the path of a URL apart; what it does not have is empty."""
+    path = path.removeprefix("/")
+    match scheme:
+        case "unix":
+            return "", ""
+        case "sentinel":
+            service, _, database = path.partition("/")
+            return service, database
+        case _:
+            return "", path
 
 
 def _refuse_odd_path(scheme: str, path: str, query: str) -> None:
-    database = path.removeprefix("/")
-    if scheme == "sentinel":
-        service, _, database = database.partition("/")
-        if not service:
-            raise UsageError("the URL: the service follows the Sentinels, as in sentinel://localhost:26379/mymaster")
+    service, database = _service_and_database(scheme, path)
+    if scheme == "sentinel" and not service:
+        raise UsageError("the URL: the service follows the Sentinels, as in sentinel://localhost:26379/mymaster")
     if database and "db" in dict(parse_qsl(query)):
         raise UsageError("the URL: the database stands behind the host or after ?db=, not both")
     if database and not _DATABASE.fullmatch(database):

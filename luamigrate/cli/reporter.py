@@ -1,0 +1,193 @@
+"""Telling people what happens, as it happens: lines, progress and the summary.
+
+Human lines go to standard output, or to standard error where the JSON document has it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from luamigrate.cli import messages, summary_messages
+from luamigrate.cli.console import console_on
+from luamigrate.model.rules import Rule
+from luamigrate.model.status import Finding, KeyOutcome, Stage, Verdict
+from luamigrate.model.summary import Batch, Summary, Tally
+from luamigrate.server.cluster import Deployment
+from luamigrate.server.info import read_key_count
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_FRAMES = 0.1
+UNCLEAN_KEYS_SHOWN = 10
+
+
+class ConsoleReporter:
+    """Tells people what happens, as it happens; what has been counted so far stands in the summary."""
+
+    def __init__(self, summary: Summary, *, to_stderr: bool, quiet: bool, verbose: bool) -> None:
+        self._console = console_on(sys.stderr if to_stderr else sys.stdout)
+        self._summary, self._quiet, self._verbose = summary, quiet, verbose
+        self._section: _Section | None = None
+        self._found_again = Tally()
+        self._unclean_seen = 0
+        self._database_size: int | None = None
+        self._waited_for, self._told_waiting = "", -math.inf
+
+    def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
+        """Print the heading and the configuration: name, value, and where that came from."""
+        if self._quiet:
+            return
+        width = max(len(value) for _, value, _ in settings)
+        lines = [f"  {name:<14} {value:<{width}}  ({origin})" for name, value, origin in settings]
+        if self._summary.asks:
+            lines += ["", "First a look: nothing is deleted before you agree."]
+        self._print(f"luamigrate {self._summary.command}", "", *lines, "")
+
+    def connected(self, server: Deployment) -> None:
+        """Say who answered."""
+        who = server.identity
+        self._database_size = read_key_count(server.primaries)
+        if not self._quiet:
+            self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.whereabouts}")
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """Print what the checks have found; with --quiet only what they object to."""
+        shown = [finding for finding in findings if finding.verdict is not Verdict.OK or not self._quiet]
+        self._print("", *(f"  {messages.finding_line(finding)}" for finding in shown), "")
+        if all(finding.verdict is not Verdict.REFUSED for finding in findings):
+            self._print(messages.verdict(findings))
+
+    def waiting(self, reason: str) -> None:
+        """Say what is waited for: at once when it begins, and every few seconds."""
+        what, now = reason.partition(":")[0], time.monotonic()
+        if what == self._waited_for and now - self._told_waiting < SECONDS_BETWEEN_LINES:
+            return
+        self._waited_for, self._told_waiting = what, now
+        self._print(f"  {reason}")
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print warnings, with --quiet too."""
+        self._print(*(f"Warning: {text}" for text in warnings))
+
+    def batch(self, batch: Batch) -> None:
+        """Tell about a batch that has been counted; one of another rule than before opens that rule's section."""
+        self._waited_for = ""
+        self.warn(batch.warnings)
+        if batch.began_again:
+            self.warn(self._summary.warnings[-1:])
+        if self._quiet:
+            return
+        if batch.stage is not Stage.AGAIN:
+            self._enter_section(batch.rule, batch.stage)
+        else:
+            self._look_again(batch)
+        self._tell_keys(batch.keys)
+        if batch.big:
+            self._tell_big(*batch.big)
+        elif self._section and batch.stage is not Stage.AGAIN:
+            self._section.progress(batch.scanned, self._database_size)
+
+    def _tell_big(self, source: bytes, part: float) -> None:
+        now = time.monotonic()
+        if now - self._told_waiting >= SECONDS_BETWEEN_LINES:
+            self._told_waiting = now
+            self._print(f"  {messages.big_line(source, part)}")
+
+    def _look_again(self, batch: Batch) -> None:
+        """Say that there are second looks, once the scan is over, and remember what they find."""
+        if batch.scanned and self._section:
+            self.close_section()
+            self._print("", messages.second_look(self._summary.totals.waiting))
+        if not self._section:
+            self._found_again.add(batch.tally)
+
+    def _enter_section(self, rule: Rule, stage: Stage) -> None:
+        if self._section and self._section.rule is rule and self._section.stage is stage:
+            return
+        self.close_section()
+        plan = self._summary.plan
+        self._print("", f"[{plan.index(rule) + 1}/{len(plan)}] {messages.section_title(rule, stage)}")
+        self._section = _Section(rule, stage, self._summary, self._console)
+
+    def _tell_keys(self, keys: Sequence[KeyOutcome]) -> None:
+        for key in keys:
+            self._unclean_seen += not key.clean
+            if self._verbose or (not key.clean and self._unclean_seen <= UNCLEAN_KEYS_SHOWN):
+                self._print(f"  {messages.key_line(key)}")
+
+    def close_section(self) -> None:
+        """Print the line that ends a rule's section or the second looks, and take the progress bar away."""
+        if self._section:
+            self._section.close()
+        elif self._found_again.words:
+            self._print(f"  {messages.second_look_result(self._found_again)}")
+            self._found_again = Tally()
+        self._section = None
+
+    def end(self, databases: dict[str, int] | None, report: str | None) -> None:
+        """Print the summary and the lines that say what it means, and where the report is."""
+        closing = summary_messages.closing_lines(self._summary, databases, report)
+        self._print("", *summary_messages.summary_lines(self._summary), "", *closing)
+        hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
+        if hidden > 0 and not self._verbose and not self._quiet:
+            self._print(f"{hidden:,} more such keys are not shown above.")
+
+    def _print(self, *lines: str) -> None:
+        for line in lines:
+            self._console.print(line)
+
+
+class _Section:
+    """The progress of one rule, and the line that ends it."""
+
+    def __init__(self, rule: Rule, stage: Stage, summary: Summary, console: Console) -> None:
+        self.rule, self.stage = rule, stage
+        self._console, self._summary, self._tally = console, summary, summary.by_rule[rule]
+        self._began = self._told = time.monotonic()
+        self._found = 0
+        self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
+        if self._bar:
+            self._bar.start()
+
+    def progress(self, scanned: float, database: int | None) -> None:
+        now, found = time.monotonic(), self._tally.found
+        since = now - self._told
+        if since < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
+            return
+        rate = (found - self._found) / since
+        self._told, self._found = now, found
+        seconds = now - self._began
+        left = seconds / scanned - seconds if scanned else None
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=scanned, found=found, rate=rate)
+            self._bar.refresh()
+        else:
+            self._console.print("  " + messages.progress_line(scanned, database, found, rate, left))
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+        self._console.print(f"  {messages.section_line(self.rule, self.stage, self._summary)}")
+
+
+def _progress_bar(console: Console) -> Progress:
+    from rich import progress  # noqa: PLC0415  # it takes a while, and most runs go without a bar
+
+    columns = (
+        progress.TextColumn(" "),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[found]:,} keys, {task.fields[rate]:,.0f} keys/s, left"),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=console, auto_refresh=False, transient=True)
+    bar.add_task("", total=1.0, found=0, rate=0.0)
+    return bar

@@ -1,0 +1,54 @@
+"""Parsing that takes no odd value silently, and shows none that may be a secret."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from typer.core import TyperCommand
+
+from luamigrate.model.errors import UsageError, printable
+
+_SECRET_FILES = ("--password-file", "--tls-ca", "--tls-cert", "--tls-key")
+"""Options whose value is never shown unless it has been read as a file's name: it may be the secret itself."""
+
+
+class StrictCommand(TyperCommand):
+    """A command that takes no blank or odd value from the environment for an unset one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and look at what came from the environment. Raises UsageError."""
+        given = {argument.partition("=")[0] for argument in args}
+        ctx.allow_extra_args = True  # refused below: the parser would show what may be a part of a secret
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _refuse_surplus(rest, given)
+        for option in self.params:
+            name = option.envvar
+            text = os.environ.get(name) if isinstance(name, str) else None
+            source = ctx.get_parameter_source(option.name)
+            if text is None or (source and source.name == "COMMANDLINE"):
+                continue
+            refuse_blank(str(name), text)
+            if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
+                raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
+        return rest
+
+
+def refuse_blank(name: str, text: str) -> None:
+    """Raise UsageError where a variable is set to nothing."""
+    if not text.strip():
+        raise UsageError(f"{name} is set but blank: give it a value or unset it")
+
+
+def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
+    if not arguments:
+        return
+    option = next((option for option in _SECRET_FILES if option in given), None)
+    if option:
+        raise UsageError(
+            f"there are more arguments than options take. Has the shell cut the value of {option} at a space? It is "
+            "the name of a file, in quotes if it has spaces"
+        )
+    shown = " ".join(printable(os.fsencode(argument)) for argument in arguments)
+    raise UsageError(f"there are more arguments than options take: {shown}")

@@ -1,0 +1,245 @@
+"""What each command does: connect, go through the plan, tell about it, and end with an exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from luamigrate.cli import console, json_output, messages, summary_messages
+from luamigrate.cli.key_report import KeyReport
+from luamigrate.cli.reporter import ConsoleReporter
+from luamigrate.cli.settings import Settings
+from luamigrate.cli.signals import Interruption
+from luamigrate.migration.verbs import Operator, migrate, rollback, verify
+from luamigrate.model.errors import Error, Exit, Refused
+from luamigrate.model.status import Command, Verdict, Word
+from luamigrate.model.summary import Batch, Summary
+from luamigrate.preflight import checks
+from luamigrate.server.cluster import Deployment
+from luamigrate.server.connection import Endurance
+from luamigrate.server.info import read_database_sizes
+
+
+def carry_out(settings: Settings) -> Exit:
+    """Do what a command is for, and return its exit code. Raises UsageError where the report cannot be opened."""
+    if settings.command is Command.CHECK:
+        return _check(settings)
+    # Opened before anything is done, so that what cannot be written is known by then.
+    output = settings.output
+    key_report = KeyReport(output.report_file, every_key=output.report_all) if output.report_file else None
+    if settings.asks:
+        return _ask_and_carry_out(settings, key_report)
+    return _perform_and_conclude(settings, key_report, introduce=True)
+
+
+def _ask_and_carry_out(settings: Settings, key_report: KeyReport | None) -> Exit:
+    """Look first what would be deleted, and ask."""
+    look = replace(settings, dry_run=True)
+    first = _summary(look)
+    with Interruption() as interruption:
+        rewritable = key_report if key_report and key_report.can_start_again else None
+        server = _perform(look, first, rewritable, interruption, introduce=True)
+    if not _agreed(first, server):
+        return _conclude(settings, first, server, key_report)
+    if key_report:
+        key_report.start_again()
+    return _perform_and_conclude(replace(settings, asks=False), key_report, introduce=False)
+
+
+def _agreed(first: Summary, server: Deployment | None) -> bool:
+    """Ask whether to delete what a first look found; there must be something."""
+    if first.interrupted or first.error or not first.totals.counts[Word.SAME]:
+        return False
+    with Interruption():  # at the prompt every signal means no
+        first.interrupted = not console.confirm(messages.question(first, server))
+    if first.interrupted:
+        console.fail("nothing was deleted")
+    return not first.interrupted
+
+
+def _perform_and_conclude(settings: Settings, key_report: KeyReport | None, *, introduce: bool) -> Exit:
+    summary = _summary(settings)
+    with Interruption() as interruption:
+        server = _perform(settings, summary, key_report, interruption, introduce=introduce)
+        return _conclude(settings, summary, server, key_report)
+
+
+def _conclude(
+    settings: Settings, summary: Summary, server: Deployment | None, key_report: KeyReport | None = None
+) -> Exit:
+    """Finish what programs read, and return the exit code."""
+    if key_report:
+        key_report.close()
+    if settings.output.json:
+        console.print_document(json_output.document(summary, server))
+    return summary.exit_code
+
+
+def _summary(settings: Settings) -> Summary:
+    return Summary(
+        settings.plan,
+        settings.command,
+        dry_run=settings.dry_run,
+        validated=settings.validate,
+        allow_empty=settings.allow_empty,
+        fills=settings.fills,
+        sample=settings.sample,
+        asks=settings.asks,
+        extra_sought=settings.extra,
+        warnings=list(settings.warnings),
+    )
+
+
+def _reporter(settings: Settings, summary: Summary) -> ConsoleReporter:
+    output = settings.output
+    return ConsoleReporter(summary, to_stderr=output.json, quiet=output.quiet, verbose=output.verbose)
+
+
+def _perform(
+    settings: Settings,
+    summary: Summary,
+    key_report: KeyReport | None,
+    interruption: Interruption,
+    *,
+    introduce: bool,
+) -> Deployment | None:
+    """Do the work into `summary`, errors and interruptions included; return the server, if it answered."""
+    reporter = _reporter(settings, summary)
+    if introduce:
+        reporter.begin(settings.configuration)
+    interruption.status = lambda: messages.status(summary)
+    server: Deployment | None = None
+    databases: dict[str, int] | None = None
+    began = time.monotonic()
+    try:
+        reporter.warn(summary.warnings)
+        with settings.access.connect(reporter.waiting) as server:
+            reporter.connected(server)
+            interruption.patient = True
+            for batch in _BATCHES[settings.command](settings, server, _operator(interruption, key_report, reporter)):
+                summary.add(batch)
+                reporter.batch(batch)
+                if key_report:
+                    key_report.add(batch)
+            if not summary.totals.found:
+                databases = read_database_sizes(server.primaries)
+    except Error as error:
+        summary.error = error
+    except KeyboardInterrupt:
+        summary.interrupted = True
+    interruption.over = True
+    summary.interrupted |= interruption()
+    summary.seconds = time.monotonic() - began
+    _tell_end(summary, reporter, key_report, databases)
+    return server
+
+
+def _operator(interruption: Interruption, key_report: KeyReport | None, reporter: ConsoleReporter) -> Operator:
+    def stop() -> bool:
+        return interruption() or bool(key_report and key_report.problem)
+
+    return Operator(stop=stop, held=lambda: interruption.held, tell=reporter.waiting)
+
+
+def _tell_end(
+    summary: Summary, reporter: ConsoleReporter, key_report: KeyReport | None, databases: dict[str, int] | None
+) -> None:
+    """Tell what has come of it, now that all is counted."""
+    reporter.close_section()
+    late = summary_messages.late_warnings(summary)
+    summary.warnings += late
+    reporter.warn(late)
+    if key_report:
+        summary.error = summary.error or key_report.problem
+    if summary.error:
+        console.fail(summary.error)
+    if summary.began or not summary.error:
+        reporter.end(databases, key_report.name if key_report and not key_report.problem else None)
+
+
+def _migrate(settings: Settings, server: Deployment, operator: Operator) -> Iterator[Batch]:
+    return migrate(
+        server,
+        settings.plan,
+        dry_run=settings.dry_run,
+        validate=settings.validate,
+        on_existing="fill" if settings.fills else "skip",
+        fill_queues=settings.fill_queues,
+        settle=settings.settle,
+        ignore_expiry=settings.ignore_expiry,
+        limits=settings.limits,
+        ignored_checks=settings.ignored_checks,
+        show_values=settings.output.show_values,
+        every_key=settings.output.every_key,
+        operator=operator,
+    )
+
+
+def _verify(settings: Settings, server: Deployment, operator: Operator) -> Iterator[Batch]:
+    return verify(
+        server,
+        settings.plan,
+        settle=settings.settle,
+        ignore_expiry=settings.ignore_expiry,
+        sample=settings.sample,
+        extra=settings.extra,
+        limits=settings.limits,
+        ignored_checks=settings.ignored_checks,
+        show_values=settings.output.show_values,
+        every_key=settings.output.every_key,
+        operator=operator,
+    )
+
+
+def _rollback(settings: Settings, server: Deployment, operator: Operator) -> Iterator[Batch]:
+    return rollback(
+        server,
+        settings.plan,
+        dry_run=settings.dry_run,
+        settle=settings.settle,
+        extra=settings.extra,
+        limits=settings.limits,
+        ignored_checks=settings.ignored_checks,
+        show_values=settings.output.show_values,
+        every_key=settings.output.every_key,
+        operator=operator,
+    )
+
+
+_BATCHES: dict[Command, Callable[[Settings, Deployment, Operator], Iterator[Batch]]] = {
+    Command.RUN: _migrate,
+    Command.VERIFY: _verify,
+    Command.ROLLBACK: _rollback,
+}
+
+
+def _check(settings: Settings) -> Exit:
+    """Carry out the checks of a run, and tell what they find."""
+    summary = Summary(settings.plan, Command.CHECK, warnings=list(settings.warnings))
+    reporter = _reporter(settings, summary)
+    reporter.begin(settings.configuration)
+    reporter.warn(summary.warnings)
+    server: Deployment | None = None
+    with Interruption():
+        try:
+            with settings.access.connect(reporter.waiting) as server:
+                server.endure(Endurance(patience=settings.limits.patience, tell=reporter.waiting))
+                reporter.connected(server)
+                summary.findings = checks.look(
+                    server,
+                    summary.plan,
+                    Command.RUN,
+                    fills=settings.fills,
+                    ignored=settings.ignored_checks,
+                    warns_of_nothing=not settings.allow_empty,
+                )
+                reporter.findings(summary.findings)
+                if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
+                    raise Refused(messages.refused(summary.findings))
+        except Error as error:
+            summary.error = error
+            console.fail(error)
+        except KeyboardInterrupt:
+            summary.interrupted = True
+    return _conclude(settings, summary, server)
