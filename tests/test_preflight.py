@@ -33,6 +33,7 @@ UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys"}
 QUEUE = ("--map", "queue=line", "--type", "list")
 BIG = [
     *("exists", "renamenx", "persist", "pexpire", "pexpireat", "watch", "unwatch", "hlen", "hmget", "zcard", "zmscore"),
+    "evalsha_ro",
     *("scard", "sscan", "smismember", "zadd", "hset", "sadd", "multi", "exec"),
 ]
 """What a user who may copy the built-in plan needs beside that for big keys, with the keys to stage them."""

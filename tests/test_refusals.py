@@ -326,3 +326,18 @@ def test_a_command_at_which_each_connection_ends_is_named(any_server: Instance) 
         result = luamigrate("run", "--patience", "0.2", url=url)
     assert result.code == 1
     assert "EVALSHA" in result.err
+
+
+@pytest.mark.single_server("a liar stands before one server")
+def test_a_summary_that_ends_early_says_nothing_of_what_was_not_looked_at(any_server: Instance) -> None:
+    """Rules that had not begun are not said to have no key."""
+    fill(any_server.client, jobs=3)
+
+    def liar(words: list[bytes]) -> Lie | None:
+        return Lie(b"", hangs_up=True) if words[:1] == [b"EVALSHA"] and b"job:1" in words else None
+
+    with lying(any_server.url.removeprefix("unix://"), liar) as url:
+        result = luamigrate("run", "--patience", "0.2", url=url)
+    assert result.code == 1
+    assert "there is no such key" not in result.out
+    assert "jobs:pending -> steps:pending: nothing found before it ended" in result.out

@@ -435,3 +435,23 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(20)
         yield listener, f"redis://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "redis://:hunter2@localhost:1"), "behind --url"),
+        (("redis://:hunter2@localhost:1",), "No such command"),
+        (("run", "--url", "redis://:hun", "ter2@localhost"), "the value of --url at a space"),
+        (("run", "--url=redis://:a@b", "hunter2"), "the value of --url at a space"),
+        (("run", "--map", "redis://:hunter2@localhost"), "--map"),
+        (("run", "--plan", "redis://:hunter2@localhost"), "plan file"),
+        (("check", "--ignore-check", "redis://user:hunter2@localhost"), "--ignore-check"),
+    ],
+)
+def test_a_url_in_the_wrong_place_is_shown_without_its_password(arguments: tuple[str, ...], said: str) -> None:
+    """Nor is what may be a part of it: exit 2 in one line that says what is wrong."""
+    result = luamigrate(*arguments)
+    assert_one_line(result, 2, said)
+    assert "hunter2" not in result.err
+    assert "ter2" not in result.err

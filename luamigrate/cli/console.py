@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
@@ -83,9 +84,13 @@ def say(text: str) -> None:
     console_on(sys.stdout).print(text)
 
 
+_PASSWORD_IN_URL = re.compile(r"(:/+[^\s:@/']*:)(?!\*\*\*@)[^\s@']*@")
+
+
 def fail(error: Error | str) -> None:
-    """Print why the command ends, on standard error."""
-    console_on(sys.stderr).print(f"luamigrate: {error}")
+    """Print why the command ends, on standard error; a URL in the wrong place without its password."""
+    shown = _PASSWORD_IN_URL.sub(r"\1***@", str(error))
+    console_on(sys.stderr).print(f"luamigrate: {shown}")
 
 
 def confirm(question: str) -> bool:

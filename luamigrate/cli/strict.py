@@ -9,8 +9,12 @@ from typer.core import TyperCommand
 
 from luamigrate.model.errors import UsageError, printable
 
-_SECRET_FILES = ("--password-file", "--tls-ca", "--tls-cert", "--tls-key")
-"""Options whose value is never shown unless it has been read as a file's name: it may be the secret itself."""
+_FILE = "is the name of a file, in quotes if it has spaces"
+_MAY_BE_SECRET = {
+    "--url": "goes into quotes; a space in it is %20",
+    **dict.fromkeys(("--password-file", "--tls-ca", "--tls-cert", "--tls-key"), _FILE),
+}
+"""Options whose value may hold a secret, so that no part of it is shown, and what is right for each."""
 
 
 class StrictCommand(TyperCommand):
@@ -44,11 +48,13 @@ def refuse_blank(name: str, text: str) -> None:
 def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
     if not arguments:
         return
-    option = next((option for option in _SECRET_FILES if option in given), None)
+    option = next((option for option in _MAY_BE_SECRET if option in given), None)
     if option:
         raise UsageError(
-            f"there are more arguments than options take. Has the shell cut the value of {option} at a space? It is "
-            "the name of a file, in quotes if it has spaces"
+            f"there are more arguments than options take. Has the shell cut the value of {option} at a space? It "
+            f"{_MAY_BE_SECRET[option]}"
         )
+    if any("://" in argument for argument in arguments):
+        raise UsageError("there are more arguments than options take, among them a URL: that belongs behind --url")
     shown = " ".join(printable(os.fsencode(argument)) for argument in arguments)
     raise UsageError(f"there are more arguments than options take: {shown}")

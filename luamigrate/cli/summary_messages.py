@@ -70,7 +70,9 @@ def summary_lines(summary: Summary) -> list[str]:
     lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
-    lines += [f"  {rule}: {_words(tally) or no_key(rule)}" for rule, tally in summary.by_rule.items()]
+    ended_early = summary.interrupted or summary.error
+    nothing = {rule: "nothing found before it ended" if ended_early else no_key(rule) for rule in summary.by_rule}
+    lines += [f"  {rule}: {_words(tally) or nothing[rule]}" for rule, tally in summary.by_rule.items()]
     lines += [
         f"  found at {node}: {tally.found:,}: {_words(tally)}" for node, tally in sorted(summary.by_shard.items())
     ]
