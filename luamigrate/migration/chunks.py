@@ -14,7 +14,7 @@ from luamigrate.model.limits import Pause
 from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import KeyOutcome, Notes, Word
 from luamigrate.scripts import calls
-from luamigrate.scripts.calls import Elements, ScriptCall
+from luamigrate.scripts.calls import Elements, Expiries, ScriptCall
 from luamigrate.server.connection import Call, Server
 
 KINDS = ("hash", "set", "zset", "list", "string")
@@ -131,18 +131,18 @@ def _tag_for(slot: int) -> bytes:
 
 
 Chunk = dict[str, Any]
-"""What came of a chunk, by name: see lua/contrast.lua; and how many `seconds` it held a server."""
+"""What came of a chunk, by name: see lua/chunk/compare.lua; and how many `seconds` it held a server."""
 
-_NUMBERS = ("visited", "largest", "missing", "contradicting", "expiring_apart", "expire_apart", "lasts")
+_NUMBERS = ("visited", "largest", "missing", "contradicting", "expiring_apart", "expiries_differ", "outlives")
 _LISTS = ("lengths", "ttls", "missing_names", "contradicting_names", "expiring_apart_names")
 
 
 def contrast_chunk(
-    big: Big, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: str, names: int
+    big: Big, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: Expiries, names: int
 ) -> Chunk:
     """Hold a chunk of the first key against the second one."""
     if not big.across:
-        call = calls.contrast(
+        call = calls.chunk_compare(
             big.server,
             keys,
             big.pause,
@@ -156,7 +156,7 @@ def contrast_chunk(
         return _checked(chunk | {"seconds": call.held(chunk["microseconds"])}, call)
     one, other = keys
     fetching, chunk, elements = _fetch(big, one, position, step)
-    holding = calls.hold(
+    holding = calls.chunk_compare_elements(
         big.holder(other),
         other,
         elements,
@@ -180,7 +180,7 @@ def stage_chunk(big: Big, position: bytes, step: int, lifetime_ms: int) -> tuple
     if big.across:
         fetching, chunk, elements = _fetch(big, big.source, position, step)
         is_first = position == b"0"
-        call = calls.append(
+        call = calls.chunk_append(
             big.target_server, big.staging, elements, kind=big.kind, lifetime_ms=lifetime_ms, is_first=is_first
         )
         match call.reply():
@@ -192,7 +192,7 @@ def stage_chunk(big: Big, position: bytes, step: int, lifetime_ms: int) -> tuple
             case _:
                 raise call.odd()
     keys = big.source, big.staging
-    call = calls.stage(
+    call = calls.chunk_stage(
         big.server, keys, big.pause, kind=big.kind, position=position, step=step, lifetime_ms=lifetime_ms
     )
     match call.reply():
@@ -211,7 +211,7 @@ def supply(big: Big, names: Sequence[bytes]) -> tuple[int, float]:
     """
     if not big.across:
         return _supply(big, [big.target, big.source], names)
-    call = calls.pick(big.server, big.source, big.pause, kind=big.kind, names=names)
+    call = calls.chunk_read_fields(big.server, big.source, big.pause, kind=big.kind, names=names)
     match call.reply():
         case [int() as looked_at, int() as microseconds, *picked] if looked_at > 0:
             longest = call.held(microseconds)
@@ -224,7 +224,7 @@ def supply(big: Big, names: Sequence[bytes]) -> tuple[int, float]:
 
 
 def _supply(big: Big, keys: list[bytes], names: Sequence[Any]) -> tuple[int, float]:
-    call = calls.supply(big.target_server, keys, big.pause, kind=big.kind, names=names)
+    call = calls.chunk_add_fields(big.target_server, keys, big.pause, kind=big.kind, names=names)
     match call.reply():
         case [int() as done, int() as microseconds] if done > 0:
             return done, call.held(microseconds)
@@ -237,11 +237,11 @@ def _supply(big: Big, keys: list[bytes], names: Sequence[Any]) -> tuple[int, flo
 def publish(big: Big, expires_at: int | None) -> Call:
     """Have the staging key made into the target by the EXEC that follows."""
     source: bytes | int = big.source if expires_at is None else expires_at
-    return calls.publish(big.target_server, big.staging, big.target, source=source)
+    return calls.chunk_publish(big.target_server, big.staging, big.target, source=source)
 
 
 def _fetch(big: Big, key: bytes, position: bytes, step: int) -> tuple[ScriptCall, Chunk, Elements]:
-    call = calls.fetch(big.holder(key), key, big.pause, kind=big.kind, position=position, step=step)
+    call = calls.chunk_read(big.holder(key), key, big.pause, kind=big.kind, position=position, step=step)
     chunk = _named(call)
     elements, moments = chunk.pop("elements", None), chunk.pop("moments", None)
     if not isinstance(elements, list) or not isinstance(moments, list):

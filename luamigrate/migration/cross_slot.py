@@ -190,7 +190,7 @@ class Apart:
 
         def read(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             known = [digests[index] for index in indexes] if digests else ()
-            return calls.read(
+            return calls.cross_slot_read(
                 server, names, self.pause, kind=kind, beside=beside, digests=known, steadily=steadily, alone=alone
             )
 
@@ -237,7 +237,7 @@ def are_apart(source: bytes, target: bytes) -> bool:
 
 
 def half_of(reply: Answer) -> Half:
-    """Read what read.lua tells of a key. Raises Error."""
+    """Read what cross_slot/read.lua tells of a key. Raises Error."""
     match reply:
         case [bytes() as kind, int() as at, bytes() as digest, int() as size, *beside]:
             return Half(printable(kind), at, digest, size, beside)

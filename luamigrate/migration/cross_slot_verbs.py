@@ -14,7 +14,7 @@ from luamigrate.migration.cross_slot import Apart, Ask, Claim, Claims, Half, Hal
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import ANY
 from luamigrate.scripts import calls
-from luamigrate.scripts.calls import Answer, ScriptCall
+from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
 from luamigrate.server.connection import Server
 
 ATTEMPTS = 5
@@ -32,7 +32,7 @@ BUSY = b"failed busy: somebody wrote to it in each attempt; try again when it is
 def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_values: bool, filling: str = "") -> Way:
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
     sources = yield from apart.first(apart.pairs.sources, "payload")
-    contrast = _Contrast(apart, "" if ignore_expiry else "apart", show_values, filling, acts=True)
+    contrast = _Contrast(apart, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT, show_values, filling, acts=True)
     ours: dict[int, State] = {}
     filled: set[int] = set()
     for _ in range(ATTEMPTS):
@@ -70,7 +70,7 @@ def compare(
     """Say how each pair stands; write nothing."""
     beside = "size" if sizes else ""
     sources = yield from apart.first(apart.pairs.sources, beside)
-    contrast = _Contrast(apart, "" if ignore_expiry else "apart", show_values, filling)
+    contrast = _Contrast(apart, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT, show_values, filling)
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, {})
         if not there:
@@ -91,7 +91,7 @@ def compare(
 def remove(apart: Apart, *, delete: bool, show_values: bool) -> Way:
     """Delete the targets that equal their source, if that lives as long: the source is read last before it."""
     sources = yield from apart.first(apart.pairs.sources, "")
-    contrast = _Contrast(apart, "sooner", show_values)
+    contrast = _Contrast(apart, Expiries.SOONER, show_values)
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, {})
         if not there:
@@ -142,8 +142,8 @@ class _Contrast:
     """How sources are held against targets."""
 
     apart: Apart
-    expiries: str
-    """As against.lua has it."""
+    expiries: Expiries
+    """As cross_slot/compare.lua has it."""
     show_values: bool
     filling: str = ""
     acts: bool = False
@@ -213,7 +213,7 @@ class _Contrast:
                 halves += [source.kind, source.at, source.digest]
                 halves += [len(contents), *contents, len(moments), *moments]
                 halves.append(looked[index] if writes else b"")
-            return calls.against(
+            return calls.cross_slot_compare(
                 server,
                 names,
                 self.apart.pause,
@@ -246,7 +246,7 @@ def _make(
         for index in indexes:
             source = sources[index]
             payloads += [b"" if index in lost | seen else source.beside[0], source.at, source.size]
-        return calls.create(server, names, apart.pause, *payloads, alone=alone)
+        return calls.cross_slot_create(server, names, apart.pause, *payloads, alone=alone)
 
     fresh = [index for index in sources if index not in ours or index in lost]
     replies |= yield from apart.ask(apart.pairs.targets, fresh, create)
@@ -277,7 +277,7 @@ def _replace(
         for index in indexes:
             source = sources.get(index)
             payloads += [*targets[index], *((source.beside[0], source.at, source.size) if source else (b"", -1, 0))]
-        return calls.replace(server, names, apart.pause, *payloads, alone=alone)
+        return calls.cross_slot_replace(server, names, apart.pause, *payloads, alone=alone)
 
     return (yield from apart.ask(apart.pairs.targets, targets, ask))
 

@@ -13,7 +13,7 @@ from luamigrate.model.summary import Tally
 from luamigrate.scripts.calls import Answer
 
 _PAIRED = b"paired"
-"""What extra.lua answers for a target about which there is nothing to say."""
+"""What find_extra.lua answers for a target about which there is nothing to say."""
 
 _BIG = b"big "
 """What any script answers for a pair that is too big for it: with type and bytes."""
