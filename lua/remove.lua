@@ -10,10 +10,11 @@
 --   removed         the target equalled its source, which lives at least as long, and is deleted
 --   same            the same, but it is not deleted (only with ARGV 4 '0')
 --   missing         there is no target
--- or a list of the word kept and what differs (see lib/diff.lua), with the reason:
---   expiry          equal in value, but the source or a field of it expires sooner
---   partial         the target lacks some of the source
---   differs         the target contradicts the source or has another type
+-- or a list of this word and what differs (see lib/diff.lua), with the reason:
+--   kept            the target is not deleted. The reason is one of
+--     expiry        equal in value, but the source or a field of it expires sooner
+--     partial       the target lacks some of the source
+--     differs       the target contradicts the source or has another type
 --
 -- Writes: UNLINK of targets, nothing else; with ARGV 4 '0' nothing, and runs under EVALSHA_RO.
 

@@ -93,7 +93,7 @@ def test_lies_aside_found_by_chance_break_nothing(
 
 CHUNK: dict[str, Any] = {
     **dict.fromkeys(("visited", "largest", "microseconds"), 5),
-    **dict.fromkeys(("missing", "contradicting", "expiring_apart"), 0),
+    **dict.fromkeys(("missing", "contradicting", "expiring_apart", "expiries_differ", "outlives"), 0),
     **{f"{name}_names": [] for name in ("missing", "contradicting", "expiring_apart")},
     "position": b"0",
     "exact": 1,

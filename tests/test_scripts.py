@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from luamigrate.model.status import Word
 from luamigrate.scripts import library
+from luamigrate.scripts.replies import ChunkReply, ChunkValue, CrossSlotReply, PairReply, ProbeReply
 
 FOLDER = library.folder()
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.lua"))
@@ -90,3 +92,38 @@ def test_only_one_library_reads_what_the_server_gave(name: str) -> None:
     own = re.search(r"^local (KEYS|ARGV|KEYS, ARGV) = ", text := code_of(name), re.MULTILINE)
     for given in {"KEYS", "ARGV"} - set(own[1].split(", ") if own else ()):
         assert not re.search(rf"\b{given}\b", text)
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words that a file's header lists, each with what it means."""
+    header = (FOLDER / name).read_text().split("\n\n")[0]
+    lists = re.findall(r"^--   ([a-z_]+(?:, [a-z_]+)*)(?: <[a-z]+>)*  ", header, re.MULTILINE)
+    return {word for words in lists for word in words.split(", ")}
+
+
+VERBS = ("copy", "compare", "fill", "remove", "find_extra")
+FOR_PAIRS = {*Word, *(reply.decode() for reply in PairReply)}
+
+
+@pytest.mark.parametrize(
+    ("files", "beside", "own"),
+    [
+        (["lib/batch.lua", *(f"{name}.lua" for name in VERBS)], set(), FOR_PAIRS),
+        ([name for name in FILES if name.startswith("cross_slot/")], FOR_PAIRS, {*CrossSlotReply}),
+        ([f"chunk/{name}.lua" for name in ("publish", "stage", "append", "add_fields")], set(), {*ChunkReply}),
+        (["probe.lua"], set(), {*ProbeReply}),
+        (["chunk/compare.lua"], set(), {*ChunkValue}),
+    ],
+)
+def test_every_word_of_a_script_is_a_member_of_an_enum(files: list[str], beside: set[str], own: set[object]) -> None:
+    """And the other way round: no enum knows a word that no header explains."""
+    documented = set().union(*map(words_of, files))
+    known = {word.decode() if isinstance(word, bytes) else str(word) for word in own}
+    assert documented - beside == known
+
+
+@pytest.mark.parametrize("name", [f"{name}.lua" for name in library.names()])
+def test_every_word_that_a_script_answers_is_in_a_header(name: str) -> None:
+    """What stands behind a return is listed, in the script's own header or in that of what it uses."""
+    answered = set(re.findall(r"\breturn (?:\{ )?'([a-z]+)", code_of(name)))
+    assert answered <= {*words_of(name), *words_of("lib/batch.lua"), "position", "length"}

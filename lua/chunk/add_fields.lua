@@ -6,9 +6,9 @@
 --       4..  the names: of fields or members; without a source what chunk/read_fields.lua answers of them: name,
 --          value and moment in turn
 --
--- Answers a list: how many of the names have been tried, fewer than given where the time was
--- spent; microseconds taken. Or 'vanished' where the target is not there (any more): it is not made
--- again.
+-- Answers a list: how many of the names have been tried, fewer than given where the time was spent;
+-- microseconds taken. Or a string:
+--   vanished  the target is not there (any more): it is not made again
 --
 -- Writes: what lib/fill.lua does, for names that the target still lacks and the source still has.
 

@@ -6,8 +6,8 @@
 --       3  '1' for the first chunk
 --       4  the number of elements, and they; then the moments at which fields expire, if any does
 --
--- Answers the microseconds taken; or 'vanished' where the staging key has expired meanwhile: its copy must begin
--- anew.
+-- Answers the microseconds taken, or a string:
+--   vanished  the staging key has expired meanwhile: its copy must begin anew
 --
 -- Writes: the staging key, and its expiry.
 

@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from luamigrate.migration.chunks import Big, Chunk, Progress, contrast_chunk, go_on, length_of, step_for
+from luamigrate.migration.chunks import Big, Progress, contrast_chunk, go_on, length_of, step_for
 from luamigrate.model.errors import printable
 from luamigrate.model.status import Note, Word
 from luamigrate.scripts.calls import Expiries
+from luamigrate.scripts.replies import Chunk
 
 NAMES_SHOWN = 5
 

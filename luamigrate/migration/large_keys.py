@@ -33,8 +33,9 @@ from luamigrate.migration.chunks import (
 )
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.status import KeyOutcome, Word
-from luamigrate.scripts import calls, library
+from luamigrate.scripts import calls, library, replies
 from luamigrate.scripts.calls import Expiries
+from luamigrate.scripts.replies import ChunkReply
 from luamigrate.server.connection import Call, Server
 from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, explain
 
@@ -189,9 +190,9 @@ def _watched(big: Big, attempt: Callable[[str], Attempt]) -> Generator[Progress,
         watched.confirm()
         raise
     match watched.execute(act):
-        case b"exists" | b"vanished":
+        case ChunkReply.EXISTS | ChunkReply.VANISHED:
             raise _Disturbed
-        case b"gone":
+        case ChunkReply.GONE:
             return big.outcome(Word.GONE)
         case _:
             return outcome
@@ -266,11 +267,7 @@ def _expiry(big: Big) -> int:
     call = calls.chunk_read(
         big.server, big.source, replace(big.pause, capacity=1), kind=big.kind, position=b"0", step=1
     )
-    reply = call.reply()
-    found = dict(zip(reply[::2], reply[1::2], strict=False)) if isinstance(reply, list) else {}
-    if not isinstance(at := found.get(b"expiry"), int):
-        raise call.odd()
-    return at
+    return replies.expiry(replies.chunk(call), call)
 
 
 def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) -> Attempt:

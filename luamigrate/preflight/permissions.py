@@ -18,6 +18,7 @@ from luamigrate.model.errors import Refused
 from luamigrate.model.rules import ANY, RESERVED, Pattern, Plan
 from luamigrate.model.status import Command
 from luamigrate.scripts import calls, library
+from luamigrate.scripts.replies import ProbeReply
 from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Server
 from luamigrate.server.errors import Answered, Redirected, ScriptMissing, UnknownCommand, Unsettled
@@ -132,12 +133,12 @@ class Permissions:
         self._check_keys()
         answers = self._probe(commands)
         sparing = self._probe(_sparing(self.needs))
-        done_without = {name: text for name, text in sparing.items() if text != "ok" and name not in commands}
+        done_without = {name: text for name, text in sparing.items() if text != ProbeReply.OK and name not in commands}
         if "MEMORY" in done_without:
             answers |= self._probe(_weighing(self.needs))
         if self.needs.dry_run or self.needs.extra or self._is_on_cluster:
             self._probe({}, reads_only=True)
-        return Permitted([name for name, answer in answers.items() if answer == "untried"], done_without)
+        return Permitted([name for name, answer in answers.items() if answer == ProbeReply.UNTRIED], done_without)
 
     def refuse_unless_big_keys_permitted(self) -> Permitted:
         """Raise Refused where this user could not take big keys apart."""
@@ -153,7 +154,7 @@ class Permissions:
                 self._call(why, "WATCH", source)
         for command in ("UNWATCH", "MULTI", "EXEC"):
             self._call(why, command)
-        return Permitted([name for name, answer in answers.items() if answer == "untried"], {})
+        return Permitted([name for name, answer in answers.items() if answer == ProbeReply.UNTRIED], {})
 
     @property
     def _is_on_cluster(self) -> bool:
@@ -204,14 +205,14 @@ class Permissions:
         """
         may_not_write = self.needs.reads_only if reads_only is None else reads_only
         answers = self._tried(list(commands), reads_only=may_not_write)
-        untried = [name for name, answer in answers.items() if answer == "untried"]
+        untried = [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
         if untried and not may_not_write:
             # A script that may not write can ask for what would write. Not every server has such scripts.
             with suppress(Refused):
                 answers |= self._tried(untried, reads_only=True)
         for name, answer in answers.items():
             is_missed = name not in OPTIONAL or not _UNKNOWN.search(answer)
-            if answer not in ("ok", "untried") and commands[name] != SPARING and is_missed:
+            if answer not in (ProbeReply.OK, ProbeReply.UNTRIED) and commands[name] != SPARING and is_missed:
                 raise Refused(self._refusal(name, commands[name], answer))
         return answers
 
