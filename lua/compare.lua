@@ -17,7 +17,7 @@
 --   exists          the target is there; not compared (only with ARGV 4 '0')
 -- or a list of one of these words and what differs (see lib/diff.lua; where fill.lua could fill the target, also
 -- its digest):
---   expiry          equal in value, but the key or a field expires more than a second apart
+--   expiry          equal in value, but the key or a field expires at another time, by more than a second
 --   partial         the target agrees in all it has and lacks some of the source
 --   differs         the target contradicts the source or has another type
 

@@ -14,7 +14,7 @@
 --   exists          the target was there; not compared (only with ARGV 4 '0')
 --   missing         the target was there at the last check and is not now: not copied yet
 -- or a list of one of these words and what differs (see lib/diff.lua):
---   expiry          equal in value, but the key or a field expires more than a second apart
+--   expiry          equal in value, but the key or a field expires at another time, by more than a second
 --   partial         the target was there, agrees in all it has, and lacks some of the source
 --   differs         the target was there and contradicts the source or has another type
 --

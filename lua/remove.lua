@@ -40,10 +40,7 @@ local function expires_sooner(a, b) return not expiry.outlives(a, b) end
 local function notes_on_sooner(kind, source, target)
   local notes = {}
   -- Twice, because the clock may have gone on just then.
-  if
-    expiry.keys_may_expire()
-    and not (source_outlives(source, target) or source_outlives(source, target))
-  then
+  if expiry.keys_may_expire() and not (source_outlives(source, target) or source_outlives(source, target)) then
     compare.note_ttls(notes, source, target)
   end
   local fields = compare.fields_by_expiry(kind, source, target, expires_sooner)

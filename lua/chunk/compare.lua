@@ -6,8 +6,8 @@
 --       3  the type of both: hash, set, zset, list or string
 --       4  the position to go on from, '0' for the beginning
 --       5  how many elements, or bytes of a string, to read at once
---       6  'different' to note fields that expire more than a second apart, 'sooner' those that expire
---          sooner in the first key than in the second, '' for neither
+--       6  'different' to note fields that expire at another time, by more than a second, 'sooner' those
+--          that expire sooner in the first key than in the second, '' for neither
 --       7  how many names to answer of each kind, at most
 --
 -- Answers a list, names and values in turn:

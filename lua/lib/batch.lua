@@ -15,8 +15,11 @@ local budget = include "lib/budget.lua"
 local expiry = include "lib/expiry.lua"
 
 local KEYS = request.keys
-local batch
 local begin_pair, spend_key, is_gone = budget.begin_pair, budget.spend_key, expiry.is_gone
+
+-- What this library offers. batch.made is the key that the decision under way has made and not judged yet: whoever
+-- makes one, notes it there, and takes the note away once it is judged.
+local batch
 
 -- Deletes that key again: 'failed' means that nothing has been written. Returns what to say where it cannot be.
 local function take_back()
@@ -95,6 +98,6 @@ end
 
 batch = {
   each_key = each_key, each_pair = each_pair, each_source = each_source, wanted_source = wanted_source, answer = answer,
-  made = false, -- the key that the decision under way has made and not judged yet: whoever makes one, notes it here
+  made = false,
 }
 return batch

@@ -32,7 +32,7 @@ local function payload_tells(key)
   return false
 end
 
--- Whether a hash and a target that may be anything hold the same.
+-- Whether a hash and a target that may be anything are equal.
 local function fields_equal(source, target)
   local found = redis.pcall('HGETALL', target)
   if #found == 0 then return false end
@@ -47,7 +47,7 @@ local function fields_equal(source, target)
 end
 
 -- Whether two keys are found equal in value, the expiries of fields included, at the least cost; if not, that
--- proves nothing. Equal payloads prove it for half of what reading the fields costs. A set is compared inside the
+-- proves nothing. Equal payloads prove it, and cost less than reading the fields. A set is compared inside the
 -- server anyway, and a payload costs more than the string in it.
 local function equal_at_a_glance(kind, source, target)
   if kind == 'set' or kind == 'string' then return false end

@@ -1,4 +1,4 @@
--- lib/contents.lua: what a key holds: how much it is, some of it, all of it; and elements put into a key.
+-- lib/contents.lua: what is in a key: how much it is, some of it, all of it; and elements put into a key.
 --
 -- A flat list of elements is field, value, ... or member, score, ... or members or items. A position in a key is
 -- '0' at the beginning and again behind the end: a cursor for hashes and sets, a rank or an index for the others.
@@ -96,7 +96,7 @@ local function vectors(key)
   return elements
 end
 
--- All that a key holds, as a flat list of strings.
+-- All that is in a key, as a flat list of strings.
 local function all(kind, key)
   if kind == 'hash' then return redis.call('HGETALL', key) end
   if kind == 'set' then return redis.call('SMEMBERS', key) end

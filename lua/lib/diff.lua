@@ -83,9 +83,7 @@ end
 local function compare_maps(wanted, found, show_values)
   local missing, additional, contradicting = sort_out(wanted, found, false)
   local word, notes = judge(missing, additional, contradicting)
-  if show_values and word ~= 'same' then
-    note_values(notes, wanted, found, missing, additional, contradicting)
-  end
+  if show_values and word ~= 'same' then note_values(notes, wanted, found, missing, additional, contradicting) end
   return word, notes, missing
 end
 

@@ -4,7 +4,7 @@
 -- clock. Below zero is never. The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL
 -- goes on counting and stops at zero: which moment that was cannot be told any more.
 
--- Two writes of one EXPIRE are some milliseconds apart. Below this, two expiries are the same.
+-- Between two writes of one EXPIRE some milliseconds pass. Below this, two expiries are the same.
 local TOLERANCE_MS = 1000
 
 local READINGS = 1000 -- one or two are enough, unless the clock is being moved

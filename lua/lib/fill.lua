@@ -32,7 +32,7 @@ local function add(kind, target, name, value, at)
   end
 end
 
--- What a source holds of a name: its value, and the moment at which it expires (-1 for never); no value where it has
+-- What a source has of a name: its value, and the moment at which it expires (-1 for never); no value where it has
 -- no such name (any more).
 local function take(kind, source, name)
   if kind == 'set' then return redis.call('SISMEMBER', source, name) == 1 and '', -1 end
