@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-LUA    := $(notdir $(basename $(wildcard lua/*.lua)))
 
 .PHONY: demo test test-cluster check lint-lua chaos bench clean
 
@@ -28,7 +27,7 @@ check: $(VENV)/.dev
 # What the server runs, with its includes expanded: in files that are there for so long only.
 lint-lua:
 	@if command -v luacheck >/dev/null; then \
-	  folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(BIN)/python -c "$$EXPAND" "$$folder" $(LUA) \
+	  folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(BIN)/python -c "$$EXPAND" "$$folder" \
 	  && luacheck -q "$$folder"/*.lua; \
 	else echo "SKIPPED: luacheck is not installed, the scripts are not linted"; fi
 
@@ -36,8 +35,8 @@ define EXPAND
 import sys
 from pathlib import Path
 from luamigrate.scripts import library
-for name in sys.argv[2:]:
-    Path(sys.argv[1], f"{name}.lua").write_text(library.source(name))
+for name in library.names():
+    Path(sys.argv[1], f"{name.replace('/', '_')}.lua").write_text(library.source(name))
 endef
 export EXPAND
 

@@ -30,7 +30,7 @@ VERIFY = ("verify", *JOBS)
 
 # Comparing field by field, as one would write it: types, fields in a map, expiries.
 _PLAIN = """
-local function compare_present(kind, source, target)
+local function present(kind, source, target)
   if redis.call('TYPE', target).ok ~= kind then return 'differs' end
   local wanted, found = redis.call('HGETALL', source), redis.call('HGETALL', target)
   if #wanted ~= #found then return 'differs' end
@@ -43,11 +43,12 @@ local function compare_present(kind, source, target)
   return apart > 1000 and 'expiry' or 'same'
 end
 
-local function compare(kind, source, target)
-  if not take_up(kind, target) then return 'missing' end
-  return compare_present(kind, source, target)
+local function any(kind, source, target)
+  if not budget.spend_key(kind, target) then return 'missing' end
+  return present(kind, source, target)
 end
 
+return { present = present, any = any }
 """
 
 
@@ -125,11 +126,11 @@ def plain_luamigrate() -> Iterator[Path]:
         folder = Path(directory)
         for part in ("luamigrate", "lua"):
             shutil.copytree(library.folder().parent / part, folder / part)
-        same = folder / "lua" / "shared" / "same.lua"
-        before, shipped, after = re.split(r"(?ms)^(local READINGS_UNASKED.*?)(?=^-- The answer)", same.read_text())
+        compare = folder / "lua" / "lib" / "compare.lua"
+        before, shipped, _ = re.split(r"(?ms)^(local READINGS_UNASKED.*)", compare.read_text())
         for function in re.findall(r"^local function (\w+)", _PLAIN, re.MULTILINE):
             assert f"local function {function}(" in shipped
-        same.write_text(before + _PLAIN + after)
+        compare.write_text(before + _PLAIN)
         yield folder
 
 

@@ -15,7 +15,7 @@ BUDGET, CAPACITY = 2**40, 2**50
 
 # In the place of what goes through the pairs in KEYS: what does the same for each that SCAN finds. An
 # error ends the script, so that nothing that has failed passes for done.
-_SHIPPED = "return answer_each_source(wanted_type, function(kind, source, target)"
+_SHIPPED = "return batch.each_source(wanted_type, function(kind, source, target)"
 _LOOP = """
 local function count_copies(decide)
   local cursor, copied = '0', 0
@@ -23,10 +23,8 @@ local function count_copies(decide)
     local reply = redis.call('SCAN', cursor, 'MATCH', 'job:*', 'COUNT', 1000)
     cursor = reply[1]
     for _, source in ipairs(reply[2]) do
-      local kind = redis.call('TYPE', source).ok
-      if kind == wanted_type and take_up(kind, source) and not is_gone(kind, source) then
-        if decide(kind, source, 'step:' .. string.sub(source, 5)) == 'copied' then copied = copied + 1 end
-      end
+      local kind = batch.wanted_source(wanted_type, source)
+      if kind and decide(kind, source, 'step:' .. string.sub(source, 5)) == 'copied' then copied = copied + 1 end
     end
   until cursor == '0'
   return copied

@@ -6,7 +6,6 @@ every command within the scripts too, some for each key, and that alone would sl
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections import Counter
@@ -100,10 +99,7 @@ def _processor_seconds(client: redis.Redis | RedisCluster) -> float:
 
 
 def _by_script(entries: Any) -> Mapping[str, float]:
-    digests = {
-        hashlib.sha1(library.source(path.stem).encode(), usedforsecurity=False).hexdigest(): path.stem
-        for path in library.folder().glob("*.lua")
-    }
+    digests = {library.digest(name): name for name in library.names()}
     seconds: Counter[str] = Counter()
     for entry in entries:
         command, _, arguments = entry["command"].decode(errors="replace").partition(" ")

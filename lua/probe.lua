@@ -11,41 +11,23 @@
 
 local ABSENT = ARGV[1]
 
--- COPY onto itself is an error that is raised after permissions are looked at and before anything
--- is written. So are a missing source of RENAMENX, a payload of RESTORE that is none, and half a field of HSET.
+-- COPY onto itself is an error that is raised after permissions are checked and before anything is written. So are
+-- a missing source of RENAMENX, a payload of RESTORE that is none, and a field without a value for HSET.
 local ARGUMENTS = {
-  APPEND = { ABSENT, '' },
-  COPY = { ABSENT, ABSENT },
-  GETRANGE = { ABSENT, 0, 0 },
-  HGET = { ABSENT, '' },
-  HMGET = { ABSENT, '' },
-  HPEXPIREAT = { ABSENT, 1, 'FIELDS', 1, '' },
-  HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
-  HSCAN = { ABSENT, 0 },
-  HSET = { ABSENT, '', '', '' },
-  HSETNX = { ABSENT, '', '' },
-  LRANGE = { ABSENT, 0, 0 },
-  MEMORY = { 'USAGE', ABSENT },
-  OBJECT = { 'ENCODING', ABSENT },
-  PEXPIRE = { ABSENT, 1 },
-  PEXPIREAT = { ABSENT, 1 },
-  RESTORE = { ABSENT, 0, '' },
-  RENAMENX = { ABSENT, ABSENT },
-  RPUSH = { ABSENT, '' },
-  SADD = { ABSENT, '' },
-  SISMEMBER = { ABSENT, '' },
-  SMISMEMBER = { ABSENT, '' },
-  SSCAN = { ABSENT, 0 },
   TIME = {},
-  XINFO = { 'STREAM', ABSENT, 'FULL' },
-  XRANGE = { ABSENT, '-', '+' },
-  ZADD = { ABSENT, 'XX', 1, '' },
-  ZMSCORE = { ABSENT, '' },
-  ZRANGE = { ABSENT, 0, 0 },
-  ZSCORE = { ABSENT, '' },
+  APPEND = { ABSENT, '' }, HGET = { ABSENT, '' }, HMGET = { ABSENT, '' }, HSETNX = { ABSENT, '', '' },
+  RPUSH = { ABSENT, '' }, SADD = { ABSENT, '' }, SISMEMBER = { ABSENT, '' }, SMISMEMBER = { ABSENT, '' },
+  ZMSCORE = { ABSENT, '' }, ZSCORE = { ABSENT, '' },
+  GETRANGE = { ABSENT, 0, 0 }, LRANGE = { ABSENT, 0, 0 }, ZRANGE = { ABSENT, 0, 0 }, RESTORE = { ABSENT, 0, '' },
+  HSCAN = { ABSENT, 0 }, SSCAN = { ABSENT, 0 }, PEXPIRE = { ABSENT, 1 }, PEXPIREAT = { ABSENT, 1 },
+  COPY = { ABSENT, ABSENT }, RENAMENX = { ABSENT, ABSENT },
+  HPEXPIREAT = { ABSENT, 1, 'FIELDS', 1, '' }, HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
+  HSET = { ABSENT, '', '', '' }, ZADD = { ABSENT, 'XX', 1, '' },
+  MEMORY = { 'USAGE', ABSENT }, OBJECT = { 'ENCODING', ABSENT },
+  XINFO = { 'STREAM', ABSENT, 'FULL' }, XRANGE = { ABSENT, '-', '+' },
 }
 
--- What a server says that has looked whether the command may be called, and let it be.
+-- What a server says that has checked whether the command may be called, and permits it.
 local PERMITTED = {
   COPY = 'source and destination objects are the same',
   HSET = 'wrong number of arguments',
@@ -54,8 +36,8 @@ local PERMITTED = {
   RESTORE = 'payload version or checksum',
   XINFO = 'no such key',
 }
--- The same of any command: it looks at the command before its key, which may be one that the user may not touch, before
--- the memory that is left, and before it looks whether the script may write.
+-- The same of any command: it checks the command before its key, which may be one that the user may not touch, before
+-- the memory that is left, and before it checks whether the script may write.
 local READ_ONLY = 'not allowed from read-only scripts'
 local LATER_REFUSALS = {
   READ_ONLY, 'OOM command not allowed', 'permissions to access', "can't access at least one of the keys",

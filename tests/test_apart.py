@@ -41,7 +41,9 @@ def between(cluster: ClusterInstance, way: Across, steps: int, act: Callable[[],
     """Go a verb's way with job:11 (its halves are on two nodes), act after so many steps, and return the answer."""
     with connect(cluster.url) as connection:
         assert isinstance(connection, Cluster)
-        for server, script in product(connection.primaries, ("read", "create", "replace", "against")):
+        for server, script in product(
+            connection.primaries, ("cross_slot/read", "cross_slot/create", "cross_slot/replace", "cross_slot/compare")
+        ):
             library.register(server, script)
         pairs = Pairs(RULES[0], [b"job:11"], [b"step:11"])
         apart = Apart(connection, connection.holder(b"job:11"), pairs, WHOLE, way)

@@ -84,9 +84,9 @@ def configured(server: Instance, **parameters: int) -> Iterator[None]:
             server.client.config_set(name, former or "")
 
 
-STAGING = ("stage", "append")
-COMPARING = ("contrast", "hold")
-FILLING = ("supply",)
+STAGING = ("chunk/stage", "chunk/append")
+COMPARING = ("chunk/compare", "chunk/compare_elements")
+FILLING = ("chunk/add_fields",)
 """Scripts that go through a part of a big key: where both are on one server, and across slots."""
 
 
@@ -540,11 +540,13 @@ def test_a_chunk_ends_by_its_weight_where_no_clock_ends_it(server: Instance) -> 
     """Plenty of time, and still no more than the bytes it was given and one step."""
     write(server, "job:hash", dict.fromkeys(NAMES, b"x" * 100))
     arguments = ("1000000000", "20000", "hash", "0", "10")
-    staged: Any = server.client.eval(library.source("stage"), 2, "job:hash", "staging", *arguments, "60000")
+    staged: Any = server.client.eval(library.source("chunk/stage"), 2, "job:hash", "staging", *arguments, "60000")
     assert staged[0] != b"0"
     assert 50 < staged[1] < 150
     assert server.client.hlen("staging") == staged[1]
-    compared: Any = server.client.eval(library.source("contrast"), 2, "job:hash", "staging", *arguments, "apart", "5")
+    compared: Any = server.client.eval(
+        library.source("chunk/compare"), 2, "job:hash", "staging", *arguments, "different", "5"
+    )
     visited = dict(zip(compared[::2], compared[1::2], strict=True))[b"visited"]
     assert 50 < visited < 150
 

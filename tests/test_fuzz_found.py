@@ -93,14 +93,14 @@ def test_lies_aside_found_by_chance_break_nothing(
 
 CHUNK: dict[str, Any] = {
     **dict.fromkeys(("visited", "largest", "microseconds"), 5),
-    **dict.fromkeys(("missing", "contradicting", "expiring_apart"), 0),
+    **dict.fromkeys(("missing", "contradicting", "expiring_apart", "expiries_differ", "outlives"), 0),
     **{f"{name}_names": [] for name in ("missing", "contradicting", "expiring_apart")},
     "position": b"0",
     "exact": 1,
     "lengths": [5, 5],
     "ttls": [-1, -1],
 }
-"""What contrast.lua answers."""
+"""What chunk/compare.lua answers."""
 
 
 def chunk(name: str, value: Any, *, more: Any = 0) -> Any:
@@ -126,7 +126,7 @@ def test_lies_about_a_big_pair_are_found_out(any_server: Instance, lie: Lie, ver
     any_server.client.flushall()
     any_server.client.rpush("job:0", *["x" * 500] * 400)
     any_server.client.copy("job:0", "step:0")
-    assert tell(any_server, Telling(script("contrast"), lie), "--max-pause", "0.5", verb=verb).code in (1, 3, 4)
+    assert tell(any_server, Telling(script("chunk/compare"), lie), "--max-pause", "0.5", verb=verb).code in (1, 3, 4)
 
 
 def test_what_cannot_be_read_ends_the_connection(any_server: Instance) -> None:

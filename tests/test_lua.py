@@ -46,9 +46,9 @@ local redis = {
 
 def test_a_clock_that_never_stands_still_is_not_read_for_ever(any_server: Instance) -> None:
     """As Redis 6.2 would have to be asked, if its clock were moved all the time."""
-    expires_at = (library.folder() / "shared" / "expires_at.lua").read_text()
+    expiry = f"local expiry = (function() {library.source('lib/expiry')} end)() "
     with pytest.raises(redis.ResponseError, match="does not stand still"):
-        any_server.client.eval(f"{JUMPING_CLOCK}{expires_at}return expires_at('job:1')", 0)
+        any_server.client.eval(f"{JUMPING_CLOCK}{expiry}return expiry.at('job:1')", 0)
 
 
 def test_one_keys_trouble_does_not_cost_the_batch_its_answers(server: Instance) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections import Counter
 from typing import Any
 
@@ -26,7 +25,6 @@ from luamigrate import (
     printable,
 )
 from luamigrate.model.status import reason_for
-from luamigrate.scripts import library
 
 
 def summary_of(*words: Word, error: Error | None = None, interrupted: bool = False, **options: Any) -> Summary:
@@ -96,17 +94,6 @@ def as_bytes_literal(character: str) -> str:
     if character == "\\" or (character.isascii() and character != "'"):
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode())
-
-
-def test_words_in_python_and_in_lua_are_the_same() -> None:
-    """Each word a script can answer is one of Word, and each word is documented in a header."""
-    about_keys = ("copy", "compare", "fill", "remove", "extra")
-    headers = [(library.folder() / f"{name}.lua").read_text().split("\n\n")[0] for name in about_keys]
-    documented = {word for text in headers for word in re.findall(r"^--   ([a-z]+)  ", text, re.MULTILINE)}
-    documented |= {word for text in headers for word in re.findall(r"^--   ([a-z]+) <", text, re.MULTILINE)}
-    kept = "\n-- or a list of the word kept "
-    assert any(kept in text for text in headers)
-    assert documented | {"kept"} == {*Word, "paired", "big"}
 
 
 @pytest.mark.parametrize("word", Word)

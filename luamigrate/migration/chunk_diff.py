@@ -7,9 +7,11 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from luamigrate.migration.chunks import Big, Chunk, Progress, contrast_chunk, go_on, length_of, step_for
+from luamigrate.migration.chunks import Big, Progress, contrast_chunk, go_on, length_of, step_for
 from luamigrate.model.errors import printable
 from luamigrate.model.status import Note, Word
+from luamigrate.scripts.calls import Expiries
+from luamigrate.scripts.replies import Chunk
 
 NAMES_SHOWN = 5
 
@@ -80,7 +82,7 @@ class Findings:
 
     @property
     def notes(self) -> dict[str, Note]:
-        """What differs in value, as lua/shared/values.lua names it."""
+        """What differs in value, as lua/lib/diff.lua names it."""
         if self.word is Word.SAME:
             return {}
         if self.kind == "string":
@@ -111,7 +113,7 @@ class Findings:
 
 
 def contrast_both(
-    big: Big, other: bytes, expiries: str, after: float = 0.0, lifetime_ms: int = 0
+    big: Big, other: bytes, expiries: Expiries, after: float = 0.0, lifetime_ms: int = 0
 ) -> Generator[Progress, None, Findings]:
     """Hold the source against another key, and that one against the source where it may have more.
 
@@ -126,7 +128,7 @@ def contrast_both(
     complete = findings.exact and not findings.counts["missing"] and findings.lengths[0] == findings.lengths[1]
     if not complete and big.kind in ("hash", "set", "zset"):
         backwards = Findings(big.kind)
-        for _, progress in contrast(big, (other, big.source), "", backwards):
+        for _, progress in contrast(big, (other, big.source), Expiries.NONE, backwards):
             _renew(big, other, lifetime_ms)
             yield progress.within(half, 1.0)
         findings.counts["additional"] = backwards.counts["missing"]
@@ -140,7 +142,7 @@ def _renew(big: Big, staging: bytes, lifetime_ms: int) -> None:
 
 
 def contrast(
-    big: Big, keys: tuple[bytes, bytes], expiries: str, findings: Findings, names: int = NAMES_SHOWN
+    big: Big, keys: tuple[bytes, bytes], expiries: Expiries, findings: Findings, names: int = NAMES_SHOWN
 ) -> Iterator[tuple[Chunk, Progress]]:
     """Go through the first key, chunk by chunk, into the findings."""
     position, done, step = b"0", 0, 0
@@ -153,7 +155,7 @@ def contrast(
         findings.visited = done
         findings.lengths, findings.exact = tuple(chunk["lengths"]), findings.exact and bool(chunk["exact"])
         findings.ttls = tuple(chunk["ttls"])
-        findings.keys_expire_apart, findings.source_lasts = bool(chunk["expire_apart"]), bool(chunk["lasts"])
+        findings.keys_expire_apart, findings.source_lasts = bool(chunk["expiries_differ"]), bool(chunk["outlives"])
         for what in ("missing", "contradicting", "expiring_apart"):
             findings.add(what, chunk[what], chunk[f"{what}_names"])
         yield chunk, Progress(min(1.0, done / max(1, findings.lengths[0])), chunk["seconds"], chunk["largest"])

@@ -13,8 +13,9 @@ from redis.crc import key_slot
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import KeyOutcome, Notes, Word
-from luamigrate.scripts import calls
-from luamigrate.scripts.calls import Elements, ScriptCall
+from luamigrate.scripts import calls, replies
+from luamigrate.scripts.calls import Elements, Expiries, ScriptCall
+from luamigrate.scripts.replies import Chunk
 from luamigrate.server.connection import Call, Server
 
 KINDS = ("hash", "set", "zset", "list", "string")
@@ -130,19 +131,12 @@ def _tag_for(slot: int) -> bytes:
     return next(tag for tag in (b"%d" % number for number in count()) if key_slot(tag) == slot)
 
 
-Chunk = dict[str, Any]
-"""What came of a chunk, by name: see lua/contrast.lua; and how many `seconds` it held a server."""
-
-_NUMBERS = ("visited", "largest", "missing", "contradicting", "expiring_apart", "expire_apart", "lasts")
-_LISTS = ("lengths", "ttls", "missing_names", "contradicting_names", "expiring_apart_names")
-
-
 def contrast_chunk(
-    big: Big, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: str, names: int
+    big: Big, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: Expiries, names: int
 ) -> Chunk:
     """Hold a chunk of the first key against the second one."""
     if not big.across:
-        call = calls.contrast(
+        call = calls.chunk_compare(
             big.server,
             keys,
             big.pause,
@@ -152,24 +146,24 @@ def contrast_chunk(
             expiries=expiries,
             names=names,
         )
-        chunk = _named(call)
-        return _checked(chunk | {"seconds": call.held(chunk["microseconds"])}, call)
+        chunk = replies.chunk(call)
+        return replies.compared(chunk | {"seconds": call.held(chunk["microseconds"])}, call)
     one, other = keys
     fetching, chunk, elements = _fetch(big, one, position, step)
-    holding = calls.hold(
+    holding = calls.chunk_compare_elements(
         big.holder(other),
         other,
         elements,
         kind=big.kind,
         position=position,
-        expires_at=_moment(chunk, fetching),
+        expires_at=replies.expiry(chunk, fetching),
         expiries=expiries,
         names=names,
     )
-    held = _named(holding)
+    held = replies.chunk(holding)
     seconds = max(fetching.held(chunk["microseconds"]), holding.held(held["microseconds"]))
     lengths, exact = [chunk["length"], held["length"]], chunk["exact"] and held["exact"]
-    return _checked(chunk | held | {"lengths": lengths, "exact": exact, "seconds": seconds}, holding)
+    return replies.compared(chunk | held | {"lengths": lengths, "exact": exact, "seconds": seconds}, holding)
 
 
 def stage_chunk(big: Big, position: bytes, step: int, lifetime_ms: int) -> tuple[bytes, int, Progress]:
@@ -180,28 +174,21 @@ def stage_chunk(big: Big, position: bytes, step: int, lifetime_ms: int) -> tuple
     if big.across:
         fetching, chunk, elements = _fetch(big, big.source, position, step)
         is_first = position == b"0"
-        call = calls.append(
+        call = calls.chunk_append(
             big.target_server, big.staging, elements, kind=big.kind, lifetime_ms=lifetime_ms, is_first=is_first
         )
-        match call.reply():
-            case int() as microseconds:
-                seconds = max(fetching.held(chunk["microseconds"]), call.held(microseconds))
-                return chunk["position"], chunk["visited"], Progress(0.0, seconds, chunk["largest"])
-            case b"vanished":
-                raise Vanished
-            case _:
-                raise call.odd()
+        if (microseconds := replies.appended(call)) is None:
+            raise Vanished
+        seconds = max(fetching.held(chunk["microseconds"]), call.held(microseconds))
+        return chunk["position"], chunk["visited"], Progress(0.0, seconds, chunk["largest"])
     keys = big.source, big.staging
-    call = calls.stage(
+    call = calls.chunk_stage(
         big.server, keys, big.pause, kind=big.kind, position=position, step=step, lifetime_ms=lifetime_ms
     )
-    match call.reply():
-        case [bytes() as position, int() as copied, int() as largest, int() as microseconds]:
-            return position, copied, Progress(0.0, call.held(microseconds), largest)
-        case b"vanished":
-            raise Vanished
-        case _:
-            raise call.odd()
+    if not (done := replies.staged(call)):
+        raise Vanished
+    position, copied, largest, microseconds = done
+    return position, copied, Progress(0.0, call.held(microseconds), largest)
 
 
 def supply(big: Big, names: Sequence[bytes]) -> tuple[int, float]:
@@ -211,12 +198,9 @@ def supply(big: Big, names: Sequence[bytes]) -> tuple[int, float]:
     """
     if not big.across:
         return _supply(big, [big.target, big.source], names)
-    call = calls.pick(big.server, big.source, big.pause, kind=big.kind, names=names)
-    match call.reply():
-        case [int() as looked_at, int() as microseconds, *picked] if looked_at > 0:
-            longest = call.held(microseconds)
-        case _:
-            raise call.odd()
+    call = calls.chunk_read_fields(big.server, big.source, big.pause, kind=big.kind, names=names)
+    looked_at, microseconds, picked = replies.fields_read(call)
+    longest = call.held(microseconds)
     while picked:
         done, seconds = _supply(big, [big.target], picked)
         picked, longest = picked[3 * done :], max(longest, seconds)
@@ -224,55 +208,19 @@ def supply(big: Big, names: Sequence[bytes]) -> tuple[int, float]:
 
 
 def _supply(big: Big, keys: list[bytes], names: Sequence[Any]) -> tuple[int, float]:
-    call = calls.supply(big.target_server, keys, big.pause, kind=big.kind, names=names)
-    match call.reply():
-        case [int() as done, int() as microseconds] if done > 0:
-            return done, call.held(microseconds)
-        case b"vanished":
-            raise Vanished
-        case _:
-            raise call.odd()
+    call = calls.chunk_add_fields(big.target_server, keys, big.pause, kind=big.kind, names=names)
+    if not (added := replies.fields_added(call)):
+        raise Vanished
+    done, microseconds = added
+    return done, call.held(microseconds)
 
 
 def publish(big: Big, expires_at: int | None) -> Call:
     """Have the staging key made into the target by the EXEC that follows."""
     source: bytes | int = big.source if expires_at is None else expires_at
-    return calls.publish(big.target_server, big.staging, big.target, source=source)
+    return calls.chunk_publish(big.target_server, big.staging, big.target, source=source)
 
 
 def _fetch(big: Big, key: bytes, position: bytes, step: int) -> tuple[ScriptCall, Chunk, Elements]:
-    call = calls.fetch(big.holder(key), key, big.pause, kind=big.kind, position=position, step=step)
-    chunk = _named(call)
-    elements, moments = chunk.pop("elements", None), chunk.pop("moments", None)
-    if not isinstance(elements, list) or not isinstance(moments, list):
-        raise call.odd()
-    return call, chunk, Elements(elements, moments)
-
-
-def _moment(chunk: Chunk, call: ScriptCall) -> int:
-    """Return when the key that was read expires, in milliseconds since 1970; -1 for never, -2 where it is not there."""
-    if not isinstance(at := chunk.get("expiry"), int):
-        raise call.odd()
-    return at
-
-
-def _named(call: ScriptCall) -> Chunk:
-    reply = call.reply()
-    if not isinstance(reply, list) or len(reply) % 2 or not all(isinstance(name, bytes) for name in reply[::2]):
-        raise call.odd()
-    chunk = {name.decode("ascii", "replace"): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
-    if not isinstance(chunk.get("microseconds"), int) or not isinstance(chunk.get("exact"), int):
-        raise call.odd()
-    return chunk
-
-
-def _checked(chunk: Chunk, call: ScriptCall) -> Chunk:
-    if not (
-        isinstance(chunk.get("position"), bytes)
-        and all(isinstance(chunk.get(name), int) for name in _NUMBERS)
-        and all(isinstance(chunk.get(name), list) for name in _LISTS)
-        and all(chunk[name] >= 0 for name in _NUMBERS)
-        and all(list(map(type, chunk[name])) == [int, int] for name in ("lengths", "ttls"))
-    ):
-        raise call.odd()
-    return chunk
+    call = calls.chunk_read(big.holder(key), key, big.pause, kind=big.kind, position=position, step=step)
+    return call, *replies.read_chunk(call)

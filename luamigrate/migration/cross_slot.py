@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from redis.crc import key_slot
 
-from luamigrate.model.errors import Error, printable
+from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import ANY, Pairs
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
+from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Server
 
@@ -31,28 +32,7 @@ class Across(Protocol):
         """Go it, and leave an answer for each pair in `apart`."""
 
 
-State = tuple[bytes, int]
-"""By which a key is known again: digest of the payload, and expiry in milliseconds since 1970 or -1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """What is known of a key: type, expiry in milliseconds since 1970 or -1, digest of the payload, bytes."""
-
-    kind: str
-    at: int
-    digest: bytes
-    size: int
-    beside: list[Any]
-    """What was asked for: the payload; contents and moments; or the number of elements."""
-
-    @property
-    def state(self) -> State:
-        """By which it is known again."""
-        return self.digest, self.at
-
-
-Halves = dict[int, Half | None]
+Halves = dict[int, KeyState | None]
 """By the index of the pair; None where the key is gone."""
 
 
@@ -60,9 +40,9 @@ Halves = dict[int, Half | None]
 class Claim:
     """What is to be answered for a pair if its source turns out not to have changed."""
 
-    source: Half
+    source: KeyState
     answer: Answer
-    target: State | None = None
+    target: KeyId | None = None
     """Of the target for which it holds, where that may be acted on."""
 
 
@@ -148,10 +128,10 @@ class Apart:
         confirmed: Claims = {}
         expiring_anew = []
         for index, claim in claims.items():
-            reply = replies[index]
-            if isinstance(reply, bytes) and reply.startswith(b"unchanged "):
+            word, expiry = said(replies[index])
+            if word == CrossSlotReply.UNCHANGED:
                 del replies[index]
-                if int(reply.removeprefix(b"unchanged ")) != claim.source.at:
+                if int(expiry) != claim.source.at:
                     expiring_anew.append(index)
                 else:
                     confirmed[index] = claim
@@ -190,7 +170,7 @@ class Apart:
 
         def read(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             known = [digests[index] for index in indexes] if digests else ()
-            return calls.read(
+            return calls.cross_slot_read(
                 server, names, self.pause, kind=kind, beside=beside, digests=known, steadily=steadily, alone=alone
             )
 
@@ -205,12 +185,12 @@ class Apart:
             elif isinstance(reply, bytes):
                 self.settled[index] = reply
             else:
-                halves[index] = half_of(reply)
+                halves[index] = key_state(reply)
         return halves
 
     def _alone(self, names: Sequence[bytes], replies: dict[int, Answer], ask: Ask) -> dict[int, Answer]:
         """Ask one by one about what has moved: declared, so that the servers say where it is."""
-        moved = [index for index, reply in replies.items() if reply == b"moved"]
+        moved = [index for index, reply in replies.items() if reply == PairReply.MOVED]
         if not moved:
             return {}
         self._cluster.refresh()
@@ -234,12 +214,3 @@ class Apart:
 def are_apart(source: bytes, target: bytes) -> bool:
     """Tell whether two keys live in different slots."""
     return key_slot(source) != key_slot(target)
-
-
-def half_of(reply: Answer) -> Half:
-    """Read what read.lua tells of a key. Raises Error."""
-    match reply:
-        case [bytes() as kind, int() as at, bytes() as digest, int() as size, *beside]:
-            return Half(printable(kind), at, digest, size, beside)
-        case _:
-            raise Error("the server does not tell about a key as it should")

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from luamigrate.migration.cross_slot import Apart, Ask, Claim, Claims, Half, Halves, State, Way, half_of
+from luamigrate.migration.cross_slot import Apart, Ask, Claim, Claims, Halves, Way
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import ANY
 from luamigrate.scripts import calls
-from luamigrate.scripts.calls import Answer, ScriptCall
+from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
+from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
 from luamigrate.server.connection import Server
 
 ATTEMPTS = 5
@@ -32,9 +33,9 @@ BUSY = b"failed busy: somebody wrote to it in each attempt; try again when it is
 def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_values: bool, filling: str = "") -> Way:
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
     sources = yield from apart.first(apart.pairs.sources, "payload")
-    contrast = _Contrast(apart, "" if ignore_expiry else "apart", show_values, filling, acts=True)
-    ours: dict[int, State] = {}
-    made: dict[int, State] = {}
+    contrast = _Contrast(apart, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT, show_values, filling, acts=True)
+    ours: dict[int, KeyId] = {}
+    made: dict[int, KeyId] = {}
     filled: set[int] = set()
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, ours)
@@ -76,7 +77,7 @@ def compare(
     """Say how each pair stands; write nothing."""
     beside = "size" if sizes else ""
     sources = yield from apart.first(apart.pairs.sources, beside)
-    contrast = _Contrast(apart, "" if ignore_expiry else "apart", show_values, filling)
+    contrast = _Contrast(apart, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT, show_values, filling)
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, {})
         if not there:
@@ -97,7 +98,7 @@ def compare(
 def remove(apart: Apart, *, delete: bool, show_values: bool) -> Way:
     """Delete the targets that equal their source, if that lives as long: the source is read last before it."""
     sources = yield from apart.first(apart.pairs.sources, "")
-    contrast = _Contrast(apart, "sooner", show_values)
+    contrast = _Contrast(apart, Expiries.SOONER, show_values)
     for _ in range(ATTEMPTS):
         there = yield from _part_from_gone(apart, sources, {})
         if not there:
@@ -111,10 +112,10 @@ def remove(apart: Apart, *, delete: bool, show_values: bool) -> Way:
             continue
         targets = {index: claim.target for index, claim in equal.items() if claim.target}
         for index, reply in (yield from _replace(apart, targets, {})).items():
-            if reply == b"changed":
+            if reply == CrossSlotReply.CHANGED:
                 sources[index] = equal[index].source
             else:
-                apart.settled[index] = b"removed" if reply == b"vanished" else reply
+                apart.settled[index] = b"removed" if reply == CrossSlotReply.VANISHED else reply
     yield from _part_from_gone(apart, sources, {})
     _give_up(apart, [b"kept", b"reason", b"differs"])
 
@@ -124,23 +125,23 @@ def extra(apart: Apart) -> Way:
     wanted = apart.pairs.rule.type
     targets = yield from apart.first(apart.pairs.targets, "")
     there = {index for index, target in targets.items() if target}
-    apart.settled |= {index: b"paired" for index in targets if index not in there}
+    apart.settled |= {index: PairReply.PAIRED for index in targets if index not in there}
     for index, reply in list(apart.settled.items()):
-        if isinstance(reply, bytes) and reply.startswith(b"big "):
+        if said(reply)[0] == PairReply.BIG:
             there.add(index)
-        elif isinstance(reply, bytes) and reply.startswith(b"ignored "):
-            apart.settled[index] = b"paired"
+        elif said(reply)[0] == b"ignored":
+            apart.settled[index] = PairReply.PAIRED
     sources = yield from apart.ask(apart.pairs.sources, sorted(there), apart.reading())
     for index, reply in sources.items():
         match reply:
             case b"gone":
                 apart.settled[index] = b"extra"
-            case bytes() if not reply.startswith(b"big "):
+            case bytes() if said(reply)[0] != PairReply.BIG:
                 apart.settled[index] = reply
             case _:
-                kind = reply.split(b" ")[1] if isinstance(reply, bytes) else half_of(reply).kind.encode()
+                kind = said(reply)[1].split(b" ")[0] if isinstance(reply, bytes) else key_state(reply).kind.encode()
                 paired = wanted in (ANY, printable(kind))
-                apart.settled[index] = b"paired" if paired else [b"extra", b"source_type", kind]
+                apart.settled[index] = PairReply.PAIRED if paired else [b"extra", b"source_type", kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +149,14 @@ class _Contrast:
     """How sources are held against targets."""
 
     apart: Apart
-    expiries: str
-    """As against.lua has it."""
+    expiries: Expiries
+    """As cross_slot/compare.lua has it."""
     show_values: bool
     filling: str = ""
     acts: bool = False
     """Whether this look may write, and what it finds missing is to be looked at again."""
 
-    def present(self, sources: dict[int, Half], targets: Halves, *, sizes: bool = False) -> dict[int, Half]:
+    def present(self, sources: dict[int, KeyState], targets: Halves, *, sizes: bool = False) -> dict[int, KeyState]:
         """Return the targets that are there, and settle the pairs of those that are not, or are too big."""
         for index, source in sources.items():
             if index not in targets:
@@ -164,7 +165,7 @@ class _Contrast:
                 self.apart.settled[index] = b"missing %d 0" % source.beside[0] if sizes else b"missing"
         return {index: half for index, half in targets.items() if half}
 
-    def claims(self, sources: dict[int, Half], targets: dict[int, Half]) -> Generator[None, None, Claims]:
+    def claims(self, sources: dict[int, KeyState], targets: dict[int, KeyState]) -> Generator[None, None, Claims]:
         """Say how the targets stand to the sources as they were read."""
         claims: Claims = {}
         unlike, expiring = [], {}
@@ -189,7 +190,7 @@ class _Contrast:
             yield from self._hold((yield from _part_from_gone(self.apart, halves, {})), claims)
         return claims
 
-    def _hold(self, sources: dict[int, Half], claims: Claims) -> Generator[None, None, list[int]]:
+    def _hold(self, sources: dict[int, KeyState], claims: Claims) -> Generator[None, None, list[int]]:
         """Hold sources against their targets, and add what is claimed of them; return those that need their contents.
 
         Sources of which no contents have been read are told by the digest of their payload.
@@ -197,7 +198,7 @@ class _Contrast:
         apart, unlike = self.apart, []
         for index, reply in (yield from apart.ask(apart.pairs.targets, sources, self._against(sources))).items():
             match reply:
-                case b"unlike":
+                case CrossSlotReply.UNLIKE:
                     unlike.append(index)
                 case [bytes() as word, bytes() as digest, int() as at, *notes]:
                     claims[index] = Claim(sources[index], [word, *notes] if notes else word, (digest, at))
@@ -207,7 +208,7 @@ class _Contrast:
                     apart.settled[index] = _told_of(sources[index], reply)
         return unlike
 
-    def _against(self, sources: dict[int, Half]) -> Ask:
+    def _against(self, sources: dict[int, KeyState]) -> Ask:
         looked = self.apart.looked
         writes = self.acts and bool(self.filling) and bool(looked)
 
@@ -219,7 +220,7 @@ class _Contrast:
                 halves += [source.kind, source.at, source.digest]
                 halves += [len(contents), *contents, len(moments), *moments]
                 halves.append(looked[index] if writes else b"")
-            return calls.against(
+            return calls.cross_slot_compare(
                 server,
                 names,
                 self.apart.pause,
@@ -235,8 +236,8 @@ class _Contrast:
 
 
 def _make(
-    apart: Apart, sources: dict[int, Half], ours: dict[int, State]
-) -> Generator[None, None, tuple[dict[int, State], dict[int, Half]]]:
+    apart: Apart, sources: dict[int, KeyState], ours: dict[int, KeyId]
+) -> Generator[None, None, tuple[dict[int, KeyId], dict[int, KeyState]]]:
     """Make targets; where they are `ours`, as we left them, replace them.
 
     Returns those that are ours now, and the targets that somebody else has made. One of ours that is no more
@@ -244,7 +245,7 @@ def _make(
     """
     ours = {index: state for index, state in ours.items() if index in sources}
     replies = (yield from _replace(apart, ours, sources)) if ours else {}
-    lost = {index for index, reply in replies.items() if reply == b"changed"}
+    lost = {index for index, reply in replies.items() if reply == CrossSlotReply.CHANGED}
     seen = {index for index in sources if apart.looked and apart.looked[index] != b"missing"}
 
     def create(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
@@ -252,29 +253,29 @@ def _make(
         for index in indexes:
             source = sources[index]
             payloads += [b"" if index in lost | seen else source.beside[0], source.at, source.size]
-        return calls.create(server, names, apart.pause, *payloads, alone=alone)
+        return calls.cross_slot_create(server, names, apart.pause, *payloads, alone=alone)
 
     fresh = [index for index in sources if index not in ours or index in lost]
     replies |= yield from apart.ask(apart.pairs.targets, fresh, create)
-    made: dict[int, State] = {}
-    present: dict[int, Half] = {}
+    made: dict[int, KeyId] = {}
+    present: dict[int, KeyState] = {}
     for index, reply in replies.items():
         match reply:
-            case bytes() if reply.startswith(b"created "):
-                made[index] = reply.removeprefix(b"created "), sources[index].at
-            case b"vanished":
+            case bytes() if said(reply)[0] == CrossSlotReply.CREATED:
+                made[index] = said(reply)[1], sources[index].at
+            case CrossSlotReply.VANISHED:
                 apart.settled[index] = b"gone"
             case b"missing":
                 apart.settled[index] = VANISHED
             case bytes():
                 apart.settled[index] = _told_of(sources[index], reply)
             case _:
-                present[index] = half_of(reply)
+                present[index] = key_state(reply)
     return made, present
 
 
 def _replace(
-    apart: Apart, targets: dict[int, State], sources: dict[int, Half]
+    apart: Apart, targets: dict[int, KeyId], sources: dict[int, KeyState]
 ) -> Generator[None, None, dict[int, Answer]]:
     """Replace targets while they are what they were; delete those for which there is no source."""
 
@@ -283,24 +284,30 @@ def _replace(
         for index in indexes:
             source = sources.get(index)
             payloads += [*targets[index], *((source.beside[0], source.at, source.size) if source else (b"", -1, 0))]
-        return calls.replace(server, names, apart.pause, *payloads, alone=alone)
+        return calls.cross_slot_replace(server, names, apart.pause, *payloads, alone=alone)
 
     return (yield from apart.ask(apart.pairs.targets, targets, ask))
 
 
-def _withdraw(apart: Apart, ours: dict[int, State]) -> Generator[None, None, None]:
+def _withdraw(apart: Apart, ours: dict[int, KeyId]) -> Generator[None, None, None]:
     """Delete targets that we have made and nobody has changed since; tell of those that cannot be."""
     if ours:
         replies = yield from _replace(apart, ours, {})
-        apart.settled |= {index: reply for index, reply in replies.items() if reply not in (b"vanished", b"changed")}
+        apart.settled |= {
+            index: reply
+            for index, reply in replies.items()
+            if reply not in (CrossSlotReply.VANISHED, CrossSlotReply.CHANGED)
+        }
 
 
 def _is_no_copy(answer: Answer) -> bool:
     """Tell whether a source has become another type meanwhile, or too big for this way, or cannot be read any more."""
-    return isinstance(answer, bytes) and answer.startswith((b"ignored ", b"big ", b"failed "))
+    return said(answer)[0] in (b"ignored", PairReply.BIG, b"failed")
 
 
-def _part_from_gone(apart: Apart, sources: Halves, ours: dict[int, State]) -> Generator[None, None, dict[int, Half]]:
+def _part_from_gone(
+    apart: Apart, sources: Halves, ours: dict[int, KeyId]
+) -> Generator[None, None, dict[int, KeyState]]:
     """Settle the pairs whose source is gone, with the targets that are ours, and return the other sources."""
     gone = [index for index, half in sources.items() if half is None]
     apart.settled |= dict.fromkeys(gone, b"gone")
@@ -314,10 +321,10 @@ def _give_up(apart: Apart, answer: Answer) -> None:
         apart.settled.setdefault(index, BUSY if apart.looked else answer)
 
 
-def _told_of(source: Half, reply: Answer) -> Answer:
+def _told_of(source: KeyState, reply: Answer) -> Answer:
     """Return what a target's holder says, as of the pair: it is the source's type that counts."""
-    if isinstance(reply, bytes) and reply.startswith(b"big "):
-        return b"big " + source.kind.encode() + b" " + reply.rsplit(b" ", 1)[1]
+    if isinstance(reply, bytes) and said(reply)[0] == PairReply.BIG:
+        return PairReply.BIG + b" " + source.kind.encode() + b" " + reply.rsplit(b" ", 1)[1]
     return reply
 
 
@@ -326,7 +333,7 @@ def _kept(answer: Answer) -> Answer:
     return [b"kept", *notes, b"reason", word]
 
 
-def _sized(answer: Answer, source: Half, target: Half) -> Answer:
+def _sized(answer: Answer, source: KeyState, target: KeyState) -> Answer:
     sizes = source.beside[0], target.beside[0]
     if isinstance(answer, bytes):
         return answer + b" %d %d" % sizes

@@ -33,7 +33,9 @@ from luamigrate.migration.chunks import (
 )
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.status import KeyOutcome, Word
-from luamigrate.scripts import calls, library
+from luamigrate.scripts import calls, library, replies
+from luamigrate.scripts.calls import Expiries
+from luamigrate.scripts.replies import ChunkReply
 from luamigrate.server.connection import Call, Server
 from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, explain
 
@@ -81,7 +83,7 @@ class _Disturbed(Exception):
 
 def copy(big: Big, *, validate: bool = True, ignore_expiry: bool = False) -> Steps:
     """Copy where the target is absent, else compare."""
-    library.register(big.target_server, "append" if big.across else "stage")
+    library.register(big.target_server, "chunk/append" if big.across else "chunk/stage")
     try:
         return (
             yield from _undisturbed(
@@ -140,7 +142,9 @@ _Result = TypeVar("_Result")
 
 def _undisturbed(big: Big, attempt: Callable[[str], Attempt]) -> Steps:
     """Make attempts until EXEC confirms one."""
-    for server, name in ((big.server, "fetch"), (big.target_server, "hold")) if big.across else ():
+    for server, name in (
+        ((big.server, "chunk/read"), (big.target_server, "chunk/compare_elements")) if big.across else ()
+    ):
         library.register(server, name)
     disturbed = 0
     while disturbed < ATTEMPTS:
@@ -186,9 +190,9 @@ def _watched(big: Big, attempt: Callable[[str], Attempt]) -> Generator[Progress,
         watched.confirm()
         raise
     match watched.execute(act):
-        case b"exists" | b"vanished":
+        case ChunkReply.EXISTS | ChunkReply.VANISHED:
             raise _Disturbed
-        case b"gone":
+        case ChunkReply.GONE:
             return big.outcome(Word.GONE)
         case _:
             return outcome
@@ -260,12 +264,10 @@ def _watch(big: Big) -> _Watched:
 
 def _expiry(big: Big) -> int:
     """Return when the source expires, in milliseconds since 1970."""
-    call = calls.fetch(big.server, big.source, replace(big.pause, capacity=1), kind=big.kind, position=b"0", step=1)
-    reply = call.reply()
-    found = dict(zip(reply[::2], reply[1::2], strict=False)) if isinstance(reply, list) else {}
-    if not isinstance(at := found.get(b"expiry"), int):
-        raise call.odd()
-    return at
+    call = calls.chunk_read(
+        big.server, big.source, replace(big.pause, capacity=1), kind=big.kind, position=b"0", step=1
+    )
+    return replies.expiry(replies.chunk(call), call)
 
 
 def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) -> Attempt:
@@ -279,13 +281,13 @@ def _copy(big: Big, target_kind: str, *, validate: bool, ignore_expiry: bool) ->
     if not (yield from _stage(big, 0.5 if validate else 1.0)):
         return big.outcome(Word.GONE), None  # all its fields have expired
     if validate:
-        findings = yield from contrast_both(big, big.staging, "apart", after=0.5, lifetime_ms=LIFETIME_MS)
+        findings = yield from contrast_both(big, big.staging, Expiries.DIFFERENT, after=0.5, lifetime_ms=LIFETIME_MS)
         if findings.other_is_gone:
             raise _Disturbed
         if findings.word is not Word.SAME or findings.expiring_apart:
             notes = findings.notes_but(ignore_expiry=True)
             return big.outcome(Word.FAILED, f"the fresh copy is not the same: {findings.word}", notes), None
-    library.register(big.target_server, "publish")
+    library.register(big.target_server, "chunk/publish")
     expires_at = _expiry(big) if big.across else None
     if expires_at == GONE:
         return big.outcome(Word.GONE), None
@@ -309,7 +311,7 @@ def _stand(
         return big.unlike(Word.DIFFERS, target_kind)
     if big.kind not in KINDS:
         return big.outcome(Word.FAILED, too_big(big))
-    findings = yield from contrast_both(big, big.target, "" if ignore_expiry else "apart")
+    findings = yield from contrast_both(big, big.target, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT)
     if findings.is_gone:
         return big.outcome(Word.GONE)
     word, notes = findings.word_with_expiry(ignore=ignore_expiry), findings.notes_but(ignore_expiry=ignore_expiry)
@@ -323,7 +325,7 @@ def _remove(big: Big, target_kind: str, *, delete: bool) -> Attempt:
         return big.unlike(Word.KEPT, target_kind, "differs"), None
     if big.kind not in KINDS:
         return big.outcome(Word.FAILED, too_big(big)), None
-    findings = yield from contrast_both(big, big.target, "sooner")
+    findings = yield from contrast_both(big, big.target, Expiries.SOONER)
     if findings.is_gone:
         return big.outcome(Word.GONE), None
     if findings.word is not Word.SAME:
@@ -381,10 +383,10 @@ def _add_what_is_missing(big: Big) -> Generator[Progress, None, None]:
     The names wait here, a bounded number of them; each is looked at again in the moment in which it
     is added, so what is deleted or written meanwhile stays as it is.
     """
-    library.register(big.target_server, "supply")
+    library.register(big.target_server, "chunk/add_fields")
     waiting: deque[tuple[float, list[bytes]]] = deque()
     findings = Findings(big.kind)
-    for chunk, progress in contrast(big, (big.source, big.target), "", findings, NAMES_WAITING):
+    for chunk, progress in contrast(big, (big.source, big.target), Expiries.NONE, findings, NAMES_WAITING):
         names = chunk["missing_names"]
         if names:
             waiting.append((time.monotonic() + big.settle, names))

@@ -219,7 +219,7 @@ class Walk:
             done = len(answers)
             if asked.waited or seconds:
                 self.dispatch.pace(part.server).answered(done, asked.seconds if asked.waited else seconds)
-            if b"paired" in answers and self.stage is not Stage.EXTRA:
+            if replies.PairReply.PAIRED in answers and self.stage is not Stage.EXTRA:
                 raise Error("the script answered 'paired', which is not for it to say")
             reading = replies.read(part.pairs, answers, unclean, every_key=self.every_key, first=first)
             for word in {*reading.tally.counts, *(outcome.word for outcome in reading.outcomes)} - self.possible:

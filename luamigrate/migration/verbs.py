@@ -214,9 +214,13 @@ def _walk(
     checks.refuse(findings)
     if warnings := checks.warnings(findings):
         yield Batch(plan[0], warnings=warnings)
-    across_slots = ("read", "create", "replace", "against") if isinstance(server, Cluster) else ()
+    across_slots = (
+        ("cross_slot/read", "cross_slot/create", "cross_slot/replace", "cross_slot/compare")
+        if isinstance(server, Cluster)
+        else ()
+    )
     for primary in server.primaries:
-        for name in (script, *(("extra",) if extra else ()), *across_slots):
+        for name in (script, *(("find_extra",) if extra else ()), *across_slots):
             library.register(primary, name)
     rate = Rate(limits)
     guards = Guards(
@@ -248,7 +252,7 @@ def _walk(
         yield from walk(dispatch=dispatch(ask=ask, across=across)).batches()
         try:
             if extra and not operator.stop():
-                extra_dispatch = dispatch(ask=calls.extra, across=cross_slot_verbs.extra)
+                extra_dispatch = dispatch(ask=calls.find_extra, across=cross_slot_verbs.extra)
                 yield from walk(dispatch=extra_dispatch, stage=Stage.EXTRA).batches()
         except ServerChanged:
             server.accept_change()

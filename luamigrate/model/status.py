@@ -112,7 +112,7 @@ def reason_for(text: str) -> Reason:
 
 Note = int | str | None | list["Note"]
 Notes = Mapping[str, Note]
-"""What differs between a source and its target, by name: see the head of lua/shared/values.lua."""
+"""What differs between a source and its target, by name: see the head of lua/lib/diff.lua."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from luamigrate.model.errors import Refused
 from luamigrate.model.rules import ANY, RESERVED, Pattern, Plan
 from luamigrate.model.status import Command
 from luamigrate.scripts import calls, library
+from luamigrate.scripts.replies import ProbeReply
 from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Server
 from luamigrate.server.errors import Answered, Redirected, ScriptMissing, UnknownCommand, Unsettled
@@ -136,14 +137,15 @@ class Permissions:
         self._check_keys()
         answers = self._probe(commands)
         sparing = self._probe(_sparing(self.needs))
-        done_without = {name: text for name, text in sparing.items() if text != "ok" and name not in commands}
+        done_without = {name: text for name, text in sparing.items() if text != ProbeReply.OK and name not in commands}
         if "MEMORY" in done_without:
             answers |= self._probe(_weighing(self.needs))
         if self.needs.dry_run or self.needs.extra or self._is_on_cluster:
             self._probe({}, reads_only=True)
         vectors = self._probe(_vectors(self.needs))
-        failing = {name: text for name, text in vectors.items() if text != "ok" and not _UNKNOWN.search(text)}
-        return Permitted([name for name, answer in answers.items() if answer == "untried"], done_without, failing)
+        failing = {name: text for name, text in vectors.items() if text != ProbeReply.OK and not _UNKNOWN.search(text)}
+        untried = [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
+        return Permitted(untried, done_without, failing)
 
     def refuse_unless_big_keys_permitted(self) -> Permitted:
         """Raise Refused where this user could not take big keys apart."""
@@ -160,7 +162,7 @@ class Permissions:
                 self._call(why, "WATCH", source)
         for command in ("UNWATCH", "MULTI", "EXEC"):
             self._call(why, command)
-        return Permitted([name for name, answer in answers.items() if answer == "untried"], {}, {})
+        return Permitted([name for name, answer in answers.items() if answer == ProbeReply.UNTRIED], {}, {})
 
     @property
     def _is_on_cluster(self) -> bool:
@@ -211,7 +213,7 @@ class Permissions:
         """
         may_not_write = self.needs.reads_only if reads_only is None else reads_only
         answers = self._tried(list(commands), reads_only=may_not_write)
-        untried = [name for name, answer in answers.items() if answer == "untried"]
+        untried = [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
         if untried and not may_not_write:
             # A script that may not write can ask for what would write. Not every server has such scripts.
             with suppress(Refused):
@@ -219,7 +221,7 @@ class Permissions:
         refused = {
             name: answer
             for name, answer in answers.items()
-            if answer not in ("ok", "untried")
+            if answer not in (ProbeReply.OK, ProbeReply.UNTRIED)
             and commands[name] not in (SPARING, FOR_VECTORS)
             and not (name in OPTIONAL and _UNKNOWN.search(answer))
         }
@@ -242,7 +244,7 @@ class Permissions:
             keyless = calls.probe(self.server, (), b"", ("TIME",), reads_only=reads_only)
         if not _ELSEWHERE.search(keyless["TIME"]):
             # All that this node has is being moved: what touches a key cannot be tried here.
-            return answers | dict.fromkeys(elsewhere, "untried")
+            return answers | dict.fromkeys(elsewhere, str(ProbeReply.UNTRIED))
         raise Refused(
             "version: this node refuses whatever a script does, as Valkey 9.1 does from the moment on in which "
             "somebody's script has tried a command across slots: fail over to its replica, or restart it"

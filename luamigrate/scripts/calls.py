@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from luamigrate.model.errors import Error, printable
@@ -20,6 +21,16 @@ Answer = bytes | list[object]
 
 REGISTRATIONS = 100
 """Tries to have a script kept, where somebody empties the cache all the time."""
+
+
+class Expiries(StrEnum):
+    """What a comparison of values notes of expiries."""
+
+    NONE = ""
+    DIFFERENT = "different"
+    """Those that are more than a second apart."""
+    SOONER = "sooner"
+    """Those that come sooner in the source than in the target."""
 
 
 class Question(Protocol):
@@ -38,7 +49,7 @@ class Elements:
 
     @property
     def arguments(self) -> tuple[bytes | int, ...]:
-        """What append.lua and hold.lua take."""
+        """What chunk/append.lua and chunk/compare_elements.lua take."""
         return (len(self.flat), *self.flat, *self.moments)
 
 
@@ -147,20 +158,20 @@ def remove(server: Server, pairs: Pairs, pause: Pause, *, delete: bool, show_val
     return _ask(command, "remove", server, pairs, pause, int(delete), int(show_values))
 
 
-def extra(server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
-    """Call extra.lua: say which targets have no source; reads only."""
-    return _ask(_reading_command(server), "extra", server, pairs, pause)
+def find_extra(server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    """Call find_extra.lua: say which targets have no source; reads only."""
+    return _ask(_reading_command(server), "find_extra", server, pairs, pause)
 
 
-def stage(
+def chunk_stage(
     server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str, position: bytes, step: int, lifetime_ms: int
 ) -> ScriptCall:
-    """Call stage.lua: copy a chunk of the source, the first key, to the staging key, the second one."""
+    """Call chunk/stage.lua: copy a chunk of the source, the first key, to the staging key, the second one."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step, lifetime_ms)
-    return ScriptCall(server, "stage", "EVALSHA", keys, *arguments, once=True)
+    return ScriptCall(server, "chunk/stage", "EVALSHA", keys, *arguments, once=True)
 
 
-def contrast(
+def chunk_compare(
     server: Server,
     keys: tuple[bytes, bytes],
     pause: Pause,
@@ -168,30 +179,30 @@ def contrast(
     kind: str,
     position: bytes,
     step: int,
-    expiries: str,
+    expiries: Expiries,
     names: int,
 ) -> ScriptCall:
-    """Call contrast.lua: compare a chunk of the first key with the second one; reads only."""
+    """Call chunk/compare.lua: compare a chunk of the first key with the second one; reads only."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step, expiries, names)
-    return ScriptCall(server, "contrast", _reading_command(server), keys, *arguments, once=True)
+    return ScriptCall(server, "chunk/compare", _reading_command(server), keys, *arguments, once=True)
 
 
-def fetch(server: Server, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
-    """Call fetch.lua: read a chunk of a key."""
+def chunk_read(server: Server, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
+    """Call chunk/read.lua: read a chunk of a key."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step)
-    return ScriptCall(server, "fetch", _reading_command(server), [key], *arguments, once=True)
+    return ScriptCall(server, "chunk/read", _reading_command(server), [key], *arguments, once=True)
 
 
-def append(
+def chunk_append(
     server: Server, staging: bytes, elements: Elements, *, kind: str, lifetime_ms: int, is_first: bool
 ) -> ScriptCall:
-    """Call append.lua: add what was fetched to a staging key."""
+    """Call chunk/append.lua: add what was read to a staging key."""
     return ScriptCall(
-        server, "append", "EVALSHA", [staging], kind, lifetime_ms, int(is_first), *elements.arguments, once=True
+        server, "chunk/append", "EVALSHA", [staging], kind, lifetime_ms, int(is_first), *elements.arguments, once=True
     )
 
 
-def hold(
+def chunk_compare_elements(
     server: Server,
     key: bytes,
     elements: Elements,
@@ -199,37 +210,39 @@ def hold(
     kind: str,
     position: bytes,
     expires_at: int,
-    expiries: str,
+    expiries: Expiries,
     names: int,
 ) -> ScriptCall:
-    """Call hold.lua: hold what was fetched, of a key that expires then, against another key; reads only."""
+    """Call chunk/compare_elements.lua: compare what was read with another key; reads only."""
     options = (kind, position, expiries, names, expires_at)
-    return ScriptCall(server, "hold", _reading_command(server), [key], *options, *elements.arguments, once=True)
+    return ScriptCall(
+        server, "chunk/compare_elements", _reading_command(server), [key], *options, *elements.arguments, once=True
+    )
 
 
-def pick(server: Server, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
-    """Call pick.lua: read what a source holds of some names."""
+def chunk_read_fields(server: Server, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
+    """Call chunk/read_fields.lua: read what a source holds of some names."""
     options = (pause.microseconds, pause.capacity, kind)
-    return ScriptCall(server, "pick", _reading_command(server), [source], *options, *names)
+    return ScriptCall(server, "chunk/read_fields", _reading_command(server), [source], *options, *names)
 
 
-def supply(
+def chunk_add_fields(
     server: Server, keys: Sequence[bytes], pause: Pause, *, kind: str, names: Sequence[bytes | int]
 ) -> ScriptCall:
-    """Call supply.lua: add to the target, the first key, those of the names that it still lacks.
+    """Call chunk/add_fields.lua: add to the target, the first key, those of the names that it still lacks.
 
-    Where there is no source, the second key, the names are what pick.lua answers.
+    Where there is no source, the second key, the names are what chunk/read_fields.lua answers.
     """
-    return ScriptCall(server, "supply", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
+    return ScriptCall(server, "chunk/add_fields", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
 
 
-def publish(server: Server, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
-    """Have publish.lua run by the EXEC that follows; it must have been registered.
+def chunk_publish(server: Server, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
+    """Have chunk/publish.lua run by the EXEC that follows; it must have been registered.
 
     Where the `source` lives elsewhere, it is the moment at which it expires.
     """
     keys, arguments = ((staging, target), (source,)) if isinstance(source, int) else ((staging, target, source), ())
-    return server.call("EVALSHA", digest("publish"), len(keys), *keys, *arguments, once=True)
+    return server.call("EVALSHA", digest("chunk/publish"), len(keys), *keys, *arguments, once=True)
 
 
 def probe(
@@ -245,7 +258,7 @@ def probe(
     return dict(zip(commands, texts, strict=True))
 
 
-def read(
+def cross_slot_read(
     server: Server,
     names: Sequence[bytes],
     pause: Pause,
@@ -256,43 +269,49 @@ def read(
     steadily: bool = False,
     alone: bool = False,
 ) -> ScriptCall:
-    """Call read.lua: read one half of pairs that live in two slots.
+    """Call cross_slot/read.lua: read keys whose pair has its other key in another slot.
 
     A node that hands its slots over to its replica still answers for a moment, though there are newer writes at
     the replica; what is read `steadily` it lets wait until then, as it does with everything that could write.
     """
     command = "EVALSHA" if steadily and not alone else _reading_command(server)
-    return _ask_about(command, "read", server, names, pause, kind, beside, *digests, alone=alone)
+    return _ask_about(command, "cross_slot/read", server, names, pause, kind, beside, *digests, alone=alone)
 
 
-def create(
+def cross_slot_create(
     server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
 ) -> ScriptCall:
-    """Call create.lua: make targets of payloads, each followed by its expiry and weight, where there is none."""
-    return _ask_about("EVALSHA", "create", server, targets, pause, *payloads, alone=alone)
+    """Call cross_slot/create.lua: make targets of payloads where there is none.
+
+    Each payload is followed by its expiry and weight.
+    """
+    return _ask_about("EVALSHA", "cross_slot/create", server, targets, pause, *payloads, alone=alone)
 
 
-def replace(
+def cross_slot_replace(
     server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
 ) -> ScriptCall:
-    """Call replace.lua: replace targets while they are as they were, each followed by payload, expiry and weight."""
-    return _ask_about("EVALSHA", "replace", server, targets, pause, *payloads, alone=alone)
+    """Call cross_slot/replace.lua: replace targets while they are as they were.
+
+    What each was, digest and expiry, is followed by its new payload, expiry and weight.
+    """
+    return _ask_about("EVALSHA", "cross_slot/replace", server, targets, pause, *payloads, alone=alone)
 
 
-def against(
+def cross_slot_compare(
     server: Server,
     targets: Sequence[bytes],
     pause: Pause,
     *halves: bytes | str | int,
-    expiries: str,
+    expiries: Expiries,
     show_values: bool,
     filling: str,
     writes: bool,
     alone: bool = False,
 ) -> ScriptCall:
-    """Call against.lua: hold the contents of sources against their targets, and fill these."""
+    """Call cross_slot/compare.lua: compare targets with the contents of sources, and fill them."""
     command, options = "EVALSHA" if writes else _reading_command(server), (expiries, int(show_values), filling)
-    return _ask_about(command, "against", server, targets, pause, *options, *halves, alone=alone)
+    return _ask_about(command, "cross_slot/compare", server, targets, pause, *options, *halves, alone=alone)
 
 
 def _ask(

@@ -1,26 +1,102 @@
-"""What the scripts answer about pairs, read: counts of what is clean, an outcome for each key that is not."""
+"""What the scripts answer: every word that is no status word, and how answers are read.
+
+An answer about a pair is a status word (see luamigrate.model.status) or one of those below, with a text behind it, or
+a list of a status word and notes.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
+from typing import Any
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.rules import Pairs
 from luamigrate.model.status import KeyOutcome, Note, Word
 from luamigrate.model.summary import Tally
-from luamigrate.scripts.calls import Answer
+from luamigrate.scripts.calls import Answer, Elements, ScriptCall
 
-_PAIRED = b"paired"
-"""What extra.lua answers for a target about which there is nothing to say."""
+
+class PairReply(bytes, Enum):
+    """What a script may say of a pair instead of a status word."""
+
+    BIG = b"big"
+    """Too large for one script: with type and bytes."""
+    MOVED = b"moved"
+    """Another node of the cluster has it, or is about to have it."""
+    PAIRED = b"paired"
+    """There is nothing to say about this target: it has a source, or is not there."""
+
+
+class CrossSlotReply(bytes, Enum):
+    """What the scripts of lua/cross_slot/ may say of a key besides."""
+
+    UNCHANGED = b"unchanged"
+    """The source is what it was: with its expiry."""
+    CREATED = b"created"
+    """The target was made or replaced: with the digest of its payload."""
+    VANISHED = b"vanished"
+    """The target was deleted, or made and has expired at once."""
+    CHANGED = b"changed"
+    """The target is not what it was, and has not been touched."""
+    UNLIKE = b"unlike"
+    """The payloads differ, and only the contents of the source can tell how the target stands."""
+
+
+class ChunkReply(bytes, Enum):
+    """What the scripts of lua/chunk/ may say instead of what they did."""
+
+    PUBLISHED = b"published"
+    """The staging key is the target now."""
+    VANISHED = b"vanished"
+    """The key that is written to is not there any more."""
+    EXISTS = b"exists"
+    """The target is there, and is not ours."""
+    GONE = b"gone"
+    """There is no source any more."""
+
+
+class ProbeReply(StrEnum):
+    """What probe.lua may say of a command; anything else is a refusal, in the server's words."""
+
+    OK = "ok"
+    UNTRIED = "untried"
+    """Nobody can tell without writing."""
+
+
+class ChunkValue(StrEnum):
+    """What lua/chunk/compare.lua tells of a chunk, by name."""
+
+    POSITION = "position"
+    VISITED = "visited"
+    LARGEST = "largest"
+    MICROSECONDS = "microseconds"
+    LENGTHS = "lengths"
+    EXACT = "exact"
+    TTLS = "ttls"
+    EXPIRIES_DIFFER = "expiries_differ"
+    OUTLIVES = "outlives"
+    MISSING = "missing"
+    CONTRADICTING = "contradicting"
+    EXPIRING_APART = "expiring_apart"
+    MISSING_NAMES = "missing_names"
+    CONTRADICTING_NAMES = "contradicting_names"
+    EXPIRING_APART_NAMES = "expiring_apart_names"
+
+
+Chunk = dict[str, Any]
+"""What came of a chunk, by ChunkValue."""
+
+_TWO_NUMBERS = (ChunkValue.LENGTHS, ChunkValue.TTLS)
+_NAMES = (ChunkValue.MISSING_NAMES, ChunkValue.CONTRADICTING_NAMES, ChunkValue.EXPIRING_APART_NAMES)
+_NUMBERS = (
+    *(ChunkValue.VISITED, ChunkValue.LARGEST, ChunkValue.EXPIRIES_DIFFER, ChunkValue.OUTLIVES),
+    *(ChunkValue.MISSING, ChunkValue.CONTRADICTING, ChunkValue.EXPIRING_APART),
+)
 
 _BIG = b"big "
-"""What any script answers for a pair that is too big for it: with type and bytes."""
-
-_MOVED = b"moved"
-"""What any script answers for a pair that another node of the cluster has, or is about to have."""
-
 _FAILED = b"failed "
 
 _SIZE = re.compile(r"[0-9]{1,20}")
@@ -65,7 +141,7 @@ def read(pairs: Pairs, answers: list[Answer], unclean: frozenset[Word], *, every
         answer
         for answer, times in Counter(words).items()
         if not _is_counted(reading.tally, answer, times, unclean, first=first, has_star=pairs.rule.source.has_star)
-        or (every_key and answer != _PAIRED)
+        or (every_key and answer != PairReply.PAIRED)
     }
     if single or len(words) < len(answers):
         for index, answer in enumerate(answers):
@@ -98,9 +174,9 @@ def _is_counted(
     tally: Tally, answer: bytes, times: int, unclean: frozenset[Word], *, first: bool, has_star: bool
 ) -> bool:
     """Count an answer, unless each pair that has it needs an outcome of its own."""
-    if answer == _PAIRED:
+    if answer == PairReply.PAIRED:
         return True
-    if answer == _MOVED or answer.startswith(_BIG) or _is_refusal(answer):
+    if answer == PairReply.MOVED or answer.startswith(_BIG) or _is_refusal(answer):
         return False
     outcome = _outcome(b"", b"", answer, unclean)
     if outcome.word is Word.GONE and first and not has_star:
@@ -117,7 +193,7 @@ def _read_one(reading: Reading, pairs: Pairs, index: int, answer: Answer, unclea
         if not _SIZE.fullmatch(size):
             raise Error(f"the script answered '{printable(answer)}', which has no size")
         reading.big.append((index, kind, int(size)))
-    elif answer == _MOVED:
+    elif answer == PairReply.MOVED:
         reading.moved.append(index)
     elif isinstance(answer, bytes) and _is_refusal(answer):
         reading.refused.append(index)
@@ -182,3 +258,126 @@ def _note(value: object) -> Note:
     if value is None or isinstance(value, int):
         return value
     raise Error("the script's notes on a key are not what they should be")
+
+
+def said(answer: Answer) -> tuple[bytes, bytes]:
+    """Return the word of an answer, and the text behind it; of a list two empty ones."""
+    word, _, text = answer.partition(b" ") if isinstance(answer, bytes) else (b"", b"", b"")
+    return word, text
+
+
+KeyId = tuple[bytes, int]
+"""By which a key is known again: digest of the payload, and expiry in milliseconds since 1970 or -1."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What is known of a key: type, expiry in milliseconds since 1970 or -1, digest of the payload, bytes."""
+
+    kind: str
+    at: int
+    digest: bytes
+    size: int
+    beside: list[Any]
+    """What was asked for: the payload; contents and moments; or the number of elements."""
+
+    @property
+    def state(self) -> KeyId:
+        """By which it is known again."""
+        return self.digest, self.at
+
+
+def key_state(answer: Answer) -> KeyState:
+    """Read what cross_slot/read.lua tells of a key. Raises Error."""
+    match answer:
+        case [bytes() as kind, int() as at, bytes() as digest, int() as size, *beside]:
+            return KeyState(printable(kind), at, digest, size, beside)
+        case _:
+            raise Error("the server does not tell about a key as it should")
+
+
+def chunk(call: ScriptCall) -> Chunk:
+    """Wait for what a script tells of a chunk, by name. Raises Error."""
+    reply = call.reply()
+    if not isinstance(reply, list) or len(reply) % 2 or not all(isinstance(name, bytes) for name in reply[::2]):
+        raise call.odd()
+    named = {name.decode("ascii", "replace"): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+    if not isinstance(named.get("microseconds"), int) or not isinstance(named.get("exact"), int):
+        raise call.odd()
+    return named
+
+
+def compared(chunk: Chunk, call: ScriptCall) -> Chunk:
+    """Return a chunk that has been compared. Raises Error where it lacks what belongs to it."""
+    if not (
+        isinstance(chunk.get(ChunkValue.POSITION), bytes)
+        and all(isinstance(value := chunk.get(name), int) and value >= 0 for name in _NUMBERS)
+        and all(isinstance(chunk.get(name), list) for name in (*_TWO_NUMBERS, *_NAMES))
+        and all(list(map(type, chunk[name])) == [int, int] for name in _TWO_NUMBERS)
+    ):
+        raise call.odd()
+    return chunk
+
+
+def read_chunk(call: ScriptCall) -> tuple[Chunk, Elements]:
+    """Wait for what chunk/read.lua tells: return the chunk, and its elements. Raises Error."""
+    named = chunk(call)
+    elements, moments = named.pop("elements", None), named.pop("moments", None)
+    if not isinstance(elements, list) or not isinstance(moments, list):
+        raise call.odd()
+    return named, Elements(elements, moments)
+
+
+def expiry(chunk: Chunk, call: ScriptCall) -> int:
+    """Return when the key that was read expires, in milliseconds since 1970; -1 for never, -2 where it is not there."""
+    if not isinstance(at := chunk.get("expiry"), int):
+        raise call.odd()
+    return at
+
+
+def staged(call: ScriptCall) -> tuple[bytes, int, int, int] | None:
+    """Wait for what chunk/stage.lua did: next position, elements, bytes of the largest, microseconds.
+
+    None where the staging key has vanished. Raises Error.
+    """
+    match call.reply():
+        case [bytes() as position, int() as copied, int() as largest, int() as microseconds]:
+            return position, copied, largest, microseconds
+        case ChunkReply.VANISHED:
+            return None
+        case _:
+            raise call.odd()
+
+
+def appended(call: ScriptCall) -> int | None:
+    """Wait for chunk/append.lua: return its microseconds; None where the staging key has vanished. Raises Error."""
+    match call.reply():
+        case int() as microseconds:
+            return microseconds
+        case ChunkReply.VANISHED:
+            return None
+        case _:
+            raise call.odd()
+
+
+def fields_read(call: ScriptCall) -> tuple[int, int, list[Any]]:
+    """Wait for chunk/read_fields.lua: return how many names it did, microseconds, and what it read. Raises Error."""
+    match call.reply():
+        case [int() as done, int() as microseconds, *found] if done > 0:
+            return done, microseconds, found
+        case _:
+            raise call.odd()
+
+
+def fields_added(call: ScriptCall) -> tuple[int, int] | None:
+    """Wait for chunk/add_fields.lua: return how many names it did, and microseconds.
+
+    None where the target has vanished. Raises Error.
+    """
+    match call.reply():
+        case [int() as done, int() as microseconds] if done > 0:
+            return done, microseconds
+        case ChunkReply.VANISHED:
+            return None
+        case _:
+            raise call.odd()

@@ -1,0 +1,29 @@
+-- cross_slot/create.lua: makes targets of the payloads of sources that live in other slots, where there is none.
+--
+-- KEYS  targets
+-- ARGV  1, 2  time and weight: see lib/budget.lua
+--       3..  for each target in turn: the payload, or '' to make none; its expiry in milliseconds since 1970,
+--          -1 for never; its weight in bytes
+--
+-- Answers for each target what lib/batch.lua says, or a string:
+--   created <digest>  the target was absent; this is the digest of the payload it has now
+--   vanished        the same, but it has expired at once
+--   missing         there is no target, and none was to be made
+-- or, of a target that was there, the list that cross_slot/read.lua answers.
+--
+-- Writes: what restore() in lib/payload.lua does, without REPLACE.
+
+local request = include "lib/request.lua"
+local batch = include "lib/batch.lua"
+local payload = include "lib/payload.lua"
+
+local ARGV = request.arguments
+
+return batch.each_key(function(target, i)
+  local given, at, bytes = ARGV[3 * i], ARGV[3 * i + 1], tonumber(ARGV[3 * i + 2])
+  -- A server out of memory refuses RESTORE unseen, even where it would not have written.
+  local found = payload.describe_any(target)
+  if found ~= 'missing' or given == '' then return found end
+  local digest = payload.restore(target, given, at, bytes)
+  return digest and 'created ' .. digest or 'vanished'
+end)

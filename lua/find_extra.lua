@@ -1,0 +1,27 @@
+-- find_extra.lua: finds targets that have no source of the rule's type. Reads only; runs under EVALSHA_RO.
+--
+-- KEYS  source 1, target 1, source 2, target 2, ...
+-- ARGV  1, 2  time and weight: see lib/budget.lua
+--       3  the rule's type: hash, set, zset, list, string, stream or any
+--
+-- Answers for each pair what lib/batch.lua says, or a string:
+--   extra          the target is there, of the rule's type, and its source is not
+--   paired         not so: the source is there, or the target is not
+-- or a list of the word extra and what stands in the place of the source: source_type <type>
+
+local request = include "lib/request.lua"
+local batch = include "lib/batch.lua"
+local expiry = include "lib/expiry.lua"
+
+local wanted_type = request.arguments[3]
+
+return batch.each_pair(function(source, target)
+  local kind = redis.call('TYPE', target).ok
+  -- By type first: a user may not be permitted to read other types than the rule's.
+  if kind ~= wanted_type and wanted_type ~= 'any' or expiry.is_gone(kind, target) then return 'paired' end
+  local source_kind = redis.call('TYPE', source).ok
+  if source_kind ~= 'none' and source_kind ~= wanted_type and wanted_type ~= 'any' then
+    return { 'extra', 'source_type', source_kind }
+  end
+  return expiry.is_gone(source_kind, source) and 'extra' or 'paired'
+end)
