@@ -17,13 +17,14 @@ from luamigrate.cli.options import OnExisting
 from luamigrate.cli.settings import StrictCommand
 from luamigrate.cli.signals import Interruption
 from luamigrate.migration.verbs import SETTLE_SECONDS, Operator, migrate, rollback, verify
+from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Exit, Refused, UsageError
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import Command, Verdict, Word
 from luamigrate.model.summary import Batch, Summary
 from luamigrate.preflight import checks
 from luamigrate.server.cluster import Deployment
-from luamigrate.server.connection import Endurance
+from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.info import read_database_sizes
 
 DEFAULT_URL = "redis://localhost:6379"
@@ -386,7 +387,7 @@ def run_check(
     with Interruption():
         try:
             with access(waiting=settings.waiting(ctx, narrator.waiting)) as server:
-                server.endure(Endurance(patience=patience, tell=narrator.waiting))
+                server.reconnect_by(ReconnectPolicy(patience=patience, control=Control(tell=narrator.waiting)))
                 narrator.connected(server)
                 summary.findings = checks.look(
                     server,
