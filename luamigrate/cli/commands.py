@@ -389,7 +389,7 @@ def run_check(
             with access(waiting=settings.waiting(ctx, narrator.waiting)) as server:
                 server.reconnect_by(ReconnectPolicy(patience=patience, control=Control(tell=narrator.waiting)))
                 narrator.connected(server)
-                summary.findings = checks.look(
+                summary.findings = checks.run_checks(
                     server,
                     summary.plan,
                     Command.RUN,

@@ -174,7 +174,7 @@ def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> 
     """Tell what the checks warn of. Raises Refused where they say no, UsageError where an option makes no sense."""
     if not 0 <= options.settle <= LONGEST_SETTLE:
         raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {options.settle}")
-    findings = checks.look(
+    findings = checks.run_checks(
         deployment,
         plan,
         verb.command,
