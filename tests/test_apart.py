@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from luamigrate import Summary, connect, migrate, plan
-from luamigrate.migration import cross_slot_verbs, large_keys
-from luamigrate.migration.cross_slot import Across, Apart
+from luamigrate.migration import watch
+from luamigrate.migration.cross_slot import CrossSlotBatch
+from luamigrate.migration.verb import Copy, Remove, Verb
 from luamigrate.model.limits import WHOLE
 from luamigrate.model.rules import Pairs
 from luamigrate.scripts import library
@@ -31,14 +32,13 @@ pytestmark = pytest.mark.cluster
 
 RULES = plan([("job:*", "step:*", "hash")])
 ACROSS_SLOTS = ("--map", "job:*=step:*", "--max-pause", "0.1", "--json")
-COPY: Across = partial(cross_slot_verbs.copy, ignore_expiry=False, show_values=False)
-REMOVE: Across = partial(cross_slot_verbs.remove, delete=True, show_values=False)
+COPY, REMOVE = Copy(), Remove()
 STEPS_TO_MAKE, STEPS_TO_COMPARE = 1, 2
 """After these a copy has been sent, and an equal pair is about to be confirmed."""
 
 
-def between(cluster: ClusterInstance, way: Across, steps: int, act: Callable[[], object]) -> Answer:
-    """Go a verb's way with job:11 (its halves are on two nodes), act after so many steps, and return the answer."""
+def between(cluster: ClusterInstance, verb: Verb, steps: int, act: Callable[[], object]) -> Answer:
+    """Begin a verb with job:11 (source and target are on two nodes), act after so many steps, and return the answer."""
     with connect(cluster.url) as connection:
         assert isinstance(connection, Cluster)
         for server, script in product(
@@ -46,11 +46,11 @@ def between(cluster: ClusterInstance, way: Across, steps: int, act: Callable[[],
         ):
             library.register(server, script)
         pairs = Pairs(RULES[0], [b"job:11"], [b"step:11"])
-        apart = Apart(connection, connection.holder(b"job:11"), pairs, WHOLE, way)
+        batch = CrossSlotBatch(connection, connection.holder(b"job:11"), pairs, WHOLE, verb.cross_slot)
         for _ in range(steps):
-            assert apart.advance()
+            assert batch.advance()
         act()
-        (answer,), _ = apart.answers()
+        (answer,), _ = batch.answers()
         return answer
 
 
@@ -86,9 +86,9 @@ def test_a_big_source_that_is_deleted_as_its_copy_is_published(
 ) -> None:
     """No copy of it stays, but for one that somebody has written to at once."""
     write(cluster.client, "hash", "job:11", 3000)
-    execute = large_keys._Watched._exec
+    execute = watch._Watched._exec
 
-    def and_delete(watched: Any, server: Server, act: large_keys.Act | None) -> Any:
+    def and_delete(watched: Any, server: Server, act: watch.Act | None) -> Any:
         answer = execute(watched, server, act)
         if act and answer == b"published":
             cluster.client.delete("job:11")
@@ -96,7 +96,7 @@ def test_a_big_source_that_is_deleted_as_its_copy_is_published(
                 cluster.client.hset("step:11", "a", "1")
         return answer
 
-    monkeypatch.setattr(large_keys._Watched, "_exec", and_delete)
+    monkeypatch.setattr(watch._Watched, "_exec", and_delete)
     result = luamigrate("run", *ACROSS_SLOTS, url=cluster.url)
     assert (result.code, result.totals["gone"]) == (0, 1)
     assert cluster.client.hlen("step:11") == (3001 if writes else 0)

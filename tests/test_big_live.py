@@ -20,7 +20,7 @@ import redis
 from luamigrate import Batch, Command, Limits, Operator, Stage, Summary, Word, connect, migrate, plan, rollback
 from luamigrate.cli.embedded import wait_until_up
 from luamigrate.cli.options import environment
-from luamigrate.migration import large_keys
+from luamigrate.migration import watch
 from luamigrate.model.rules import Plan
 from tests.conftest import luamigrate
 from tests.instances import Instance, assert_kept, read_value, snapshot, start
@@ -483,7 +483,7 @@ def test_a_connection_that_is_lost_in_each_attempt_fails_the_key_and_the_run_goe
     server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who kills connections all the time ends no run."""
-    monkeypatch.setattr(large_keys, "RECONNECTIONS", 2)
+    monkeypatch.setattr(watch, "RECONNECTIONS", 2)
     write(server, "job:hash", VALUES["hash"])
     for name in ("other:1", "others:1"):
         server.client.set(name, "1")

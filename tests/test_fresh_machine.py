@@ -9,7 +9,8 @@ import pytest
 from luamigrate import Batch, Server, Summary, connect, plan
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.migration import throttle
-from luamigrate.server.connection import Endurance
+from luamigrate.model.control import Control
+from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.errors import ConnectionLost
 from tests.instances import Instance
 from tests.proxies import cutting
@@ -82,7 +83,7 @@ def test_the_patience_for_a_server_that_only_greets_begins_at_nought(any_server:
     """As above; each connection is lost before anything else is answered."""
     path = any_server.url.removeprefix("unix://")
     with cutting(path, requests=lambda content: 0 if b"DBSIZE" in content else None) as url, connect(url) as server:
-        server.endure(Endurance(patience=PATIENCE, tell=clock))
+        server.reconnect_by(ReconnectPolicy(patience=PATIENCE, control=Control(tell=clock)))
         assert isinstance(server, Server)
         with pytest.raises(ConnectionLost):
             server.call("DBSIZE").answer()

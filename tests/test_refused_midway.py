@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from luamigrate.migration.cross_slot import Apart
+from luamigrate.migration.cross_slot import CrossSlotBatch
 from tests.clusters import ClusterInstance
 from tests.conftest import luamigrate
 from tests.instances import Instance
@@ -26,9 +26,9 @@ def test_an_older_state_is_not_left_across_slots(
     cluster: ClusterInstance, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """The source changes after its target has been made, and cannot be copied again: the next run finishes the job."""
-    original, times = Apart.again, iter(range(10**6))
+    original, times = CrossSlotBatch.reread, iter(range(10**6))
 
-    def again(self: Apart, *arguments: Any, **options: Any) -> Any:
+    def reread(self: CrossSlotBatch, *arguments: Any, **options: Any) -> Any:
         number = next(times)
         if number == 0 or trouble == "busy":
             cluster.client.hset("job:11", "number", number)
@@ -39,7 +39,7 @@ def test_an_older_state_is_not_left_across_slots(
 
     cluster.client.hset("job:11", "a", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(Apart, "again", again)
+        patch.setattr(CrossSlotBatch, "reread", reread)
         try:
             result = luamigrate("run", *OPTIONS, "--ignore-check", "memory", url=cluster.url)
         finally:

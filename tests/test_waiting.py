@@ -16,8 +16,8 @@ import pytest
 from luamigrate import Error, Server, Waiting, connect
 from luamigrate.cli.embedded import free_port
 from luamigrate.cli.options import environment
-from luamigrate.migration.runner import BEGINNINGS
-from luamigrate.server.connection import Endurance, at_one_moment
+from luamigrate.migration.verbs import BEGINNINGS
+from luamigrate.server.connection import ReconnectPolicy, at_one_moment
 from tests import binaries
 from tests.conftest import luamigrate
 from tests.instances import Instance, start
@@ -186,7 +186,7 @@ def test_what_is_answered_at_one_moment_is_not_asked_for_ever(any_server: Instan
         connect(url) as server,
     ):
         assert isinstance(server, Server)
-        server.endure(Endurance(patience=60))
+        server.reconnect_by(ReconnectPolicy(patience=60))
         with pytest.raises(Error, match="was lost 20 times"):
             at_one_moment(server, [("PING",)])
 

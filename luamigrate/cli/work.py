@@ -11,13 +11,14 @@ from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
-from luamigrate.migration.verbs import Operator, migrate, rollback, verify
+from luamigrate.migration.verbs import migrate, rollback, verify
+from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Exit, Refused
 from luamigrate.model.status import Command, Verdict, Word
 from luamigrate.model.summary import Batch, Summary
 from luamigrate.preflight import checks
 from luamigrate.server.cluster import Deployment
-from luamigrate.server.connection import Endurance
+from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.info import read_database_sizes
 
 
@@ -117,7 +118,7 @@ def _perform(
         with settings.access.connect(reporter.waiting) as server:
             reporter.connected(server)
             interruption.patient = True
-            for batch in _BATCHES[settings.command](settings, server, _operator(interruption, key_report, reporter)):
+            for batch in _BATCHES[settings.command](settings, server, _control(interruption, key_report, reporter)):
                 summary.add(batch)
                 reporter.batch(batch)
                 if key_report:
@@ -135,11 +136,11 @@ def _perform(
     return server
 
 
-def _operator(interruption: Interruption, key_report: KeyReport | None, reporter: ConsoleReporter) -> Operator:
+def _control(interruption: Interruption, key_report: KeyReport | None, reporter: ConsoleReporter) -> Control:
     def stop() -> bool:
         return interruption() or bool(key_report and key_report.problem)
 
-    return Operator(stop=stop, held=lambda: interruption.held, tell=reporter.waiting)
+    return Control(stop=stop, held=lambda: interruption.held, tell=reporter.waiting)
 
 
 def _tell_end(
@@ -158,7 +159,7 @@ def _tell_end(
         reporter.end(databases, key_report.name if key_report and not key_report.problem else None)
 
 
-def _migrate(settings: Settings, server: Deployment, operator: Operator) -> Iterator[Batch]:
+def _migrate(settings: Settings, server: Deployment, operator: Control) -> Iterator[Batch]:
     return migrate(
         server,
         settings.plan,
@@ -176,7 +177,7 @@ def _migrate(settings: Settings, server: Deployment, operator: Operator) -> Iter
     )
 
 
-def _verify(settings: Settings, server: Deployment, operator: Operator) -> Iterator[Batch]:
+def _verify(settings: Settings, server: Deployment, operator: Control) -> Iterator[Batch]:
     return verify(
         server,
         settings.plan,
@@ -192,7 +193,7 @@ def _verify(settings: Settings, server: Deployment, operator: Operator) -> Itera
     )
 
 
-def _rollback(settings: Settings, server: Deployment, operator: Operator) -> Iterator[Batch]:
+def _rollback(settings: Settings, server: Deployment, operator: Control) -> Iterator[Batch]:
     return rollback(
         server,
         settings.plan,
@@ -207,7 +208,7 @@ def _rollback(settings: Settings, server: Deployment, operator: Operator) -> Ite
     )
 
 
-_BATCHES: dict[Command, Callable[[Settings, Deployment, Operator], Iterator[Batch]]] = {
+_BATCHES: dict[Command, Callable[[Settings, Deployment, Control], Iterator[Batch]]] = {
     Command.RUN: _migrate,
     Command.VERIFY: _verify,
     Command.ROLLBACK: _rollback,
@@ -224,9 +225,11 @@ def _check(settings: Settings) -> Exit:
     with Interruption():
         try:
             with settings.access.connect(reporter.waiting) as server:
-                server.endure(Endurance(patience=settings.limits.patience, tell=reporter.waiting))
+                server.reconnect_by(
+                    ReconnectPolicy(patience=settings.limits.patience, control=Control(tell=reporter.waiting))
+                )
                 reporter.connected(server)
-                summary.findings = checks.look(
+                summary.findings = checks.run_checks(
                     server,
                     summary.plan,
                     Command.RUN,

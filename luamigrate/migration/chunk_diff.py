@@ -1,4 +1,4 @@
-"""Two big keys held against each other, chunk by chunk, and what that finds."""
+"""Two large keys compared chunk by chunk, and what differs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from luamigrate.migration.chunks import Big, Progress, contrast_chunk, go_on, length_of, step_for
+from luamigrate.migration.chunks import (
+    LargePair,
+    Progress,
+    contrast_chunk,
+    length_of,
+    raise_if_stopped,
+    step_for,
+)
 from luamigrate.model.errors import printable
 from luamigrate.model.status import Note, Word
 from luamigrate.scripts.calls import Expiries
@@ -20,8 +27,8 @@ _FOUND = (*_VALUES, "expiring_apart")
 
 
 @dataclass
-class Findings:
-    """What holding a source against another key has found."""
+class ChunkDiff:
+    """What differs between a source and another key, added up over the chunks compared."""
 
     kind: str
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_FOUND, 0))
@@ -31,7 +38,7 @@ class Findings:
     """Whether the lengths count what readers see."""
     ttls: tuple[int, int] = (-1, -1)
     """Milliseconds that source and target have left; -1 for never, -2 where there is no such key."""
-    keys_expire_apart: bool = False
+    expiries_differ: bool = False
     """Whether the keys expire at different times, as the server has decided."""
     source_lasts: bool = True
     """Whether the source is there at least as long as the target, as the server has decided."""
@@ -67,7 +74,7 @@ class Findings:
 
     @property
     def other_is_gone(self) -> bool:
-        """Whether what the source was held against has vanished."""
+        """Whether the key that the source was compared with has vanished."""
         return self.ttls[1] == -2  # noqa: PLR2004  # as PTTL says it
 
     @property
@@ -77,8 +84,8 @@ class Findings:
 
     def word_with_expiry(self, *, ignore: bool) -> Word:
         """How the keys stand, expiries included."""
-        apart = not ignore and (self.keys_expire_apart or self.expiring_apart > 0)
-        return Word.EXPIRY if apart and self.word is Word.SAME else self.word
+        differ = not ignore and (self.expiries_differ or self.expiring_apart > 0)
+        return Word.EXPIRY if differ and self.word is Word.SAME else self.word
 
     @property
     def notes(self) -> dict[str, Note]:
@@ -100,7 +107,7 @@ class Findings:
             return notes
         if self.expiring_apart:
             notes |= self._named("expiring_apart")
-        if self.keys_expire_apart or (self.word is Word.SAME and not self.source_lasts):
+        if self.expiries_differ or (self.word is Word.SAME and not self.source_lasts):
             notes |= {
                 f"{side}_ttl_ms": ttl if ttl >= 0 else None
                 for side, ttl in zip(("source", "target"), self.ttls, strict=True)
@@ -112,52 +119,52 @@ class Findings:
         return {what: self.counts[what], **names}
 
 
-def contrast_both(
-    big: Big, other: bytes, expiries: Expiries, after: float = 0.0, lifetime_ms: int = 0
-) -> Generator[Progress, None, Findings]:
-    """Hold the source against another key, and that one against the source where it may have more.
+def diff_both_ways(
+    pair: LargePair, other: bytes, expiries: Expiries, after: float = 0.0, lifetime_ms: int = 0
+) -> Generator[Progress, None, ChunkDiff]:
+    """Compare the source with another key, and that one with the source where it may have more.
 
-    With `lifetime_ms` that other key's expiry is renewed at each chunk.
+    With `lifetime_ms` the other key's expiry is renewed at each chunk.
     """
-    findings = Findings(big.kind)
-    half = after + (1.0 - after) / 2
-    for _, progress in contrast(big, (big.source, other), expiries, findings):
-        _renew(big, other, lifetime_ms)
-        yield progress.within(after, half)
+    diff = ChunkDiff(pair.kind)
+    middle = after + (1.0 - after) / 2
+    for _, progress in contrast(pair, (pair.source, other), expiries, diff):
+        _renew(pair, other, lifetime_ms)
+        yield progress.within(after, middle)
     # Where all is there and the lengths are equal, there can be no more.
-    complete = findings.exact and not findings.counts["missing"] and findings.lengths[0] == findings.lengths[1]
-    if not complete and big.kind in ("hash", "set", "zset"):
-        backwards = Findings(big.kind)
-        for _, progress in contrast(big, (other, big.source), Expiries.NONE, backwards):
-            _renew(big, other, lifetime_ms)
-            yield progress.within(half, 1.0)
-        findings.counts["additional"] = backwards.counts["missing"]
-        findings.names["additional"] = backwards.names["missing"]
-    return findings
+    complete = diff.exact and not diff.counts["missing"] and diff.lengths[0] == diff.lengths[1]
+    if not complete and pair.kind in ("hash", "set", "zset"):
+        backwards = ChunkDiff(pair.kind)
+        for _, progress in contrast(pair, (other, pair.source), Expiries.NONE, backwards):
+            _renew(pair, other, lifetime_ms)
+            yield progress.within(middle, 1.0)
+        diff.counts["additional"] = backwards.counts["missing"]
+        diff.names["additional"] = backwards.names["missing"]
+    return diff
 
 
-def _renew(big: Big, staging: bytes, lifetime_ms: int) -> None:
+def _renew(pair: LargePair, staging: bytes, lifetime_ms: int) -> None:
     if lifetime_ms:
-        big.target_server.call("PEXPIRE", staging, lifetime_ms, once=True)
+        pair.target_server.call("PEXPIRE", staging, lifetime_ms, once=True)
 
 
 def contrast(
-    big: Big, keys: tuple[bytes, bytes], expiries: Expiries, findings: Findings, names: int = NAMES_SHOWN
+    pair: LargePair, keys: tuple[bytes, bytes], expiries: Expiries, diff: ChunkDiff, names: int = NAMES_SHOWN
 ) -> Iterator[tuple[Chunk, Progress]]:
-    """Go through the first key, chunk by chunk, into the findings."""
+    """Compare the first key with the second one chunk by chunk, adding to `diff`; yield each chunk and the progress."""
     position, done, step = b"0", 0, 0
     while True:
-        go_on(big)
-        step = step or step_for(big, max(1, length_of(big)))
-        chunk = contrast_chunk(big, keys, position, step, expiries=expiries, names=names)
+        raise_if_stopped(pair)
+        step = step or step_for(pair, max(1, length_of(pair)))
+        chunk = contrast_chunk(pair, keys, position, step, expiries=expiries, names=names)
         position = chunk["position"]
         done += chunk["visited"]
-        findings.visited = done
-        findings.lengths, findings.exact = tuple(chunk["lengths"]), findings.exact and bool(chunk["exact"])
-        findings.ttls = tuple(chunk["ttls"])
-        findings.keys_expire_apart, findings.source_lasts = bool(chunk["expiries_differ"]), bool(chunk["outlives"])
+        diff.visited = done
+        diff.lengths, diff.exact = tuple(chunk["lengths"]), diff.exact and bool(chunk["exact"])
+        diff.ttls = tuple(chunk["ttls"])
+        diff.expiries_differ, diff.source_lasts = bool(chunk["expiries_differ"]), bool(chunk["outlives"])
         for what in ("missing", "contradicting", "expiring_apart"):
-            findings.add(what, chunk[what], chunk[f"{what}_names"])
-        yield chunk, Progress(min(1.0, done / max(1, findings.lengths[0])), chunk["seconds"], chunk["largest"])
+            diff.add(what, chunk[what], chunk[f"{what}_names"])
+        yield chunk, Progress(min(1.0, done / max(1, diff.lengths[0])), chunk["seconds"], chunk["largest"])
         if position == b"0":
             return

@@ -1,4 +1,4 @@
-"""A batch of pairs whose halves live in two slots, on its way through the steps that its verb takes.
+"""A batch of pairs whose source and target live in two slots, and the steps that take it to its results.
 
 Keys are asked about in batches, undeclared, each at the node that holds it; one that has moved is asked about
 alone and declared, so that the nodes say where it is.
@@ -6,7 +6,7 @@ alone and declared, so that the nodes say where it is.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -22,123 +22,118 @@ from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairRepl
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Server
 
-Way = Generator[None, None, None]
+SCRIPTS = ("cross_slot/read", "cross_slot/create", "cross_slot/replace", "cross_slot/compare")
+"""What any verb may call about such pairs."""
 
+Steps = Generator[None, None, None]
+"""A verb at work on a batch: it yields between round trips, and stores one result per pair in `batch.results`."""
 
-class Across(Protocol):
-    """A verb's way with pairs whose halves live in two slots."""
-
-    def __call__(self, apart: Apart) -> Way:
-        """Go it, and leave an answer for each pair in `apart`."""
-
-
-Halves = dict[int, KeyState | None]
+KeyStates = dict[int, KeyState | None]
 """By the index of the pair; None where the key is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What is to be answered for a pair if its source turns out not to have changed."""
+class Provisional:
+    """The result for a pair that holds if its source turns out not to have changed."""
 
     source: KeyState
     answer: Answer
     target: KeyId | None = None
-    """Of the target for which it holds, where that may be acted on."""
+    """The target for which it holds, where that may be acted on."""
 
 
-Claims = dict[int, Claim]
+Provisionals = dict[int, Provisional]
 
 
 class Ask(Protocol):
-    """A script, asked about names at a server, given their indexes too and whether it is one `alone`."""
+    """A script call about names at one server, given their indexes in the batch, and whether it is one name `alone`."""
 
     def __call__(self, server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
-        """Have it on its way."""
+        """Send it."""
 
 
-class Apart:
-    """A batch of such pairs on its way. It answers as a script does: for the first of them, or for all."""
+class CrossSlotBatch:
+    """Pairs of two slots each, on their way. They are answered for as by a script: the first of them, or all."""
 
     waited = False
     """The times are the servers' own."""
 
-    def __init__(self, cluster: Cluster, server: Server, pairs: Pairs, pause: Pause, way: Across) -> None:
+    def __init__(
+        self, cluster: Cluster, server: Server, pairs: Pairs, pause: Pause, steps: Callable[[CrossSlotBatch], Steps]
+    ) -> None:
         self.pairs, self.pause = pairs, pause
-        self.settled: dict[int, Answer] = {}
-        """The answers, by index."""
-        self.begun = 0
-        """How many pairs it answers for, from the first on."""
+        self.results: dict[int, Answer] = {}
+        """One answer per pair that has been decided, by index."""
+        self.answered = 0
+        """How many pairs are answered for, from the first on."""
         self.seconds = 0.0
         """The longest that one call held a server."""
         self.repeated = False
         self._cluster, self._server = cluster, server
-        self._way: Way | None = way(self)
+        self._steps: Steps | None = steps(self)
         self._problem: Error | None = None
         self.advance()
 
     def advance(self) -> bool:
         """Wait for the calls under way, and send the next; tell whether there were any."""
-        if self._way:
+        if self._steps:
             try:
-                next(self._way)
+                next(self._steps)
             except StopIteration:
-                self._way = None
+                self._steps = None
             except Error as problem:
                 # Whoever waits for the answers is to hear of it: others may be on their way beside this.
-                self._way, self._problem = None, problem
-        return self._way is not None
+                self._steps, self._problem = None, problem
+        return self._steps is not None
 
     def answers(self) -> tuple[list[Answer], float]:
-        """Go the way to its end, and return the answers, and how long the longest script says it has taken."""
+        """Take all steps that are left; return the results, and how long the longest script says it has taken."""
         while self.advance():
             pass
         if self._problem:
             raise self._problem
-        return [self.settled[index] for index in range(self.begun)], self.seconds
+        return [self.results[index] for index in range(self.answered)], self.seconds
 
-    @property
-    def looked(self) -> list[bytes]:
-        """What the last look at each pair found that this one may act on; empty in a first look."""
-        return self.pairs.digests
-
-    def first(self, names: Sequence[bytes], beside: str) -> Generator[None, None, Halves]:
-        """Read the halves that the batch was found by, in one call: as many as its pause allows."""
+    def read_found(self, names: Sequence[bytes], beside: str) -> Generator[None, None, KeyStates]:
+        """Read the keys by which the pairs were found, in one call: as many as its pause allows."""
         ask = self.reading(kind=self.pairs.rule.type, beside=beside)
         call = ask(self._server, list(names), [], alone=False)
         self._server.flush()
         yield
         replies = dict(enumerate(self._replies(call)))
-        self.begun = len(replies)
-        return self._halves(replies | self._alone(names, replies, ask))
+        self.answered = len(replies)
+        return self._states(replies | self._alone(names, replies, ask))
 
-    def halves(
+    def read(
         self, names: Sequence[bytes], indexes: Iterable[int], *, kind: str = ANY, beside: str = ""
-    ) -> Generator[None, None, Halves]:
-        """Read halves, each where it is."""
-        return self._halves((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))))
+    ) -> Generator[None, None, KeyStates]:
+        """Read keys, each at the node that holds it."""
+        return self._states((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))))
 
-    def again(self, claims: Claims, beside: str, *, acts: bool) -> Generator[None, None, tuple[Claims, Halves]]:
-        """Read the sources again: return the claims on those that are as they were, and the other sources.
+    def reread(
+        self, found: Provisionals, beside: str, *, acts: bool
+    ) -> Generator[None, None, tuple[Provisionals, KeyStates]]:
+        """Read the sources again: return what was found about those that are as they were, and the other sources.
 
-        Whoever `acts` on the claims must not take an old answer for a new one.
+        Whoever `acts` on what was found must not take an old answer for a new one.
         """
-        digests = {index: claim.source.digest for index, claim in claims.items()}
+        digests = {index: provisional.source.digest for index, provisional in found.items()}
         ask = self.reading(kind=self.pairs.rule.type, beside=beside, digests=digests, steadily=acts)
-        replies = yield from self.ask(self.pairs.sources, claims, ask)
-        confirmed: Claims = {}
+        replies = yield from self.ask(self.pairs.sources, found, ask)
+        confirmed: Provisionals = {}
         expiring_anew = []
-        for index, claim in claims.items():
+        for index, provisional in found.items():
             word, expiry = said(replies[index])
             if word == CrossSlotReply.UNCHANGED:
                 del replies[index]
-                if int(expiry) != claim.source.at:
+                if int(expiry) != provisional.source.at:
                     expiring_anew.append(index)
                 else:
-                    confirmed[index] = claim
-        changed = self._halves(replies)
+                    confirmed[index] = provisional
+        changed = self._states(replies)
         if expiring_anew:
             kind = self.pairs.rule.type
-            changed |= yield from self.halves(self.pairs.sources, expiring_anew, kind=kind, beside=beside)
+            changed |= yield from self.read(self.pairs.sources, expiring_anew, kind=kind, beside=beside)
         return confirmed, changed
 
     def ask(self, names: Sequence[bytes], indexes: Iterable[int], ask: Ask) -> Generator[None, None, dict[int, Answer]]:
@@ -166,7 +161,7 @@ class Apart:
     def reading(
         self, *, kind: str = ANY, beside: str = "", digests: dict[int, bytes] | None = None, steadily: bool = False
     ) -> Ask:
-        """Return the question what a key is, and what is asked for beside."""
+        """Return the call that tells what keys are, and what is asked for `beside`."""
 
         def read(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             known = [digests[index] for index in indexes] if digests else ()
@@ -176,17 +171,17 @@ class Apart:
 
         return read
 
-    def _halves(self, replies: dict[int, Answer]) -> Halves:
-        """Return what was read, and settle what could not be."""
-        halves: Halves = {}
+    def _states(self, replies: dict[int, Answer]) -> KeyStates:
+        """Return what was read; what could not be is a result."""
+        states: KeyStates = {}
         for index, reply in replies.items():
             if reply == b"gone":
-                halves[index] = None
+                states[index] = None
             elif isinstance(reply, bytes):
-                self.settled[index] = reply
+                self.results[index] = reply
             else:
-                halves[index] = key_state(reply)
-        return halves
+                states[index] = key_state(reply)
+        return states
 
     def _alone(self, names: Sequence[bytes], replies: dict[int, Answer], ask: Ask) -> dict[int, Answer]:
         """Ask one by one about what has moved: declared, so that the servers say where it is."""
@@ -211,6 +206,6 @@ class Apart:
         return answers
 
 
-def are_apart(source: bytes, target: bytes) -> bool:
+def is_cross_slot(source: bytes, target: bytes) -> bool:
     """Tell whether two keys live in different slots."""
     return key_slot(source) != key_slot(target)

@@ -1,6 +1,6 @@
-"""Pairs whose halves live in two slots of a cluster, and so mostly on two nodes: each verb's way with them.
+"""What each verb does with pairs whose source and target live in two slots of a cluster, mostly on two nodes.
 
-No script sees both halves. So a batch takes several steps: read the source, act at the target on what was
+No script sees both keys. So a batch takes several steps: read the source, act at the target on what was
 read, read the source again. What was found counts only if the source has not changed in between, and a
 target is replaced or deleted only while it is what we have seen. Payloads pass through here as they are.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from luamigrate.migration.cross_slot import Apart, Ask, Claim, Claims, Halves, Way
+from luamigrate.migration.cross_slot import Ask, CrossSlotBatch, KeyStates, Provisional, Provisionals, Steps
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import ANY
+from luamigrate.model.status import Filling, TargetAbsent
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
@@ -30,201 +31,207 @@ UNREAD: list[list[bytes]] = [[], []]
 BUSY = b"failed busy: somebody wrote to it in each attempt; try again when it is quieter"
 
 
-def copy(apart: Apart, *, validate: bool = True, ignore_expiry: bool, show_values: bool, filling: str = "") -> Way:
-    """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
-    sources = yield from apart.first(apart.pairs.sources, "payload")
-    contrast = _Contrast(apart, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT, show_values, filling, acts=True)
-    ours: dict[int, KeyId] = {}
-    made: dict[int, KeyId] = {}
-    filled: set[int] = set()
-    for _ in range(ATTEMPTS):
-        there = yield from _part_from_gone(apart, sources, ours)
-        if not there:
-            break
-        ours, present = yield from _make(apart, there, ours)
-        made |= ours
-        claims = {index: Claim(there[index], b"copied") for index in ours}
-        if validate:
-            claims |= yield from contrast.claims(there, present)
-        else:
-            apart.settled |= dict.fromkeys(present, b"exists")
-        filled |= {index for index, claim in claims.items() if claim.answer == b"filled"}
-        confirmed, sources = yield from apart.again(claims, "payload", acts=True)
-        apart.settled |= {
-            index: b"filled" if index in filled and claim.answer == b"same" else claim.answer
-            for index, claim in confirmed.items()
-        }
-    else:
-        yield from _part_from_gone(apart, sources, ours)
-    # What has no answer by now has changed in each attempt: what was made of it is an older state.
-    unanswered = {index for index in made if index not in apart.settled}
-    withdrawn = [index for index in made if index in unanswered or _is_no_copy(apart.settled[index])]
-    yield from _withdraw(apart, {index: made[index] for index in withdrawn})
-    for index in unanswered:
-        apart.settled.setdefault(index, BUSY if apart.looked else VANISHED)
-    _give_up(apart, b"differs")
-
-
-def compare(
-    apart: Apart,
+def copy(
+    batch: CrossSlotBatch,
     *,
     validate: bool = True,
     ignore_expiry: bool,
     show_values: bool,
-    filling: str = "",
+    filling: Filling = Filling.NOTHING,
+) -> Steps:
+    """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
+    sources = yield from batch.read_found(batch.pairs.sources, "payload")
+    comparison = _Comparison(batch, _expiries(ignore_expiry), show_values, filling, acts=True)
+    ours: dict[int, KeyId] = {}
+    made: dict[int, KeyId] = {}
+    filled: set[int] = set()
+    for _ in range(ATTEMPTS):
+        there = yield from _without_gone(batch, sources, ours)
+        if not there:
+            break
+        ours, present = yield from _make(batch, there, ours)
+        made |= ours
+        found = {index: Provisional(there[index], b"copied") for index in ours}
+        if validate:
+            found |= yield from comparison.provisionals(there, present)
+        else:
+            batch.results |= dict.fromkeys(present, b"exists")
+        filled |= {index for index, result in found.items() if result.answer == b"filled"}
+        confirmed, sources = yield from batch.reread(found, "payload", acts=True)
+        batch.results |= {
+            index: b"filled" if index in filled and result.answer == b"same" else result.answer
+            for index, result in confirmed.items()
+        }
+    else:
+        yield from _without_gone(batch, sources, ours)
+    yield from _withdraw_older(batch, made)
+    _give_up(batch, b"differs")
+
+
+def compare(
+    batch: CrossSlotBatch,
+    *,
+    validate: bool = True,
+    ignore_expiry: bool,
+    show_values: bool,
+    filling: Filling = Filling.NOTHING,
     sizes: bool = False,
-) -> Way:
+) -> Steps:
     """Say how each pair stands; write nothing."""
     beside = "size" if sizes else ""
-    sources = yield from apart.first(apart.pairs.sources, beside)
-    contrast = _Contrast(apart, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT, show_values, filling)
+    sources = yield from batch.read_found(batch.pairs.sources, beside)
+    comparison = _Comparison(batch, _expiries(ignore_expiry), show_values, filling)
     for _ in range(ATTEMPTS):
-        there = yield from _part_from_gone(apart, sources, {})
+        there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        targets = yield from apart.halves(apart.pairs.targets, there, beside=beside)
-        present = contrast.present(there, targets, sizes=sizes)
+        targets = yield from batch.read(batch.pairs.targets, there, beside=beside)
+        present = comparison.present(there, targets, sizes=sizes)
         if validate:
-            claims = yield from contrast.claims(there, present)
+            found = yield from comparison.provisionals(there, present)
         else:
-            claims = {index: Claim(there[index], b"exists") for index in present}
-        confirmed, sources = yield from apart.again(claims, beside, acts=False)
-        for index, claim in confirmed.items():
-            apart.settled[index] = _sized(claim.answer, there[index], present[index]) if sizes else claim.answer
-    yield from _part_from_gone(apart, sources, {})
-    _give_up(apart, b"differs")
+            found = {index: Provisional(there[index], b"exists") for index in present}
+        confirmed, sources = yield from batch.reread(found, beside, acts=False)
+        for index, result in confirmed.items():
+            batch.results[index] = _sized(result.answer, there[index], present[index]) if sizes else result.answer
+    yield from _without_gone(batch, sources, {})
+    _give_up(batch, b"differs")
 
 
-def remove(apart: Apart, *, delete: bool, show_values: bool) -> Way:
+def remove(batch: CrossSlotBatch, *, delete: bool, show_values: bool) -> Steps:
     """Delete the targets that equal their source, if that lives as long: the source is read last before it."""
-    sources = yield from apart.first(apart.pairs.sources, "")
-    contrast = _Contrast(apart, Expiries.SOONER, show_values)
+    sources = yield from batch.read_found(batch.pairs.sources, "")
+    comparison = _Comparison(batch, Expiries.SOONER, show_values)
     for _ in range(ATTEMPTS):
-        there = yield from _part_from_gone(apart, sources, {})
+        there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        present = contrast.present(there, (yield from apart.halves(apart.pairs.targets, there)))
-        confirmed, sources = yield from apart.again((yield from contrast.claims(there, present)), "", acts=delete)
-        equal = {index: claim for index, claim in confirmed.items() if claim.answer == b"same"}
-        apart.settled |= {index: _kept(claim.answer) for index, claim in confirmed.items() if index not in equal}
+        present = comparison.present(there, (yield from batch.read(batch.pairs.targets, there)))
+        confirmed, sources = yield from batch.reread(
+            (yield from comparison.provisionals(there, present)), "", acts=delete
+        )
+        equal = {index: result for index, result in confirmed.items() if result.answer == b"same"}
+        batch.results |= {index: _kept(result.answer) for index, result in confirmed.items() if index not in equal}
         if not delete:
-            apart.settled |= dict.fromkeys(equal, b"same")
+            batch.results |= dict.fromkeys(equal, b"same")
             continue
-        targets = {index: claim.target for index, claim in equal.items() if claim.target}
-        for index, reply in (yield from _replace(apart, targets, {})).items():
+        targets = {index: result.target for index, result in equal.items() if result.target}
+        for index, reply in (yield from _replace(batch, targets, {})).items():
             if reply == CrossSlotReply.CHANGED:
                 sources[index] = equal[index].source
             else:
-                apart.settled[index] = b"removed" if reply == CrossSlotReply.VANISHED else reply
-    yield from _part_from_gone(apart, sources, {})
-    _give_up(apart, [b"kept", b"reason", b"differs"])
+                batch.results[index] = b"removed" if reply == CrossSlotReply.VANISHED else reply
+    yield from _without_gone(batch, sources, {})
+    _give_up(batch, [b"kept", b"reason", b"differs"])
 
 
-def extra(apart: Apart) -> Way:
+def find_extra(batch: CrossSlotBatch) -> Steps:
     """Find targets that have no source of the rule's type."""
-    wanted = apart.pairs.rule.type
-    targets = yield from apart.first(apart.pairs.targets, "")
+    wanted = batch.pairs.rule.type
+    targets = yield from batch.read_found(batch.pairs.targets, "")
     there = {index for index, target in targets.items() if target}
-    apart.settled |= {index: PairReply.PAIRED for index in targets if index not in there}
-    for index, reply in list(apart.settled.items()):
+    batch.results |= {index: PairReply.PAIRED for index in targets if index not in there}
+    for index, reply in list(batch.results.items()):
         if said(reply)[0] == PairReply.BIG:
             there.add(index)
         elif said(reply)[0] == b"ignored":
-            apart.settled[index] = PairReply.PAIRED
-    sources = yield from apart.ask(apart.pairs.sources, sorted(there), apart.reading())
+            batch.results[index] = PairReply.PAIRED
+    sources = yield from batch.ask(batch.pairs.sources, sorted(there), batch.reading())
     for index, reply in sources.items():
         match reply:
             case b"gone":
-                apart.settled[index] = b"extra"
+                batch.results[index] = b"extra"
             case bytes() if said(reply)[0] != PairReply.BIG:
-                apart.settled[index] = reply
+                batch.results[index] = reply
             case _:
                 kind = said(reply)[1].split(b" ")[0] if isinstance(reply, bytes) else key_state(reply).kind.encode()
                 paired = wanted in (ANY, printable(kind))
-                apart.settled[index] = PairReply.PAIRED if paired else [b"extra", b"source_type", kind]
+                batch.results[index] = PairReply.PAIRED if paired else [b"extra", b"source_type", kind]
 
 
 @dataclass(frozen=True, slots=True)
-class _Contrast:
-    """How sources are held against targets."""
+class _Comparison:
+    """How the targets of a batch are compared with their sources."""
 
-    apart: Apart
+    batch: CrossSlotBatch
     expiries: Expiries
     """As cross_slot/compare.lua has it."""
     show_values: bool
-    filling: str = ""
+    filling: Filling = Filling.NOTHING
     acts: bool = False
     """Whether this look may write, and what it finds missing is to be looked at again."""
 
-    def present(self, sources: dict[int, KeyState], targets: Halves, *, sizes: bool = False) -> dict[int, KeyState]:
-        """Return the targets that are there, and settle the pairs of those that are not, or are too big."""
+    def present(self, sources: dict[int, KeyState], targets: KeyStates, *, sizes: bool = False) -> dict[int, KeyState]:
+        """Return the targets that are there; for the other pairs, store the result."""
         for index, source in sources.items():
             if index not in targets:
-                self.apart.settled[index] = _told_of(source, self.apart.settled[index])
+                self.batch.results[index] = _told_of(source, self.batch.results[index])
             elif targets[index] is None:
-                self.apart.settled[index] = b"missing %d 0" % source.beside[0] if sizes else b"missing"
-        return {index: half for index, half in targets.items() if half}
+                self.batch.results[index] = b"missing %d 0" % source.beside[0] if sizes else b"missing"
+        return {index: state for index, state in targets.items() if state}
 
-    def claims(self, sources: dict[int, KeyState], targets: dict[int, KeyState]) -> Generator[None, None, Claims]:
-        """Say how the targets stand to the sources as they were read."""
-        claims: Claims = {}
+    def provisionals(
+        self, sources: dict[int, KeyState], targets: dict[int, KeyState]
+    ) -> Generator[None, None, Provisionals]:
+        """Return how the targets compare to their sources as they were read."""
+        found: Provisionals = {}
         unlike, expiring = [], {}
         for index, target in targets.items():
             source = sources[index]
             if source.kind != target.kind:
                 types: list[object] = [b"source_type", source.kind.encode(), b"target_type", target.kind.encode()]
-                claims[index] = Claim(source, [b"differs", *types])
+                found[index] = Provisional(source, [b"differs", *types])
             elif source.digest != target.digest:
                 unlike.append(index)
             elif source.at == target.at or not self.expiries:
-                claims[index] = Claim(source, b"same", target.state)
+                found[index] = Provisional(source, b"same", target.state)
             else:
                 expiring[index] = replace(source, beside=UNREAD)
         # Which moments count as one, the server decides that has the target.
         if expiring:
-            unlike += yield from self._hold(expiring, claims)
+            unlike += yield from self._compare_contents(expiring, found)
         # Unequal payloads prove nothing: what is in the sources travels to the targets.
         if unlike:
-            pairs = self.apart.pairs
-            halves = yield from self.apart.halves(pairs.sources, unlike, kind=pairs.rule.type, beside="contents")
-            yield from self._hold((yield from _part_from_gone(self.apart, halves, {})), claims)
-        return claims
+            pairs = self.batch.pairs
+            states = yield from self.batch.read(pairs.sources, unlike, kind=pairs.rule.type, beside="contents")
+            yield from self._compare_contents((yield from _without_gone(self.batch, states, {})), found)
+        return found
 
-    def _hold(self, sources: dict[int, KeyState], claims: Claims) -> Generator[None, None, list[int]]:
-        """Hold sources against their targets, and add what is claimed of them; return those that need their contents.
+    def _compare_contents(self, sources: dict[int, KeyState], found: Provisionals) -> Generator[None, None, list[int]]:
+        """Compare at the targets' nodes, adding to what was found; return the pairs that need their sources' contents.
 
-        Sources of which no contents have been read are told by the digest of their payload.
+        A source of which no contents have been read is compared by the digest of its payload.
         """
-        apart, unlike = self.apart, []
-        for index, reply in (yield from apart.ask(apart.pairs.targets, sources, self._against(sources))).items():
+        batch, unlike = self.batch, []
+        for index, reply in (yield from batch.ask(batch.pairs.targets, sources, self._against(sources))).items():
             match reply:
                 case CrossSlotReply.UNLIKE:
                     unlike.append(index)
                 case [bytes() as word, bytes() as digest, int() as at, *notes]:
-                    claims[index] = Claim(sources[index], [word, *notes] if notes else word, (digest, at))
+                    found[index] = Provisional(sources[index], [word, *notes] if notes else word, (digest, at))
                 case b"missing" if self.acts:
-                    apart.settled[index] = VANISHED
+                    batch.results[index] = VANISHED
                 case _:
-                    apart.settled[index] = _told_of(sources[index], reply)
+                    batch.results[index] = _told_of(sources[index], reply)
         return unlike
 
     def _against(self, sources: dict[int, KeyState]) -> Ask:
-        looked = self.apart.looked
+        looked = self.batch.pairs.digests
         writes = self.acts and bool(self.filling) and bool(looked)
 
         def ask(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
-            halves: list[bytes | str | int] = []
+            states: list[bytes | str | int] = []
             for index in indexes:
                 source = sources[index]
                 contents, moments = source.beside
-                halves += [source.kind, source.at, source.digest]
-                halves += [len(contents), *contents, len(moments), *moments]
-                halves.append(looked[index] if writes else b"")
+                states += [source.kind, source.at, source.digest]
+                states += [len(contents), *contents, len(moments), *moments]
+                states.append(looked[index] if writes else b"")
             return calls.cross_slot_compare(
                 server,
                 names,
-                self.apart.pause,
-                *halves,
+                self.batch.pause,
+                *states,
                 expiries=self.expiries,
                 show_values=self.show_values,
                 filling=self.filling,
@@ -236,7 +243,7 @@ class _Contrast:
 
 
 def _make(
-    apart: Apart, sources: dict[int, KeyState], ours: dict[int, KeyId]
+    batch: CrossSlotBatch, sources: dict[int, KeyState], ours: dict[int, KeyId]
 ) -> Generator[None, None, tuple[dict[int, KeyId], dict[int, KeyState]]]:
     """Make targets; where they are `ours`, as we left them, replace them.
 
@@ -244,19 +251,19 @@ def _make(
     what it was belongs to somebody else: it is not made again.
     """
     ours = {index: state for index, state in ours.items() if index in sources}
-    replies = (yield from _replace(apart, ours, sources)) if ours else {}
+    replies = (yield from _replace(batch, ours, sources)) if ours else {}
     lost = {index for index, reply in replies.items() if reply == CrossSlotReply.CHANGED}
-    seen = {index for index in sources if apart.looked and apart.looked[index] != b"missing"}
+    seen = {index for index in sources if batch.pairs.lacking and batch.pairs.lacking[index] != TargetAbsent()}
 
     def create(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
         payloads: list[bytes | int] = []
         for index in indexes:
             source = sources[index]
             payloads += [b"" if index in lost | seen else source.beside[0], source.at, source.size]
-        return calls.cross_slot_create(server, names, apart.pause, *payloads, alone=alone)
+        return calls.cross_slot_create(server, names, batch.pause, *payloads, alone=alone)
 
     fresh = [index for index in sources if index not in ours or index in lost]
-    replies |= yield from apart.ask(apart.pairs.targets, fresh, create)
+    replies |= yield from batch.ask(batch.pairs.targets, fresh, create)
     made: dict[int, KeyId] = {}
     present: dict[int, KeyState] = {}
     for index, reply in replies.items():
@@ -264,18 +271,18 @@ def _make(
             case bytes() if said(reply)[0] == CrossSlotReply.CREATED:
                 made[index] = said(reply)[1], sources[index].at
             case CrossSlotReply.VANISHED:
-                apart.settled[index] = b"gone"
+                batch.results[index] = b"gone"
             case b"missing":
-                apart.settled[index] = VANISHED
+                batch.results[index] = VANISHED
             case bytes():
-                apart.settled[index] = _told_of(sources[index], reply)
+                batch.results[index] = _told_of(sources[index], reply)
             case _:
                 present[index] = key_state(reply)
     return made, present
 
 
 def _replace(
-    apart: Apart, targets: dict[int, KeyId], sources: dict[int, KeyState]
+    batch: CrossSlotBatch, targets: dict[int, KeyId], sources: dict[int, KeyState]
 ) -> Generator[None, None, dict[int, Answer]]:
     """Replace targets while they are what they were; delete those for which there is no source."""
 
@@ -284,45 +291,57 @@ def _replace(
         for index in indexes:
             source = sources.get(index)
             payloads += [*targets[index], *((source.beside[0], source.at, source.size) if source else (b"", -1, 0))]
-        return calls.cross_slot_replace(server, names, apart.pause, *payloads, alone=alone)
+        return calls.cross_slot_replace(server, names, batch.pause, *payloads, alone=alone)
 
-    return (yield from apart.ask(apart.pairs.targets, targets, ask))
+    return (yield from batch.ask(batch.pairs.targets, targets, ask))
 
 
-def _withdraw(apart: Apart, ours: dict[int, KeyId]) -> Generator[None, None, None]:
+def _withdraw(batch: CrossSlotBatch, ours: dict[int, KeyId]) -> Generator[None, None, None]:
     """Delete targets that we have made and nobody has changed since; tell of those that cannot be."""
     if ours:
-        replies = yield from _replace(apart, ours, {})
-        apart.settled |= {
-            index: reply
-            for index, reply in replies.items()
-            if reply not in (CrossSlotReply.VANISHED, CrossSlotReply.CHANGED)
+        replies = yield from _replace(batch, ours, {})
+        left = {
+            i: reply for i, reply in replies.items() if reply not in (CrossSlotReply.VANISHED, CrossSlotReply.CHANGED)
         }
+        batch.results |= left
+
+
+def _withdraw_older(batch: CrossSlotBatch, made: dict[int, KeyId]) -> Generator[None, None, None]:
+    """Delete targets that were made of a source which has changed in each attempt, or cannot be copied after all."""
+    unanswered = {index for index in made if index not in batch.results}
+    withdrawn = [index for index in made if index in unanswered or _is_no_copy(batch.results[index])]
+    yield from _withdraw(batch, {index: made[index] for index in withdrawn})
+    for index in unanswered:
+        batch.results.setdefault(index, BUSY if batch.pairs.lacking else VANISHED)
 
 
 def _is_no_copy(answer: Answer) -> bool:
-    """Tell whether a source has become another type meanwhile, or too big for this way, or cannot be read any more."""
+    """Tell whether a source has become another type meanwhile, or too large for this, or cannot be read any more."""
     return said(answer)[0] in (b"ignored", PairReply.BIG, b"failed")
 
 
-def _part_from_gone(
-    apart: Apart, sources: Halves, ours: dict[int, KeyId]
+def _expiries(ignore: bool) -> Expiries:  # noqa: FBT001  # as the verbs have it
+    return Expiries.NONE if ignore else Expiries.DIFFERENT
+
+
+def _without_gone(
+    batch: CrossSlotBatch, sources: KeyStates, ours: dict[int, KeyId]
 ) -> Generator[None, None, dict[int, KeyState]]:
-    """Settle the pairs whose source is gone, with the targets that are ours, and return the other sources."""
-    gone = [index for index, half in sources.items() if half is None]
-    apart.settled |= dict.fromkeys(gone, b"gone")
-    yield from _withdraw(apart, {index: ours[index] for index in gone if index in ours})
-    return {index: half for index, half in sources.items() if half}
+    """Return the sources that are there; where one is gone, store that result and delete the target if it is ours."""
+    gone = [index for index, state in sources.items() if state is None]
+    batch.results |= dict.fromkeys(gone, b"gone")
+    yield from _withdraw(batch, {index: ours[index] for index in gone if index in ours})
+    return {index: state for index, state in sources.items() if state}
 
 
-def _give_up(apart: Apart, answer: Answer) -> None:
-    """Settle what changed in each attempt: a first look will be followed by another."""
-    for index in range(apart.begun):
-        apart.settled.setdefault(index, BUSY if apart.looked else answer)
+def _give_up(batch: CrossSlotBatch, answer: Answer) -> None:
+    """Store a result for what changed in each attempt: a first look will be followed by another."""
+    for index in range(batch.answered):
+        batch.results.setdefault(index, BUSY if batch.pairs.lacking else answer)
 
 
 def _told_of(source: KeyState, reply: Answer) -> Answer:
-    """Return what a target's holder says, as of the pair: it is the source's type that counts."""
+    """Return a target's reply as one about the pair: it is the source's type that counts."""
     if isinstance(reply, bytes) and said(reply)[0] == PairReply.BIG:
         return PairReply.BIG + b" " + source.kind.encode() + b" " + reply.rsplit(b" ", 1)[1]
     return reply

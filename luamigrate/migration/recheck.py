@@ -1,4 +1,4 @@
-"""Second looks: pairs that were not clean wait here until they are looked at again.
+"""Rechecks: pairs that were not clean wait here until they are compared again.
 
 A writer may have been between its two writes; and what is missing in a target may just be being
 deleted on both sides. So nothing is reported, and nothing filled, on one look alone.
@@ -21,7 +21,7 @@ MOST_FIRST_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Recheck:
     """What the last look at a pair found, and how many there have been."""
 
     rule: Rule
@@ -31,53 +31,58 @@ class Look:
     """When the next one is due, by the monotonic clock."""
 
 
-class Revisits:
+class RecheckQueue:
     """The queue of pairs that wait for another look, `settle` seconds after the last one."""
 
     def __init__(self, settle: float, *, acts: bool) -> None:
         self._settle, self._acts = settle, acts
-        self._waiting: deque[Look] = deque()
+        self._waiting: deque[Recheck] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
-    def full(self) -> bool:
-        """Whether the scan has to wait."""
-        return len(self._waiting) >= MOST_WAITING
+    def is_due(self) -> bool:
+        """Whether the scan has to wait: the first one is due, or the queue is full."""
+        return len(self._waiting) >= MOST_WAITING or (bool(self._waiting) and not self.seconds_left)
+
+    @property
+    def first_rule(self) -> Rule:
+        """The rule of the pair that is looked at next."""
+        return self._waiting[0].rule
 
     @property
     def seconds_left(self) -> float:
         """How long until the next look is due; nothing waits for ever."""
         return max(0.0, self._waiting[0].due - time.monotonic()) if self._waiting else 0.0
 
-    def put(self, rule: Rule, outcome: KeyOutcome, before: Look | None) -> bool:
+    def put(self, rule: Rule, outcome: KeyOutcome, before: Recheck | None) -> bool:
         """Have a pair that is not clean looked at again; False where this look was the last one."""
         number = before.number + 1 if before else 1
         # What a first look found missing is added by the second, also where that comes at once.
-        acts = self._acts and bool(outcome.digest)
+        acts = self._acts and bool(outcome.lacking)
         looks = MOST_FIRST_LOOKS + 1 if acts else 2 if self._settle else 1
         if number >= looks:
             return False
-        self._waiting.append(Look(rule, outcome, number, time.monotonic() + self._settle))
+        self._waiting.append(Recheck(rule, outcome, number, time.monotonic() + self._settle))
         return True
 
-    def take(self, size: int) -> list[Look]:
+    def take(self, size: int) -> list[Recheck]:
         """Take pairs whose look is due, all of one rule, at most `size` of them."""
-        taken: list[Look] = []
+        taken: list[Recheck] = []
         now = time.monotonic()
         while self._waiting and len(taken) < size:
-            look = self._waiting[0]
-            if look.due > now or (taken and look.rule is not taken[0].rule):
+            first = self._waiting[0]
+            if first.due > now or (taken and first.rule is not taken[0].rule):
                 break
             taken.append(self._waiting.popleft())
         return taken
 
-    def put_back(self, looks: list[Look]) -> None:
+    def put_back(self, rechecks: list[Recheck]) -> None:
         """Put back, in front, what was taken and could not be looked at."""
-        self._waiting.extendleft(reversed(looks))
+        self._waiting.extendleft(reversed(rechecks))
 
-    def take_all(self) -> list[Look]:
+    def take_all(self) -> list[Recheck]:
         """Take all, due or not."""
         taken = list(self._waiting)
         self._waiting.clear()

@@ -1,27 +1,31 @@
-"""Who is asked about which pairs: each server about those that it holds, by one script or in several steps."""
+"""Who is asked about which pairs, and how: by one script where a slot has both keys, else in several steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
-from luamigrate.migration.cross_slot import Across, Apart, are_apart
+from luamigrate.migration import cross_slot
+from luamigrate.migration.cross_slot import CrossSlotBatch, is_cross_slot
 from luamigrate.migration.pace import Pace, Rate
+from luamigrate.migration.verb import Verb
+from luamigrate.model.errors import Error
 from luamigrate.model.limits import Limits, Pause
 from luamigrate.model.rules import Pairs
-from luamigrate.scripts.calls import Answer, Question
+from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Server
 
 
-class Asked(Protocol):
-    """A batch of pairs that is on its way: a script, or what takes several steps."""
+class PairsCall(Protocol):
+    """Pairs that a server is being asked about: by a script, or in several steps."""
 
     @property
     def waited(self) -> bool:
-        """Whether we waited for the answer: else `seconds` are our own."""
+        """Whether we waited for the answers: else `seconds` are our own."""
 
     @property
     def seconds(self) -> float:
@@ -39,56 +43,74 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Pairs of one server, that all take the same way."""
+class RoutedBatch:
+    """Pairs that are asked about together: at which server, in which way, and for how long at most."""
 
     server: Server
     pairs: Pairs
-    across: bool = False
+    pause: Pause
+    ask: Callable[[Server, Pairs, Pause], PairsCall]
+    cross_slot: bool = False
     """Whether source and target live in different slots."""
 
-    def chosen(self, indexes: Sequence[int]) -> Part:
+    def chosen(self, indexes: Sequence[int]) -> RoutedBatch:
         """Return only these pairs."""
         return replace(self, pairs=self.pairs.chosen(indexes))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dispatch:
-    """How the servers of a deployment are asked, at the pace of each."""
+class Router:
+    """Which way each pair takes through a deployment, at the pace of each server."""
 
-    deployment: Deployment
-    ask: Question
-    across: Across
-    """The way with pairs whose halves live in two slots."""
-    limits: Limits
-    rate: Rate
-    _paces: dict[Server, Pace] = field(default_factory=dict)
+    def __init__(self, deployment: Deployment, verb: Verb, limits: Limits, rate: Rate) -> None:
+        self._deployment, self._verb, self._limits, self._rate = deployment, verb, limits, rate
+        self._paces: dict[Server, Pace] = {}
 
     def pace(self, server: Server) -> Pace:
         """Return the pace of a server."""
         if server not in self._paces:
-            self._paces[server] = Pace(self.limits, server.round_trip)
+            self._paces[server] = Pace(self._limits, server.round_trip)
         return self._paces[server]
 
-    def parts(self, pairs: Pairs, found: Sequence[bytes]) -> Iterator[Part]:
-        """Part pairs by the server that has the half by which they were found, and by whether it has both."""
-        if isinstance(self.deployment, Server):
-            yield from [Part(self.deployment, pairs)] if found else ()
+    def route(self, pairs: Pairs, found: Sequence[bytes]) -> Iterator[RoutedBatch]:
+        """Yield pairs by the server that has the key by which they were found, and by whether it has both.
+
+        Whoever is given a batch sends it before the next one.
+        """
+        if not found:
+            return
+        self._rate.sent(len(pairs), time.monotonic)
+        if isinstance(self._deployment, Server):
+            yield RoutedBatch(self._deployment, pairs, self.pace(self._deployment).pause, self._verb.same_slot)
             return
         indexes: dict[tuple[Server, bool], list[int]] = {}
         for index, name in enumerate(found):
-            across = are_apart(pairs.sources[index], pairs.targets[index])
-            indexes.setdefault((self.deployment.holder(name), across), []).append(index)
-        for (server, across), chosen in indexes.items():
-            yield Part(server, pairs.chosen(chosen), across)
+            crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
+            indexes.setdefault((self._deployment.holder(name), crosses), []).append(index)
+        for (server, crosses), chosen in indexes.items():
+            batch = RoutedBatch(server, pairs.chosen(chosen), self.pace(server).pause, self._verb.same_slot)
+            yield self._across(batch, self._deployment) if crosses else batch
+            server.flush()  # another server will be waited for first
 
-    def send(self, part: Part, pause: Pause | None = None) -> Asked:
-        """Ask about pairs, no longer than the pause: that of the server's pace, if none is given."""
-        pairs, pause = part.pairs, pause or self.pace(part.server).pause
-        self.rate.sent(len(pairs), time.monotonic)
-        if part.across and isinstance(self.deployment, Cluster):
-            return Apart(self.deployment, part.server, pairs, pause, self.across)
-        call = self.ask(part.server, pairs, pause)
-        if isinstance(self.deployment, Cluster):
-            part.server.flush()
-        return call
+    def send_again(self, batch: RoutedBatch) -> PairsCall:
+        """Ask once more about pairs of a batch that has been answered."""
+        self._rate.sent(len(batch.pairs), time.monotonic)
+        return batch.ask(batch.server, batch.pairs, batch.pause)
+
+    def rerouted(self, batch: RoutedBatch) -> RoutedBatch:
+        """Return a batch of which a key lives elsewhere now. Raises Error where there is no elsewhere."""
+        if not isinstance(self._deployment, Cluster):
+            raise Error("the server says that a key has moved, and there is no cluster")
+        return self._across(replace(batch, pause=self.pace(batch.server).pause), self._deployment)
+
+    def shard(self, server: Server) -> str:
+        """Name the node of a cluster; empty where there is one server only."""
+        return server.place if isinstance(self._deployment, Cluster) else ""
+
+    def _across(self, batch: RoutedBatch, cluster: Cluster) -> RoutedBatch:
+        ask = partial(CrossSlotBatch, cluster, steps=self._verb.cross_slot)
+        return replace(batch, ask=ask, cross_slot=True)
+
+
+def scripts_for(deployment: Deployment, verb: Verb) -> tuple[str, ...]:
+    """Return the scripts that a verb's batches may call."""
+    return (*verb.scripts, *(cross_slot.SCRIPTS if isinstance(deployment, Cluster) else ()))

@@ -1,372 +1,389 @@
-"""One way through a plan: scan -> pairs -> script -> words. Run, verify and rollback differ in the script."""
+"""One verb on its way through a plan: scan -> pairs -> script -> words, and rechecks of what was not clean."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
-from typing import Any, Protocol
 
-from luamigrate.migration import large_keys, scan
-from luamigrate.migration.chunks import Big
-from luamigrate.migration.recheck import Look, Revisits
-from luamigrate.migration.routing import Asked, Dispatch, Part
-from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Guards
+from luamigrate.migration import scan, watch
+from luamigrate.migration.chunks import LargePair
+from luamigrate.migration.recheck import Recheck, RecheckQueue
+from luamigrate.migration.routing import PairsCall, RoutedBatch, Router
+from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
+from luamigrate.migration.verb import Verb
+from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.model.limits import WHOLE, Limits, Pause
-from luamigrate.model.rules import Pairs, Plan, Rule
+from luamigrate.model.limits import WHOLE, Limits
+from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import KeyOutcome, Reason, Stage, Word
 from luamigrate.model.summary import Batch, Tally
 from luamigrate.scripts import replies
-from luamigrate.server.cluster import Cluster, Deployment
+from luamigrate.scripts.calls import Answer
+from luamigrate.server.cluster import Deployment
 from luamigrate.server.errors import Answered, ServerChanged
 
 WARNINGS = 10
 """Of elements that cannot be cut, at most."""
 
-BEGINNINGS = 20
-"""Of a walk, at most: a server that is another one each time would have it begin anew for ever."""
 
-UNSTEADY = (
-    f"another server process answered {BEGINNINGS} times, and each time everything was begun anew: see why the server "
-    "does not stay up, or what stands between, then run again"
-)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a verb is carried out, whichever it is."""
 
-
-class ByChunks(Protocol):
-    """A verb's way with a pair that is too big for its script."""
-
-    def __call__(self, big: Big) -> large_keys.Steps:
-        """Go through it."""
+    limits: Limits
+    settle: float
+    """Seconds before what is not clean is looked at a second time; 0 for one look."""
+    ignored_checks: frozenset[str]
+    """Names of checks and guards that are not to be heard."""
+    every_key: bool
+    """Whether `Batch.keys` lists all keys, not only those that are not clean."""
+    sample: int | None = None
+    """How many keys of each rule are looked at, at most."""
+    extra: bool = False
+    """Whether targets without a source are looked for too."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Visit:
-    """Where in the walk some pairs are looked at."""
+class InFlight:
+    """A batch that has been sent, and what came of it has not been counted."""
 
+    batch: RoutedBatch
+    call: PairsCall
     stage: Stage
     scanned: float
-    revisits: Revisits
-    undecided: dict[bytes, Look] = field(default_factory=dict)
-    """Second looks, by source, of which nothing has come yet."""
+    undecided: dict[bytes, Recheck] = field(default_factory=dict)
+    """Rechecks that it belongs to, by source, of which nothing has come yet."""
     replaced: Counter[bytes] = field(default_factory=Counter)
     """How often a source was of another type than had just been answered."""
 
-    def decided(self, pairs: Pairs, reading: replies.Reading) -> dict[bytes, Look]:
-        """Take out the second looks that have been answered, but for those that are put aside."""
+    def decided(self, reading: replies.Reading) -> dict[bytes, Recheck]:
+        """Take out the rechecks that have been answered, but for those that are put aside."""
         if not self.undecided:
             return {}
         aside = {*reading.refused, *reading.moved, *(index for index, _, _ in reading.big)}
-        sources = [pairs.sources[index] for index in range(reading.answered) if index not in aside]
+        sources = [self.batch.pairs.sources[index] for index in range(reading.answered) if index not in aside]
         return {source: self.undecided.pop(source) for source in sources if source in self.undecided}
 
 
-_UnderWay = deque[tuple[Part, Asked, _Visit]]
+def arrived(in_flight: deque[InFlight], *, full: int = 0, but: int = 0) -> Iterator[InFlight]:
+    """Once there are `full`, take out all batches but the last ones, when they have taken all steps before the last.
+
+    They take them side by side, before anybody is told of any: whoever is told may take his time, and between
+    two steps the application writes.
+    """
+    count = len(in_flight) - but if len(in_flight) >= full else 0
+    calls = [flight.call for flight in islice(in_flight, count)]
+    while sum(call.advance() for call in calls):
+        pass
+    for _ in range(count):
+        yield in_flight.popleft()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Walk:
-    """What to ask about which keys, and how gently."""
+class Runner:
+    """Carries out one verb: its paces, its rechecks, and what comes of each batch."""
 
-    deployment: Deployment
-    plan: Plan
-    dispatch: Dispatch
-    by_chunks: ByChunks
-    unfinished: frozenset[Word]
-    """Words that are looked at again, and reported if they stay."""
-    possible: frozenset[Word]
-    """Words that the script may answer."""
-    limits: Limits
-    guards: Guards
-    settle: float
-    """Seconds before the second look; 0 for none."""
-    every_key: bool
-    stop: Callable[[], bool]
-    stage: Stage = Stage.SCAN
-    """SCAN goes from sources to their targets, EXTRA from targets to their sources."""
-    sample: int | None = None
-    """How many keys of a rule are looked at, at most."""
-    acts: bool = False
-    """Whether the script acts at a second look on what the first one found missing: copies it, or fills it in."""
-    would_fill: bool = False
-    """Whether what could be filled is counted as what a run would fill."""
-    uncut: list[bytes] = field(default_factory=list)
-    """Sources with an element so large that it was warned of."""
-    nonce: str = field(default_factory=partial(secrets.token_hex, 8))
-    """Makes the names of staging keys such that no other run uses, and this one, beginning anew, finds its own."""
+    def __init__(
+        self, deployment: Deployment, verb: Verb, options: Options, control: Control, throttle: Throttle
+    ) -> None:
+        self._deployment, self._verb = deployment, verb
+        self._options, self._control, self._throttle = options, control, throttle
+        self._router = Router(deployment, verb, options.limits, throttle.rate)
+        self._rechecks = RecheckQueue(options.settle, acts=verb.acts_on_recheck)
+        self._unfinished = verb.unfinished
+        self._unclean = self._unfinished | {Word.FAILED}
+        self._possible = verb.possible
+        self._uncut = 0
+        """How many sources with an element that cannot be cut have been warned of."""
+        self._nonce = secrets.token_hex(8)
+        """Makes the names of staging keys such that no other run uses, and this one, beginning anew, finds its own."""
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield what came of each batch, first looks and second looks.
+    def run_rule(self, rule: Rule) -> Iterator[Batch]:
+        """Send what the rule matches, batch by batch, and yield what came of each.
 
-        Where another server process answers in mid-run, the walk begins anew: its cursors are void,
-        and it may have lost what had been copied.
+        Where a guard says no or a node is lost, what has been sent is counted before that is raised.
         """
-        for _ in range(BEGINNINGS):
-            revisits = Revisits(self.settle, acts=self.acts)
-            try:
-                yield from self._once_through(revisits)
-            except ServerChanged:
-                if self.stage is Stage.EXTRA:
-                    raise  # what the walk before it found holds no more either
-                self.deployment.accept_change()
-                yield Batch(self.plan[0], self.stage, began_again=True)
-                continue
-            except (Error, KeyboardInterrupt) as problem:
-                yield from self._as_they_stand(revisits)
-                if isinstance(problem, Refused):
-                    # That is what checks do, before anything is written.
-                    raise Error(str(problem)) from None
-                raise
-            yield from self._as_they_stand(revisits)
+        in_flight: deque[InFlight] = deque()
+        width = len(self._deployment.primaries)
+        if self._control.stop():
             return
-        raise Error(UNSTEADY)
-
-    def _once_through(self, revisits: Revisits) -> Iterator[Batch]:
-        for rule in self.plan:
-            if self.stop():
-                break
-            yield Batch(rule, self.stage)
-            yield from self._scan(rule, revisits)
-        while revisits and not self.stop():
-            yield from self._look_again(revisits, scanned=1.0)
-        self.guards.end()
-
-    def _scan(self, rule: Rule, revisits: Revisits) -> Iterator[Batch]:
-        under_way: _UnderWay = deque()
+        yield Batch(rule, self._verb.stage)
         try:
-            yield from self._look_at_all(rule, revisits, under_way)
-            yield from self._finish(under_way)
+            for found in self._scan(rule):
+                yield from self._hold_back(in_flight)
+                if self._control.stop():
+                    break
+                yield from self._progress(rule, found)
+                for batch in self._router.route(self._pairs(rule, found.keys), found.keys):
+                    call = batch.ask(batch.server, batch.pairs, batch.pause)
+                    in_flight.append(InFlight(batch, call, self._verb.stage, found.scanned))
+                for flight in arrived(in_flight, full=scan.IN_FLIGHT * width, but=(scan.IN_FLIGHT - 1) * width):
+                    yield from self._collect(flight)
+                yield from self._recheck_due()
+            for flight in arrived(in_flight):
+                yield from self._collect(flight)
         except ServerChanged:
             raise
         except Error:
-            # Count what has been sent, now that a guard has said no, or a node is lost; others may still answer.
-            while under_way:
-                with suppress(Error):
-                    yield from self._outcomes(*under_way.popleft())
+            yield from self._salvage(in_flight)
             raise
 
-    def _look_at_all(self, rule: Rule, revisits: Revisits, under_way: _UnderWay) -> Iterator[Batch]:
-        """Send what is found, and count what comes of it; the last batches are left under way."""
-        forward = self.stage is Stage.SCAN
-        pattern, pairs_of = (rule.source, rule.pairs) if forward else (rule.target, rule.pairs_of_targets)
-        most = scan.IN_FLIGHT * len(self.deployment.primaries)
-        for found in scan.everywhere(self.deployment, pattern, self.dispatch.pace, self.stop, self.sample):
-            if self.guards.would_hold():
-                # What takes several steps is not to be left between two of them.
-                yield from self._finish(under_way)
-            self.guards.hold()
-            if self.stop():
-                break
-            if found.again or not found.keys:
-                yield Batch(rule, self.stage, scanned=found.scanned, again=len(found.keys) if found.again else 0)
-            for part in self.dispatch.parts(pairs_of(found.keys), found.keys):
-                under_way.append((part, self.dispatch.send(part), _Visit(self.stage, found.scanned, revisits)))
-            if len(under_way) >= most:
-                yield from self._finish(under_way, but=most - len(self.deployment.primaries))
-            while (revisits.full or (revisits and not revisits.seconds_left)) and not self.stop():
-                yield from self._look_again(revisits)
+    def finish_rechecks(self) -> Iterator[Batch]:
+        """Look at what waits for it, then at the servers once more. Raises ServerChanged, Stopped."""
+        while self._rechecks and not self._control.stop():
+            yield from self._recheck(scanned=1.0)
+        self._throttle.end()
+        yield from self.unresolved()
 
-    def _finish(self, under_way: _UnderWay, but: int = 0) -> Iterator[Batch]:
-        """Count what comes of all batches under way but the last ones.
+    def unresolved(self) -> Iterator[Batch]:
+        """Count what waits for a recheck as its last look found it, because there will be no other."""
+        for recheck in self._rechecks.take_all():
+            tally = Tally(waiting=-1)
+            tally.count(recheck.outcome.word, recheck.outcome.text)
+            yield Batch(recheck.rule, Stage.AGAIN, tally, [recheck.outcome])
 
-        What takes several steps takes them all, side by side, before anybody is told of any: whoever is told
-        may take his time, and between two steps the application writes.
-        """
-        count = len(under_way) - but
-        group = [asked for _, asked, _ in islice(under_way, count)]
-        while sum(asked.advance() for asked in group):
-            pass
-        for _ in range(count):
-            yield from self._outcomes(*under_way.popleft())
+    def forget(self) -> None:
+        """Begin anew: what waits for a recheck was found at a server that is no more."""
+        self._rechecks.take_all()
 
-    def _look_again(self, revisits: Revisits, scanned: float = 0.0) -> Iterator[Batch]:
-        """Look at some of what is due, or wait a moment."""
-        self.guards.hold()
-        due = revisits.take(self.limits.batch_size)
+    def _scan(self, rule: Rule) -> Iterator[scan.Found]:
+        pattern = rule.source if self._verb.stage is Stage.SCAN else rule.target
+        pace = self._router.pace
+        return scan.everywhere(self._deployment, pattern, pace, self._control.stop, self._options.sample)
+
+    def _pairs(self, rule: Rule, found: list[bytes]) -> Pairs:
+        return rule.pairs(found) if self._verb.stage is Stage.SCAN else rule.pairs_of_targets(found)
+
+    def _progress(self, rule: Rule, found: scan.Found) -> Iterator[Batch]:
+        if found.again or not found.keys:
+            again = len(found.keys) if found.again else 0
+            yield Batch(rule, self._verb.stage, scanned=found.scanned, again=again)
+
+    def _hold_back(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
+        """Wait while there is a reason to, having counted what has been sent."""
+        if self._throttle.must_wait():
+            # What takes several steps is not to be left between two of them.
+            for flight in arrived(in_flight):
+                yield from self._collect(flight)
+        self._throttle.wait()
+
+    def _salvage(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
+        """Count what has been sent, now that a guard has said no, or a node is lost; others may still answer."""
+        while in_flight:
+            with suppress(Error):
+                yield from self._collect(in_flight.popleft())
+
+    def _recheck_due(self) -> Iterator[Batch]:
+        while self._rechecks.is_due and not self._control.stop():
+            yield from self._recheck()
+
+    def _recheck(self, scanned: float = 0.0) -> Iterator[Batch]:
+        """Look again at some of what is due, or wait a moment."""
+        self._throttle.wait()
+        due = self._rechecks.take(self._options.limits.batch_size)
         if not due:
-            yield Batch(self.plan[-1], Stage.AGAIN, scanned=scanned)
-            time.sleep(min(SECONDS_TO_SLEEP, revisits.seconds_left))
-            for server in self.deployment.primaries:
-                server.keep_in_touch()
+            yield Batch(self._rechecks.first_rule, Stage.AGAIN, scanned=scanned)
+            self._rest()
             return
-        visit = _Visit(Stage.AGAIN, scanned, revisits, {look.outcome.source: look for look in due})
-        outcomes = [look.outcome for look in due]
+        undecided = {recheck.outcome.source: recheck for recheck in due}
+        outcomes = [recheck.outcome for recheck in due]
         names = [outcome.source for outcome in outcomes], [outcome.target for outcome in outcomes]
-        pairs = Pairs(due[0].rule, *names, [outcome.digest for outcome in outcomes])
+        pairs = Pairs(due[0].rule, *names, [outcome.lacking for outcome in outcomes])
         try:
-            for part, asked in [
-                (part, self.dispatch.send(part))
-                for part in self.dispatch.parts(pairs, pairs.sources if self.stage is Stage.SCAN else pairs.targets)
+            for flight in [
+                InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.AGAIN, scanned, undecided)
+                for batch in self._router.route(pairs, names[self._verb.stage is not Stage.SCAN])
             ]:
-                yield from self._outcomes(part, asked, visit)
+                yield from self._collect(flight)
         finally:
-            revisits.put_back(list(visit.undecided.values()))
+            self._rechecks.put_back(list(undecided.values()))
 
-    def _outcomes(self, part: Part, asked: Asked, visit: _Visit, pause: Pause | None = None) -> Iterator[Batch]:
-        """Wait for answers about pairs and count them.
+    def _rest(self) -> None:
+        time.sleep(min(SECONDS_TO_SLEEP, self._rechecks.seconds_left))
+        for server in self._deployment.primaries:
+            server.keep_in_touch()
+
+    def _collect(self, flight: InFlight) -> Iterator[Batch]:
+        """Wait for the answers about a batch and count them; see to the pairs that they do not decide.
 
         Pairs for which there was no time are sent again, and so are those for which the server takes no
-        writes at present; those that are too big are taken apart; those that have moved are followed.
+        writes at present; those that are too large are taken in chunks; those that have moved are followed.
         """
-        unclean, first = self.unfinished | {Word.FAILED}, visit.stage is not Stage.AGAIN
         while True:
-            answers, seconds = asked.answers()
-            done = len(answers)
-            if asked.waited or seconds:
-                self.dispatch.pace(part.server).answered(done, asked.seconds if asked.waited else seconds)
-            if replies.PairReply.PAIRED in answers and self.stage is not Stage.EXTRA:
-                raise Error("the script answered 'paired', which is not for it to say")
-            reading = replies.read(part.pairs, answers, unclean, every_key=self.every_key, first=first)
-            for word in {*reading.tally.counts, *(outcome.word for outcome in reading.outcomes)} - self.possible:
-                raise Error(f"the script answered '{word}', which is not for it to say")
-            keys = self._count(part.pairs, reading, visit)
-            repeated = done if asked.repeated else 0
-            yield self._batch(
-                part, visit, tally=reading.tally, keys=keys, seconds=seconds or asked.seconds, repeated=repeated
-            )
+            reading, result = self._read(flight)
+            yield result
             for index, kind, size in reading.big:
-                yield from self._big(part.chosen([index]), kind, size, visit, whole=pause is WHOLE)
-            if reading.moved and not isinstance(self.deployment, Cluster):
-                raise Error("the server says that a key has moved, and there is no cluster")
+                yield from self._take_large(replace(flight, batch=flight.batch.chosen([index])), kind, size)
             if reading.moved:
-                moved = replace(part.chosen(reading.moved), across=True)
-                yield from self._outcomes(moved, self.dispatch.send(moved), visit)
+                moved = self._router.rerouted(flight.batch.chosen(reading.moved))
+                yield from self._ask_again(replace(flight, batch=moved))
             if reading.refused:
-                self.guards.refused(reading.refusal)
+                self._throttle.refused(reading.refusal)
             else:
-                self.guards.accepted()
-            part = part.chosen([*reading.refused, *range(done, len(part.pairs))])
-            if not part.pairs.sources or self.stop():
+                self._throttle.accepted()
+            left = flight.batch.chosen([*reading.refused, *range(reading.answered, len(flight.batch.pairs))])
+            if not left.pairs.sources or self._control.stop():
                 return
-            asked = self.dispatch.send(part, pause)
+            flight = replace(flight, batch=left, call=self._router.send_again(left))
 
-    def _batch(self, part: Part, visit: _Visit, **content: Any) -> Batch:
-        shard = part.server.place if isinstance(self.deployment, Cluster) else ""
-        return Batch(part.pairs.rule, visit.stage, scanned=visit.scanned, shard=shard, **content)
+    def _ask_again(self, flight: InFlight) -> Iterator[Batch]:
+        yield from self._collect(replace(flight, call=self._router.send_again(flight.batch)))
 
-    def _big(self, part: Part, kind: str, size: int, visit: _Visit, *, whole: bool) -> Iterator[Batch]:
-        """Take a pair apart that is too big for one script, or take it whole, or say why not.
+    def _read(self, flight: InFlight) -> tuple[replies.Reading, Batch]:
+        """Wait for the answers about a batch, and count what they decide. Raises Error where they make no sense."""
+        call, pairs = flight.call, flight.batch.pairs
+        answers, seconds = call.answers()
+        if call.waited or seconds:
+            pace = self._router.pace(flight.batch.server)
+            pace.answered(len(answers), call.seconds if call.waited else seconds)
+        every_key, first = self._options.every_key, flight.stage is not Stage.AGAIN
+        reading = replies.read(pairs, answers, self._unclean, every_key=every_key, first=first)
+        self._refuse_impossible(answers, reading)
+        keys = self._count(flight, reading)
+        repeated = reading.answered if call.repeated else 0
+        result = self._batch(flight, reading.tally, keys, seconds=seconds or call.seconds, repeated=repeated)
+        return reading, result
 
-        One that was to be taken `whole` cannot be too big.
-        """
-        if whole:
-            raise Error("the script answered 'big' about a key that it was to take whole")
-        try:
-            outcome = yield from self._in_chunks(part, kind, size, visit)
-        except large_keys.Replaced:
-            (source,), (target,) = part.pairs.sources, part.pairs.targets
-            visit.replaced[source] += 1
-            if visit.replaced[source] < large_keys.ATTEMPTS:
-                yield from self._outcomes(part, self.dispatch.send(part), visit)
-                return
-            text = (
-                f"busy: it was of another type in each of {large_keys.ATTEMPTS} attempts; try again when it is quieter"
-            )
-            outcome = KeyOutcome(source, target, Word.FAILED, text)
-        match outcome.reason if outcome else None:
-            case Reason.TOO_BIG:
-                take_whole = size <= self.dispatch.pace(part.server).whole_key or self.limits.allow_long_pause
-            case Reason.BUSY:
-                take_whole = self.limits.allow_long_pause
-            case _:
-                take_whole = False
-        if take_whole:
-            yield from self._outcomes(part, self.dispatch.send(part, WHOLE), visit, WHOLE)
-        elif outcome:
-            reading = replies.one(outcome, self.unfinished | {Word.FAILED}, every_key=self.every_key)
-            keys = self._count(part.pairs, reading, visit)
-            yield self._batch(part, visit, tally=reading.tally, keys=keys)
-
-    def _in_chunks(self, part: Part, kind: str, size: int, visit: _Visit) -> Generator[Batch, None, KeyOutcome | None]:
-        whole, largest, longest = self.dispatch.pace(part.server).whole_key, 0, 0.0
-        deadline = time.monotonic() + self.limits.patience
-        while not self.stop():
-            big = self._as_big(part, kind, size)
-            steps = self.by_chunks(big)
-            try:
-                while True:
-                    progress = next(steps)
-                    largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
-                    yield self._batch(part, visit, seconds=progress.seconds, big=(big.source, progress.done))
-                    self.guards.hold()
-            except StopIteration as end:
-                if largest > whole and len(self.uncut) < WARNINGS:
-                    self.uncut.append(big.source)
-                    yield self._batch(part, visit, warnings=(_uncut(big.source, largest, longest),))
-                outcome: KeyOutcome | None = end.value
-                return outcome
-            except (Refused, Answered) as refusal:
-                if self.deployment.is_unsettled(refusal) and time.monotonic() < deadline:
-                    part = self._follow(part)
-                elif replies.takes_no_writes(str(refusal)):
-                    self.guards.refused(str(refusal))
-                else:
-                    return big.outcome(Word.FAILED, str(refusal))
-            finally:
-                steps.close()
-        return None
-
-    def _as_big(self, part: Part, kind: str, size: int) -> Big:
-        pair = part.pairs
-        return Big(
-            server=part.server,
-            target_server=self.deployment.holder(pair.targets[0]),
-            across=part.across,
-            source=pair.sources[0],
-            target=pair.targets[0],
-            kind=kind,
-            size=size,
-            pause=self.dispatch.pace(part.server).pause,
-            digest=pair.digests[0] if pair.digests else b"",
-            second_look=bool(pair.digests),
-            settle=self.settle,
-            stop=self.stop,
-            allow_long_pause=self.limits.allow_long_pause,
-            nonce=self.nonce,
+    def _refuse_impossible(self, answers: Sequence[Answer], reading: replies.Reading) -> None:
+        """Raise Error where a script answers what is not for it to say."""
+        strange = {*reading.tally.counts, *(outcome.word for outcome in reading.outcomes)} - self._possible
+        word = (
+            "paired"
+            if replies.PairReply.PAIRED in answers and self._verb.stage is not Stage.EXTRA
+            else next(iter(strange), "")
         )
+        if word:
+            raise Error(f"the script answered '{word}', which is not for it to say")
 
-    def _follow(self, part: Part) -> Part:
-        """Find out where a big key is now: its slot must have come to rest before it can be watched."""
-        self.guards.tell("waiting for the cluster: the slot of a big key is being moved")
-        time.sleep(SECONDS_TO_SLEEP)
-        self.deployment.refresh()
-        return replace(part, server=self.deployment.holder(part.pairs.sources[0]))
+    def _batch(
+        self, flight: InFlight, tally: Tally, keys: list[KeyOutcome], *, seconds: float = 0.0, repeated: int = 0
+    ) -> Batch:
+        shard = self._router.shard(flight.batch.server)
+        rule = flight.batch.pairs.rule
+        return Batch(rule, flight.stage, tally, keys, flight.scanned, seconds, repeated, shard=shard)
 
-    def _count(self, pairs: Pairs, reading: replies.Reading, visit: _Visit) -> list[KeyOutcome]:
+    def _count(self, flight: InFlight, reading: replies.Reading) -> list[KeyOutcome]:
         """Count what has been decided, and put aside what is to be looked at again; return what is left."""
-        tally = reading.tally
-        looks = visit.decided(pairs, reading)
-        tally.waiting -= len(looks)
+        tally, rule = reading.tally, flight.batch.pairs.rule
+        rechecks = flight.decided(reading)
+        tally.waiting -= len(rechecks)
         keys = []
         for outcome in reading.outcomes:
-            look = looks.get(outcome.source)
-            if not look and not outcome.clean:
+            recheck = rechecks.get(outcome.source)
+            if not recheck and not outcome.clean:
                 tally.measure(outcome.sizes)
-            if outcome.word in self.unfinished and visit.revisits.put(pairs.rule, outcome, look):
+            if outcome.word in self._unfinished and self._rechecks.put(rule, outcome, recheck):
                 tally.waiting += 1
                 continue
             if not outcome.clean:
                 tally.count(outcome.word, outcome.text)
-            fillable = self._would_be_filled(outcome, look)
+            fillable = self._would_be_filled(outcome, recheck)
             tally.fillable += fillable
             keys.append(replace(outcome, fillable=True) if fillable else outcome)
         return keys
 
-    def _would_be_filled(self, outcome: KeyOutcome, before: Look | None) -> bool:
-        steady = not self.settle or (before is not None and before.outcome.digest == outcome.digest)
-        return self.would_fill and outcome.digest != b"" and steady
+    def _would_be_filled(self, outcome: KeyOutcome, before: Recheck | None) -> bool:
+        if outcome.lacking is None or not self._verb.tells_fillable:
+            return False
+        return not self._options.settle or (before is not None and before.outcome.lacking == outcome.lacking)
 
-    def _as_they_stand(self, revisits: Revisits) -> Iterator[Batch]:
-        """Count what waits as its last look found it, because there will be no other."""
-        for look in revisits.take_all():
-            tally = Tally(waiting=-1)
-            tally.count(look.outcome.word, look.outcome.text)
-            yield Batch(look.rule, Stage.AGAIN, tally, [look.outcome])
+    def _take_large(self, flight: InFlight, kind: str, size: int) -> Iterator[Batch]:
+        """Take a pair in chunks that is too large for one script, or take it whole, or say why not."""
+        if flight.batch.pause is WHOLE:
+            raise Error("the script answered 'big' about a key that it was to take whole")
+        try:
+            outcome = yield from self._in_chunks(flight, kind, size)
+        except watch.Replaced:
+            (source,), (target,) = flight.batch.pairs.sources, flight.batch.pairs.targets
+            flight.replaced[source] += 1
+            if flight.replaced[source] < watch.ATTEMPTS:
+                yield from self._ask_again(flight)
+                return
+            text = f"busy: it was of another type in each of {watch.ATTEMPTS} attempts; try again when it is quieter"
+            outcome = KeyOutcome(source, target, Word.FAILED, text)
+        if outcome and self._may_take_whole(flight, outcome, size):
+            yield from self._ask_again(replace(flight, batch=replace(flight.batch, pause=WHOLE)))
+        elif outcome:
+            reading = replies.one(outcome, self._unclean, every_key=self._options.every_key)
+            keys = self._count(flight, reading)
+            yield self._batch(flight, reading.tally, keys)
+
+    def _may_take_whole(self, flight: InFlight, outcome: KeyOutcome, size: int) -> bool:
+        match outcome.reason:
+            case Reason.TOO_BIG:
+                fits = size <= self._router.pace(flight.batch.server).whole_key
+                return fits or self._options.limits.allow_long_pause
+            case Reason.BUSY:
+                return self._options.limits.allow_long_pause
+            case _:
+                return False
+
+    def _in_chunks(self, flight: InFlight, kind: str, size: int) -> Generator[Batch, None, KeyOutcome | None]:
+        """Take a pair in chunks until that succeeds; return None where the work is to end first."""
+        deadline = time.monotonic() + self._options.limits.patience
+        while not self._control.stop():
+            pair = self._large_pair(flight.batch, kind, size)
+            try:
+                return (yield from self._chunks(flight, pair))
+            except (Refused, Answered) as refusal:
+                if self._deployment.is_unsettled(refusal) and time.monotonic() < deadline:
+                    flight = self._follow(flight)
+                elif replies.takes_no_writes(str(refusal)):
+                    self._throttle.refused(str(refusal))
+                else:
+                    return pair.outcome(Word.FAILED, str(refusal))
+        return None
+
+    def _chunks(self, flight: InFlight, pair: LargePair) -> Generator[Batch, None, KeyOutcome | None]:
+        largest, longest = 0, 0.0
+        steps = self._verb.large(pair)
+        try:
+            while True:
+                progress = next(steps)
+                largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
+                batch = self._batch(flight, Tally(), [], seconds=progress.seconds)
+                yield replace(batch, big=(pair.source, progress.done))
+                self._throttle.wait()
+        except StopIteration as end:
+            if largest > self._router.pace(flight.batch.server).whole_key and self._uncut < WARNINGS:
+                self._uncut += 1
+                warning = _uncut(pair.source, largest, longest)
+                yield replace(self._batch(flight, Tally(), []), warnings=(warning,))
+            outcome: KeyOutcome | None = end.value
+            return outcome
+        finally:
+            steps.close()
+
+    def _large_pair(self, batch: RoutedBatch, kind: str, size: int) -> LargePair:
+        pair = batch.pairs
+        return LargePair(
+            server=batch.server,
+            target_server=self._deployment.holder(pair.targets[0]),
+            cross_slot=batch.cross_slot,
+            source=pair.sources[0],
+            target=pair.targets[0],
+            kind=kind,
+            size=size,
+            pause=batch.pause,
+            lacking=pair.lacking[0] if pair.lacking else None,
+            is_recheck=bool(pair.lacking),
+            settle=self._options.settle,
+            control=self._control,
+            allow_long_pause=self._options.limits.allow_long_pause,
+            nonce=self._nonce,
+        )
+
+    def _follow(self, flight: InFlight) -> InFlight:
+        """Find out where a large key is now: its slot must have come to rest before it can be watched."""
+        self._control.tell("waiting for the cluster: the slot of a big key is being moved")
+        time.sleep(SECONDS_TO_SLEEP)
+        self._deployment.refresh()
+        server = self._deployment.holder(flight.batch.pairs.sources[0])
+        return replace(flight, batch=replace(flight.batch, server=server))
 
 
 def _uncut(source: bytes, largest: int, longest: float) -> str:

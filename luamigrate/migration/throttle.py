@@ -1,6 +1,6 @@
 """What is watched while the work is under way: why it waits, and when it stops.
 
-A guard measures once a second at most; `hold` decides. Whoever waits says why, all the time. Nothing is
+A guard measures once a second at most; `Throttle.wait` decides. Whoever waits says why, all the time. Nothing is
 lost by waiting or stopping: what is under way is finished, and running again continues.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from luamigrate.migration.pace import Rate
+from luamigrate.migration.verb import Verb
+from luamigrate.model.control import Control
 from luamigrate.model.errors import Stopped
 from luamigrate.model.limits import FULL, Limits
 from luamigrate.server.cluster import Deployment
@@ -30,39 +31,38 @@ ACKNOWLEDGED_MS = 500
 
 
 @dataclass(kw_only=True)
-class Guards:
-    """The guards of one walk."""
+class Throttle:
+    """The guards of one command: they have it wait, or stop it."""
 
     deployment: Deployment
     limits: Limits
-    rate: Rate
-    writes: bool
-    """Whether the work writes: only then replicas matter."""
-    copies: bool
-    """Whether it takes memory."""
+    verb: Verb
+    """Only where it writes replicas matter, and memory where it copies."""
     ignored: frozenset[str]
     """Names of guards that are not to be heard."""
-    stop: Callable[[], bool]
-    held: Callable[[], bool]
-    """Whether the user wants it to wait."""
-    tell: Callable[[str], None]
-    _watched: dict[Server, _Watched] = field(default_factory=dict, init=False)
+    control: Control
+    rate: Rate = field(init=False)
+    """Of all batches, whichever server they go to."""
+    _watched: dict[Server, _WatchedServer] = field(default_factory=dict, init=False)
     _looked: float = field(default=-math.inf, init=False)
     _reason: str = field(default="", init=False)
     _scarce_since: float | None = field(default=None, init=False)
     _refused_since: float | None = field(default=None, init=False)
     _given_up: bool = field(default=False, init=False)
 
-    def would_hold(self) -> bool:
+    def __post_init__(self) -> None:
+        self.rate = Rate(self.limits)
+
+    def must_wait(self) -> bool:
         """Tell whether there is a reason to wait now. Raises Stopped where waiting will not help."""
         return bool(self.rate.seconds_to_wait(time.monotonic)) or bool(self._reason_to_wait())
 
-    def hold(self) -> None:
+    def wait(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
-        while (reason := self._reason_to_wait()) and not self.stop():
-            self.tell(reason)
+        while (reason := self._reason_to_wait()) and not self.control.stop():
+            self.control.tell(reason)
             self._sleep(SECONDS_TO_SLEEP)
-        while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.stop():
+        while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.control.stop():
             self._sleep(min(seconds, SECONDS_TO_SLEEP))
 
     def refused(self, words: str) -> None:
@@ -74,7 +74,7 @@ class Guards:
         reason = f"writes: the server takes none: {words}"
         self._refused_since = time.monotonic() if self._refused_since is None else self._refused_since
         self._give_up_after(self._refused_since + self.limits.patience, reason)
-        self.tell(reason)
+        self.control.tell(reason)
         self._sleep(SECONDS_TO_SLEEP)
 
     def accepted(self) -> None:
@@ -82,25 +82,25 @@ class Guards:
         self._refused_since = None
         if self._given_up:
             return  # what is still under way is only counted
-        if self.limits.wait_replicas and self.writes and "replicas" not in self.ignored:
+        if self.limits.wait_replicas and self.verb.writes and "replicas" not in self.ignored:
             for server in self._servers():
                 self._wait_for_replicas(server, self.limits.wait_replicas)
 
     def end(self) -> None:
         """Look a last time. Raises Stopped, or ServerChanged."""
         self.deployment.confirm()
-        if self.copies:
+        if self.verb.copies:
             self._look_for_evictions()
 
-    def _servers(self) -> list[_Watched]:
+    def _servers(self) -> list[_WatchedServer]:
         return [
-            self._watched.setdefault(server, _Watched(server, server.connections))
+            self._watched.setdefault(server, _WatchedServer(server, server.connections))
             for server in self.deployment.primaries
         ]
 
-    def _wait_for_replicas(self, server: _Watched, wanted: int) -> None:
+    def _wait_for_replicas(self, server: _WatchedServer, wanted: int) -> None:
         deadline = time.monotonic() + self.limits.patience
-        while not self.stop():
+        while not self.control.stop():
             found = server.replicas_with_all(wanted)
             if found is None:
                 reason = "replicas: the server does not tell how far they are (INFO replication), for --wait-replicas"
@@ -109,18 +109,18 @@ class Guards:
             else:
                 return
             self._give_up_after(deadline, reason)
-            self.tell(reason)
+            self.control.tell(reason)
 
     def _reason_to_wait(self) -> str:
-        if self.held():
+        if self.control.held():
             self._scarce_since = None  # whoever holds it may be making room
             return "held by SIGUSR1: the same signal again goes on"
         now = time.monotonic()
-        if self.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
+        if self.verb.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._looked = now
-            if self.copies:
+            if self.verb.copies:
                 self._look_for_evictions()
-            self._reason = (self.copies and self._memory()) or self._lag()
+            self._reason = (self.verb.copies and self._memory()) or self._lag()
         return self._reason
 
     def _look_for_evictions(self) -> None:
@@ -162,7 +162,7 @@ class Guards:
 
 
 @dataclass
-class _Watched:
+class _WatchedServer:
     """What is known of a server that is watched."""
 
     server: Server

@@ -1,43 +1,39 @@
-"""The verbs: what each of them checks first, and which script it asks about the pairs of a plan."""
+"""Copying, verifying and rolling back: each builds a verb, and all are carried out in the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
-from luamigrate.migration import cross_slot_verbs, large_keys
-from luamigrate.migration.cross_slot import Across, Way
-from luamigrate.migration.pace import Rate
-from luamigrate.migration.routing import Dispatch
-from luamigrate.migration.runner import BEGINNINGS, UNSTEADY, ByChunks, Walk
-from luamigrate.migration.throttle import Guards
-from luamigrate.model.errors import Error, UsageError
-from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
+from luamigrate.migration.routing import scripts_for
+from luamigrate.migration.runner import Options, Runner
+from luamigrate.migration.throttle import Throttle
+from luamigrate.migration.verb import Compare, Copy, Fill, FindExtra, Remove, Verb
+from luamigrate.model.control import NOBODY, Control
+from luamigrate.model.errors import Error, Refused, UsageError
+from luamigrate.model.limits import Limits
 from luamigrate.model.rules import BUILT_IN, Plan
-from luamigrate.model.status import Command, Stage, possible, unfinished
+from luamigrate.model.status import Filling
 from luamigrate.model.summary import Batch
 from luamigrate.preflight import checks
-from luamigrate.scripts import calls, library
-from luamigrate.server.cluster import Cluster, Deployment
-from luamigrate.server.connection import Endurance
+from luamigrate.scripts import library
+from luamigrate.server.cluster import Deployment
+from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.errors import ServerChanged
 
+SETTLE_SECONDS = 2.0
+LONGEST_SETTLE = 3600
 
-@dataclass(frozen=True, kw_only=True)
-class Operator:
-    """Who is asked and told while the work is under way."""
+BEGINNINGS = 20
+"""At most: a server that is another one each time would have the work begin anew for ever."""
 
-    stop: Callable[[], bool] = lambda: False
-    """Whether it is to end: the batches under way are finished and yielded, and that is all."""
-    held: Callable[[], bool] = lambda: False
-    """Whether it is to wait."""
-    tell: Callable[[str], None] = lambda _: None
-    """Is told what is waited for, again and again while it lasts."""
+UNSTEADY = (
+    f"another server process answered {BEGINNINGS} times, and each time everything was begun anew: see why the server "
+    "does not stay up, or what stands between, then run again"
+)
 
-
-NOBODY = Operator()
+Operator = Control
+"""The public name of Control."""
 
 
 def migrate(
@@ -54,7 +50,7 @@ def migrate(
     ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
     every_key: bool = False,
-    operator: Operator = NOBODY,
+    operator: Control = NOBODY,
 ) -> Iterator[Batch]:
     """Copy what the plan's rules match to its new names, and yield what came of each batch.
 
@@ -75,39 +71,14 @@ def migrate(
         raise UsageError("filling always compares: it cannot go without validation")
     if fill_queues and on_existing != "fill":
         raise UsageError("only filling can fill queues")
-    filling = ("queues" if fill_queues else "sets") if on_existing == "fill" else ""
-    ask: Callable[..., calls.ScriptCall]
-    across: Callable[..., Way]
-    by_chunks: Callable[..., large_keys.Steps]
-    shared: dict[str, Any]
-    if dry_run:
-        script, shared = "compare", {"validate": validate, "filling": filling, "sizes": True}
-        ask, across, by_chunks = calls.compare, cross_slot_verbs.compare, large_keys.compare
-    elif filling:
-        script, shared = "fill", {"filling": filling}
-        ask, across, by_chunks = calls.fill, cross_slot_verbs.copy, large_keys.fill
+    verb: Verb
+    if on_existing == "fill":
+        filling = Filling.QUEUES if fill_queues else Filling.SETS
+        verb = Fill(filling=filling, ignore_expiry=ignore_expiry, show_values=show_values)
     else:
-        script, shared = "copy", {"validate": validate}
-        ask, across, by_chunks = calls.copy, cross_slot_verbs.copy, large_keys.copy
-    shared["ignore_expiry"] = ignore_expiry
-    yield from _walk(
-        server,
-        plan,
-        Command.RUN,
-        script=script,
-        ask=partial(ask, show_values=show_values, **shared),
-        across=partial(across, show_values=show_values, **shared),
-        by_chunks=partial(by_chunks, **shared),
-        settle=settle,
-        limits=limits,
-        ignored_checks=ignored_checks,
-        every_key=every_key,
-        operator=operator,
-        dry_run=dry_run,
-        fills=bool(filling),
-        acts=not dry_run,
-        would_fill=dry_run,
-    )
+        verb = Copy(validate=validate, ignore_expiry=ignore_expiry, show_values=show_values)
+    options = Options(limits=limits or Limits(), settle=settle, ignored_checks=ignored_checks, every_key=every_key)
+    return execute(server, plan, verb.rehearsal() if dry_run else verb, options, operator)
 
 
 def verify(
@@ -122,29 +93,22 @@ def verify(
     ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
     every_key: bool = False,
-    operator: Operator = NOBODY,
+    operator: Control = NOBODY,
 ) -> Iterator[Batch]:
     """Compare every source with its target, or the first `sample` of each rule; write nothing.
 
     With `extra`, targets without a source are then looked for. The server may be a replica.
     Everything else is as with `migrate`.
     """
-    yield from _walk(
-        server,
-        plan,
-        Command.VERIFY,
-        script="compare",
-        ask=partial(calls.compare, ignore_expiry=ignore_expiry, show_values=show_values),
-        across=partial(cross_slot_verbs.compare, ignore_expiry=ignore_expiry, show_values=show_values),
-        by_chunks=partial(large_keys.compare, ignore_expiry=ignore_expiry),
-        extra=extra,
+    options = Options(
+        limits=limits or Limits(),
         settle=settle,
-        limits=limits,
         ignored_checks=ignored_checks,
         every_key=every_key,
-        operator=operator,
         sample=sample,
+        extra=extra,
     )
+    return execute(server, plan, Compare(ignore_expiry=ignore_expiry, show_values=show_values), options, operator)
 
 
 def rollback(
@@ -158,7 +122,7 @@ def rollback(
     ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
     every_key: bool = False,
-    operator: Operator = NOBODY,
+    operator: Control = NOBODY,
 ) -> Iterator[Batch]:
     """Delete every target that equals its source, whoever made it, if the source lives as long.
 
@@ -166,97 +130,68 @@ def rollback(
     `extra`, targets without a source are looked for as well; they are never deleted. Everything
     else is as with `migrate`.
     """
-    yield from _walk(
-        server,
-        plan,
-        Command.ROLLBACK,
-        script="remove",
-        ask=partial(calls.remove, delete=not dry_run, show_values=show_values),
-        across=partial(cross_slot_verbs.remove, delete=not dry_run, show_values=show_values),
-        by_chunks=partial(large_keys.remove, delete=not dry_run),
-        dry_run=dry_run,
-        extra=extra,
-        settle=settle,
-        limits=limits,
-        ignored_checks=ignored_checks,
-        every_key=every_key,
-        operator=operator,
+    verb = Remove(show_values=show_values)
+    options = Options(
+        limits=limits or Limits(), settle=settle, ignored_checks=ignored_checks, every_key=every_key, extra=extra
     )
+    return execute(server, plan, verb.rehearsal() if dry_run else verb, options, operator)
 
 
-def _walk(
-    server: Deployment,
-    plan: Plan,
-    command: Command,
-    *,
-    script: str,
-    ask: calls.Question,
-    across: Across,
-    by_chunks: ByChunks,
-    settle: float,
-    limits: Limits | None,
-    ignored_checks: frozenset[str],
-    operator: Operator,
-    dry_run: bool = False,
-    fills: bool = False,
-    extra: bool = False,
-    **options: Any,
-) -> Iterator[Batch]:
-    """Check, then ask a script about every pair of the plan, and then about targets without a source."""
-    if not 0 <= settle <= LONGEST_SETTLE:
-        raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {settle}")
-    limits = limits or Limits()
-    writes = command is not Command.VERIFY and not dry_run
-    server.endure(Endurance(patience=limits.patience, stop=operator.stop, tell=operator.tell, needs_primary=writes))
-    findings = checks.look(
-        server, plan, command, dry_run=dry_run, fills=fills, extra=extra, limits=limits, ignored=ignored_checks
+def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, control: Control) -> Iterator[Batch]:
+    """Check, process rule by rule, look again at what was not clean; begin anew if a server process changed."""
+    policy = ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=verb.writes)
+    deployment.reconnect_by(policy)
+    yield from _check(deployment, plan, verb, options)  # raises Refused before any write
+    throttle = Throttle(
+        deployment=deployment, limits=options.limits, verb=verb, ignored=options.ignored_checks, control=control
+    )
+    verbs = (verb, FindExtra()) if options.extra else (verb,)
+    runners = [_runner(deployment, each, options, control, throttle) for each in verbs]
+    for _ in range(BEGINNINGS):
+        try:
+            for runner in runners:
+                for rule in plan:
+                    yield from runner.run_rule(rule)
+                yield from runner.finish_rechecks()
+                if control.stop():
+                    break
+        except ServerChanged:
+            runner.forget()
+            deployment.accept_change()
+            yield Batch(plan[0], began_again=True)
+        except (Error, KeyboardInterrupt) as problem:
+            yield from runner.unresolved()
+            if isinstance(problem, Refused):
+                # That is what checks do, before anything is written.
+                raise Error(str(problem)) from None
+            raise
+        else:
+            return
+    raise Error(UNSTEADY)
+
+
+def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> Iterator[Batch]:
+    """Tell what the checks warn of. Raises Refused where they say no, UsageError where an option makes no sense."""
+    if not 0 <= options.settle <= LONGEST_SETTLE:
+        raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {options.settle}")
+    findings = checks.run_checks(
+        deployment,
+        plan,
+        verb.command,
+        dry_run=verb.dry_run,
+        fills=verb.filling is not Filling.NOTHING,
+        extra=options.extra,
+        limits=options.limits,
+        ignored=options.ignored_checks,
     )
     checks.refuse(findings)
     if warnings := checks.warnings(findings):
         yield Batch(plan[0], warnings=warnings)
-    across_slots = (
-        ("cross_slot/read", "cross_slot/create", "cross_slot/replace", "cross_slot/compare")
-        if isinstance(server, Cluster)
-        else ()
-    )
-    for primary in server.primaries:
-        for name in (script, *(("find_extra",) if extra else ()), *across_slots):
+
+
+def _runner(deployment: Deployment, verb: Verb, options: Options, control: Control, throttle: Throttle) -> Runner:
+    """Have all primaries keep the verb's scripts, and return who carries it out."""
+    for primary in deployment.primaries:
+        for name in scripts_for(deployment, verb):
             library.register(primary, name)
-    rate = Rate(limits)
-    guards = Guards(
-        deployment=server,
-        limits=limits,
-        rate=rate,
-        writes=writes,
-        copies=writes and command is Command.RUN,
-        ignored=ignored_checks,
-        stop=operator.stop,
-        held=operator.held,
-        tell=operator.tell,
-    )
-    dispatch = partial(Dispatch, deployment=server, limits=limits, rate=rate)
-    walk = partial(
-        Walk,
-        deployment=server,
-        plan=plan,
-        by_chunks=by_chunks,
-        unfinished=unfinished(command, dry_run=dry_run),
-        possible=possible(command, dry_run=dry_run),
-        limits=limits,
-        guards=guards,
-        settle=settle,
-        stop=operator.stop,
-        **options,
-    )
-    for _ in range(BEGINNINGS):
-        yield from walk(dispatch=dispatch(ask=ask, across=across)).batches()
-        try:
-            if extra and not operator.stop():
-                extra_dispatch = dispatch(ask=calls.find_extra, across=cross_slot_verbs.extra)
-                yield from walk(dispatch=extra_dispatch, stage=Stage.EXTRA).batches()
-        except ServerChanged:
-            server.accept_change()
-            yield Batch(plan[0], began_again=True)
-        else:
-            return
-    raise Error(UNSTEADY)
+    return Runner(deployment, verb, options, control, throttle)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.status import Lacking
 
 TYPES = ("hash", "zset", "set", "list", "string", "stream", "any")
 ANY = "any"
@@ -126,11 +127,16 @@ class Pairs:
     rule: Rule
     sources: list[bytes]
     targets: list[bytes]
-    digests: list[bytes] = field(default_factory=list)
-    """What the last look at each found that a next one may act on; none in a first look."""
+    lacking: list[Lacking | None] = field(default_factory=list)
+    """What the last look found each target to lack; empty in a first look."""
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    @property
+    def digests(self) -> list[bytes]:
+        """Return what a script is told of the last look at each pair; empty in a first look."""
+        return [lacking.argument if lacking else b"" for lacking in self.lacking]
 
     def chosen(self, indexes: Sequence[int]) -> Pairs:
         """Return only these pairs."""
@@ -138,7 +144,7 @@ class Pairs:
             self.rule,
             [self.sources[index] for index in indexes],
             [self.targets[index] for index in indexes],
-            [self.digests[index] for index in indexes] if self.digests else [],
+            [self.lacking[index] for index in indexes] if self.lacking else [],
         )
 
 

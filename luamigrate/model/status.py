@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Command(StrEnum):
@@ -15,6 +16,27 @@ class Command(StrEnum):
     VERIFY = "verify"
     ROLLBACK = "rollback"
     CHECK = "check"
+
+
+class Filling(StrEnum):
+    """Which targets are completed that only lack a part of their source, as the scripts are told."""
+
+    NOTHING = ""
+    SETS = "sets"
+    """Hashes and sets."""
+    QUEUES = "queues"
+    """Sorted sets too: members that consumers took meanwhile would come back."""
+
+    def covers(self, kind: str) -> bool:
+        """Tell whether targets of a type are completed."""
+        return kind in _FILLED[self]
+
+
+_FILLED: dict[Filling, tuple[str, ...]] = {
+    Filling.NOTHING: (),
+    Filling.SETS: ("hash", "set"),
+    Filling.QUEUES: ("hash", "set", "zset"),
+}
 
 
 class Word(StrEnum):
@@ -62,18 +84,6 @@ def unfinished(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
     return _UNFINISHED if missing_is_fine else _UNFINISHED | {Word.MISSING}
 
 
-_POSSIBLE = {
-    Command.RUN: frozenset((*Word,)) - {Word.REMOVED, Word.KEPT, Word.EXTRA},
-    Command.VERIFY: frozenset((*Word,)) - {Word.COPIED, Word.FILLED, Word.REMOVED, Word.KEPT, Word.EXISTS},
-    Command.ROLLBACK: frozenset((*Word,)) - {Word.COPIED, Word.FILLED, Word.EXISTS},
-}
-
-
-def possible(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
-    """Return the words that the scripts of a command may answer."""
-    return _POSSIBLE[command] - ({Word.COPIED, Word.FILLED, Word.REMOVED} if dry_run else set())
-
-
 class Reason(StrEnum):
     """Why a key `failed`."""
 
@@ -116,6 +126,44 @@ Notes = Mapping[str, Note]
 
 
 @dataclass(frozen=True, slots=True)
+class MissingNames:
+    """The target lacks names and differs in nothing else: they are added if the next look finds the same ones."""
+
+    digest: bytes
+    """Of the sorted names."""
+
+    @property
+    def argument(self) -> bytes:
+        """Return what a script is told of it."""
+        return self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAbsent:
+    """A target that had been there is gone: it is made again only if the next look finds none either."""
+
+    argument: ClassVar[bytes] = b"missing"
+
+
+@dataclass(frozen=True, slots=True)
+class LargePartial:
+    """A large target lacks names and differs in nothing else: the names themselves are looked at twice."""
+
+    argument: ClassVar[bytes] = b"big"
+
+
+Lacking = MissingNames | TargetAbsent | LargePartial
+"""What one look found missing, and the next one may act on."""
+
+
+def lacking_from(digest: bytes) -> Lacking | None:
+    """Read what a script answers as a digest; empty for nothing."""
+    if digest == TargetAbsent.argument:
+        return TargetAbsent()
+    return MissingNames(digest) if digest else None
+
+
+@dataclass(frozen=True, slots=True)
 class KeyOutcome:
     """What came of one pair."""
 
@@ -128,8 +176,8 @@ class KeyOutcome:
     """Sizes of source and target, where the script told them: in a dry run of run, or where they say what differs."""
     notes: Notes = field(default_factory=dict)
     """What differs."""
-    digest: bytes = b""
-    """What a next look may act on: of the names that are missing, where the target could be filled; or `missing`."""
+    lacking: Lacking | None = None
+    """What the next look may add, where the target could be filled or made again."""
     fillable: bool = False
     """Whether a run would fill it, as a dry run found."""
     clean: bool = True

@@ -36,7 +36,7 @@ _SAVES = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write
 _WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
 
 
-def look(
+def run_checks(
     deployment: Deployment,
     plan: Plan,
     command: Command,

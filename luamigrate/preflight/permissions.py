@@ -140,9 +140,9 @@ class Permissions:
         done_without = {name: text for name, text in sparing.items() if text != ProbeReply.OK and name not in commands}
         if "MEMORY" in done_without:
             answers |= self._probe(_weighing(self.needs))
-        if self.needs.dry_run or self.needs.extra or self._is_on_cluster:
+        if self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        vectors = self._probe(_vectors(self.needs))
+        vectors = self._probe(vector_commands) if (vector_commands := _vectors(self.needs)) else {}
         failing = {name: text for name, text in vectors.items() if text != ProbeReply.OK and not _UNKNOWN.search(text)}
         untried = [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
         return Permitted(untried, done_without, failing)
@@ -155,7 +155,8 @@ class Permissions:
             with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
                 calls.probe(self.server, [staging], staging, (), reads_only=False)
         answers = self._probe(commands)
-        self._probe({}, reads_only=True)
+        if not self._reads_in_scripts_of_their_own:
+            self._probe({}, reads_only=True)
         why = "to take big keys apart"
         for source in filter(None, [self._example(rule.source) for rule in self.needs.plan[:1]]):
             with suppress(Redirected, Unsettled):
@@ -163,6 +164,11 @@ class Permissions:
         for command in ("UNWATCH", "MULTI", "EXEC"):
             self._call(why, command)
         return Permitted([name for name, answer in answers.items() if answer == ProbeReply.UNTRIED], {}, {})
+
+    @property
+    def _reads_in_scripts_of_their_own(self) -> bool:
+        """Whether small keys take EVALSHA_RO too, as big ones always do."""
+        return self.needs.dry_run or self.needs.extra or self._is_on_cluster
 
     @property
     def _is_on_cluster(self) -> bool:

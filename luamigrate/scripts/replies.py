@@ -14,7 +14,7 @@ from typing import Any
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.rules import Pairs
-from luamigrate.model.status import KeyOutcome, Note, Word
+from luamigrate.model.status import KeyOutcome, Note, Word, lacking_from
 from luamigrate.model.summary import Tally
 from luamigrate.scripts.calls import Answer, Elements, ScriptCall
 
@@ -229,7 +229,9 @@ def _outcome(source: bytes, target: bytes, answer: Answer, unclean: frozenset[Wo
             sizes = source_size, target_size
         case _:
             sizes = None
-    return KeyOutcome(source, target, word, reason, sizes, notes, digest.encode(), clean=word not in unclean)
+    return KeyOutcome(
+        source, target, word, reason, sizes, notes, lacking_from(digest.encode()), clean=word not in unclean
+    )
 
 
 def _parse_notes(answer: list[object]) -> tuple[Word, dict[str, Note]]:

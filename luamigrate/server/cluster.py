@@ -13,7 +13,7 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.server.connection import Endurance, Server, at_one_moment
+from luamigrate.server.connection import ReconnectPolicy, Server, at_one_moment
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import Identity, facts_of_pairs
 
@@ -69,7 +69,7 @@ class Cluster:
         self.identity: Identity = entry.identity
         """Of the node that was asked first."""
         self._entry = entry
-        self._endurance = Endurance()
+        self._policy = ReconnectPolicy()
         self._nodes: dict[Address, Server] = {}
         self._retired: list[Server] = []
         self._known: list[Address] = []
@@ -104,9 +104,9 @@ class Cluster:
             raise Error(f"the cluster is incomplete: nobody holds slot {slot}")
         return server
 
-    def endure(self, endurance: Endurance) -> None:
+    def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for nodes that are lost."""
-        self._endurance = endurance
+        self._policy = policy
         for address, server in self._nodes.items():
             self._prepare(address, server)
 
@@ -149,16 +149,16 @@ class Cluster:
             try:
                 step()
             except Error as problem:
-                if self._endurance.stop() or time.monotonic() >= deadline:
+                if self._policy.control.stop() or time.monotonic() >= deadline:
                     raise Error(str(problem)) from None
-                self._endurance.tell(f"waiting for the cluster: {problem}")
+                self._policy.control.tell(f"waiting for the cluster: {problem}")
                 time.sleep(SECONDS_BETWEEN_TRIES)
             else:
                 return
 
     def deadline(self) -> float:
         """Return until when somebody is to be patient, by the monotonic clock."""
-        return time.monotonic() + self._endurance.patience
+        return time.monotonic() + self._policy.patience
 
     def ask_alone(self, key: bytes, ask: Callable[[Server], Any], deadline: float) -> Any:
         """Ask about a single key, which must be declared, whoever has it now, and return the answer.
@@ -179,11 +179,11 @@ class Cluster:
             except (Redirected, Unsettled) as error:
                 problem = error
                 server, asking = self._where(key, error, server)
-            if time.monotonic() >= deadline or self._endurance.stop():
+            if time.monotonic() >= deadline or self._policy.control.stop():
                 return b"failed " + str(problem).encode()
             # Two nodes may send us to and fro until they agree.
             if not isinstance(problem, Redirected) or hops % HOPS == 0:
-                self._endurance.tell(f"waiting for the cluster: {problem}")
+                self._policy.control.tell(f"waiting for the cluster: {problem}")
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
     def _where(self, key: bytes, problem: Redirected | Unsettled, said_by: Server) -> tuple[Server, bool]:
@@ -312,7 +312,7 @@ class Cluster:
 
     def _prepare(self, address: Address, server: Server) -> None:
         replaced = partial(self._is_replaced, address)
-        server.endure(replace(self._endurance, needs_primary=True, replaced=replaced))
+        server.reconnect_by(replace(self._policy, needs_primary=True, replaced=replaced))
 
     def _is_replaced(self, address: Address) -> bool:
         with suppress(Error):

@@ -20,6 +20,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError, printable
 from luamigrate.server.errors import (
     FIRST_COMMAND,
@@ -96,15 +97,13 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endurance:
-    """What is done when the server is lost: wait for it, how long, and for what kind of server."""
+class ReconnectPolicy:
+    """How long a lost server is waited for, and what kind of server will do in its place."""
 
     patience: float = 0.0
     """Seconds."""
-    stop: Callable[[], bool] = lambda: False
-    """Whether somebody wants it to end."""
-    tell: Callable[[str], None] = lambda _: None
-    """Is told what is waited for, again and again."""
+    control: Control = NOBODY
+    """Ends the waiting, and is told of it."""
     needs_primary: bool = False
     """Whether a replica will not do."""
     replaced: Callable[[], bool] = lambda: False
@@ -115,7 +114,7 @@ class Server:
     """One server and one connection to it, on which several calls may be under way.
 
     Answers come in the order of the calls. The client never sends anything twice on its own. Where
-    the connection is lost, the server is waited for as long as `endure` says, and then the calls under
+    the connection is lost, the server is waited for as long as `reconnect_by` says, and then the calls under
     way are sent again, if it is the same process: where it is not, they raise ServerChanged.
     """
 
@@ -127,7 +126,7 @@ class Server:
         self.round_trip = 0.0
         """What a command takes that does nothing, in seconds."""
         self._pool = pool
-        self._endurance = Endurance()
+        self._policy = ReconnectPolicy()
         self._outgoing: list[Call] = []
         self._under_way: deque[Call] = deque()
         self._last_reply = -math.inf
@@ -198,9 +197,9 @@ class Server:
         """Tell that it is settled: in a cluster, keys move."""
         return False
 
-    def endure(self, endurance: Endurance) -> None:
+    def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for a server that is lost."""
-        self._endurance = endurance
+        self._policy = policy
 
     def call(self, *command: bytes | str | int, once: bool = False) -> Call:
         """Put a command on its way, at the latest when an answer is waited for. Raises Error.
@@ -298,21 +297,21 @@ class Server:
 
     def _wait_for_server(self, problem: Error) -> Error | None:
         """Connect again; return the problem where that does not succeed in time."""
-        endurance, delay = self._endurance, FIRST_DELAY
+        policy, delay = self._policy, FIRST_DELAY
         # A connection that is made, only to be lost before anything is answered, is no end of waiting.
         if self._silent_since is None:
             self._silent_since = time.monotonic()
         else:
             time.sleep(FIRST_DELAY)
-        deadline = self._silent_since + endurance.patience
+        deadline = self._silent_since + policy.patience
         reason = problem
-        while time.monotonic() < deadline and not endurance.stop():
-            endurance.tell(f"waiting for the server: {reason}; {deadline - time.monotonic():.0f} s left")
+        while time.monotonic() < deadline and not policy.control.stop():
+            policy.control.tell(f"waiting for the server: {reason}; {deadline - time.monotonic():.0f} s left")
             try:
                 self._connection.connect()
                 self.identity = self._greet()
                 self.connections += 1
-                if self.identity.role != REPLICA or not endurance.needs_primary:
+                if self.identity.role != REPLICA or not policy.needs_primary:
                     return None
                 reason = Error("role: it is a replica now")
             except (RedisError, OSError) as error:
@@ -320,7 +319,7 @@ class Server:
             except Error as error:
                 reason = error
             self._connection.disconnect()
-            if endurance.replaced():
+            if policy.replaced():
                 return ServerChanged("another node has taken its place: run again")
             time.sleep(min(delay, max(0.0, deadline - time.monotonic())))
             delay = min(2 * delay, LONGEST_DELAY)
@@ -336,7 +335,7 @@ class Server:
             waited += TICK_SECONDS
             if waited >= ANSWER_SECONDS:
                 raise redis.TimeoutError(f"nothing came for {waited:.0f} s")
-            self._endurance.tell(f"waiting for the server: no answer for {waited:.0f} s")
+            self._policy.control.tell(f"waiting for the server: no answer for {waited:.0f} s")
         return self._read()
 
     def _read(self) -> Any:

@@ -1,0 +1,184 @@
+"""Work on a large pair that counts only if nobody writes to the pair meanwhile: WATCH, EXEC, and again.
+
+Where a writer comes between, it is done again, a few times, and then the word is `failed: busy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from luamigrate.migration.chunks import LargePair, Progress, Stopping
+from luamigrate.model.errors import Error, printable
+from luamigrate.model.status import KeyOutcome, Word
+from luamigrate.scripts import library
+from luamigrate.scripts.replies import ChunkReply
+from luamigrate.server.connection import Call, Server
+from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, explain
+
+ATTEMPTS = 5
+"""To find a moment in which nobody writes to a large key."""
+
+RECONNECTIONS = 20
+"""Allowed while one large key is processed."""
+
+LargeSteps = Generator[Progress, None, KeyOutcome | None]
+"""Yields the progress of each chunk; returns the outcome, or None where the work was to end first."""
+
+
+class Replaced(Exception):
+    """The source is of another type now: the pair is to be processed as any other."""
+
+
+class Disturbed(Exception):
+    """Somebody wrote to the source or the target, or the staging key has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is done to the target, if nobody has written to the pair meanwhile."""
+
+    call: Callable[[], Call]
+    makes: bool
+    """Whether it makes the target, which must then have been made of a source that is still the same."""
+
+
+Decision = tuple[KeyOutcome, Act | None]
+"""What comes of a pair if nobody has written to it meanwhile, and what is to be done then."""
+
+Attempt = Generator[Progress, None, Decision]
+
+_Result = TypeVar("_Result")
+
+
+def undisturbed(pair: LargePair, attempt: Callable[[str], Attempt]) -> LargeSteps:
+    """Make attempts until EXEC confirms one: each is given the type of the target."""
+    for server, name in (
+        ((pair.server, "chunk/read"), (pair.target_server, "chunk/compare_elements")) if pair.cross_slot else ()
+    ):
+        library.register(server, name)
+    disturbed = 0
+    while disturbed < ATTEMPTS:
+        try:
+            return (yield from reconnecting(pair, lambda: _attempted(pair, attempt)))
+        except Disturbed:
+            disturbed += 1
+        except Stopping:
+            return None
+        finally:
+            for server in (pair.server, pair.target_server):
+                with suppress(Error):
+                    server.call("UNWATCH").answer()
+    text = f"busy: somebody wrote to it in each of {disturbed} attempts; try again when it is quieter"
+    return pair.outcome(Word.FAILED, text)
+
+
+def reconnecting(
+    pair: LargePair, work: Callable[[], Generator[Progress, None, _Result]]
+) -> Generator[Progress, None, _Result]:
+    """Do the work again where the connection was lost and made again meanwhile."""
+    for _ in range(RECONNECTIONS):
+        try:
+            return (yield from work())
+        except ConnectionLost:
+            if pair.server.is_lost or pair.target_server.is_lost:
+                raise
+    raise Answered(f"busy: the connection was lost {RECONNECTIONS} times in the middle of this key")
+
+
+def _attempted(pair: LargePair, attempt: Callable[[str], Attempt]) -> Generator[Progress, None, KeyOutcome]:
+    """Make an attempt, given the target's type, that counts only if nobody writes meanwhile.
+
+    Raises Disturbed where somebody does, Replaced where the source is of another type by now.
+    """
+    watched = _watch(pair)
+    try:
+        source_kind, target_kind = _types(pair)
+        if source_kind not in (pair.kind, "none"):
+            raise Replaced
+        gone = source_kind == "none"
+        outcome, act = (pair.outcome(Word.GONE), None) if gone else (yield from attempt(target_kind))
+    except Answered:
+        # It may come from what somebody wrote, such as another type. Else it is as it says.
+        watched.confirm()
+        raise
+    match watched.execute(act):
+        case ChunkReply.EXISTS | ChunkReply.VANISHED:
+            raise Disturbed
+        case ChunkReply.GONE:
+            return pair.outcome(Word.GONE)
+        case _:
+            return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Source and target under WATCH, which holds for the connections that they were watched on."""
+
+    pair: LargePair
+    connections: dict[Server, int]
+
+    def execute(self, act: Act | None) -> Any:
+        """Act, if nobody has written meanwhile; return the answer. Raises Disturbed."""
+        if len(self.connections) == 1:
+            return self._exec(self.pair.server, act)
+        # No node has both. So a second watch on the source begins before the first one ends.
+        with self.pair.server.once_more() as second:
+            second.call("WATCH", self.pair.source, once=True).answer()
+            self._exec(self.pair.server, None)
+            answer = self._exec(self.pair.target_server, act)
+            if act and act.makes:
+                try:
+                    self._exec(second, None)
+                except Disturbed:
+                    self._withdraw(second, act)
+                    raise
+        return answer
+
+    def _withdraw(self, source_server: Server, act: Act) -> None:
+        """Delete what has been made of a source that is gone now, unless somebody has written to it since."""
+        if not source_server.call("EXISTS", self.pair.source).answer():
+            unlink = partial(self.pair.target_server.call, "UNLINK", self.pair.target, once=True)
+            self._exec(self.pair.target_server, replace(act, call=unlink))
+
+    def confirm(self) -> None:
+        """Raise Disturbed where somebody has written."""
+        for server in self.connections:
+            self._exec(server, None)
+
+    def _exec(self, server: Server, act: Act | None) -> Any:
+        if server.connections != self.connections.get(server, server.connections):
+            # It was lost and made again without anybody noticing, and WATCH with it.
+            raise ConnectionLost("the connection was lost")
+        server.call("MULTI", once=True)
+        queued = act.call() if act else None
+        execution = server.call("EXEC", once=True)
+        if act and act.makes:
+            server.call("WATCH", self.pair.target, once=True)
+        if queued:
+            queued.answer()  # what is refused here and now says why
+        answers = execution.answer()
+        if not isinstance(answers, list) or len(answers) != (queued is not None):
+            raise Disturbed
+        if queued and isinstance(answers[0], Exception):
+            problem = explain(answers[0])
+            # What EXEC runs is not sent again where the scripts have been forgotten meanwhile.
+            raise Disturbed if isinstance(problem, ScriptMissing) else problem
+        return answers[0] if queued else None
+
+
+def _watch(pair: LargePair) -> _Watched:
+    watched = _Watched(pair, {server: server.connections for server in (pair.server, pair.target_server)})
+    for keys in ((pair.source,), (pair.target,)) if pair.cross_slot else ((pair.source, pair.target),):
+        if pair.holder(keys[0]).call("WATCH", *keys, once=True).answer() != b"OK":
+            raise Error("the server does not answer WATCH as it should")
+    return watched
+
+
+def _types(pair: LargePair) -> tuple[str, str]:
+    calls = [pair.holder(key).call("TYPE", key, once=True) for key in (pair.source, pair.target)]
+    source_kind, target_kind = (printable(call.answer()) for call in calls)
+    return source_kind, target_kind
