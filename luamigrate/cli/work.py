@@ -29,13 +29,20 @@ def carry_out(settings: Settings) -> Exit:
     # Opened before anything is done, so that what cannot be written is known by then.
     output = settings.output
     key_report = KeyReport(output.report_file, every_key=output.report_all) if output.report_file else None
-    if settings.asks:
-        return _ask_and_carry_out(settings, key_report)
-    return _perform_and_conclude(settings, key_report, introduce=True)
+    has_asked = settings.asks
+    if has_asked:
+        code = _ask(settings, key_report)
+        if code is not None:
+            return code
+        settings = replace(settings, asks=False)
+    summary = _summary(settings)
+    with Interruption() as interruption:
+        server = _perform(settings, summary, key_report, interruption, introduce=not has_asked)
+        return _conclude(settings, summary, server, key_report)
 
 
-def _ask_and_carry_out(settings: Settings, key_report: KeyReport | None) -> Exit:
-    """Look first what would be deleted, and ask."""
+def _ask(settings: Settings, key_report: KeyReport | None) -> Exit | None:
+    """Look first what would be deleted, and ask; return the exit code where that is all."""
     look = replace(settings, dry_run=True)
     first = _summary(look)
     with Interruption() as interruption:
@@ -45,7 +52,7 @@ def _ask_and_carry_out(settings: Settings, key_report: KeyReport | None) -> Exit
         return _conclude(settings, first, server, key_report)
     if key_report:
         key_report.start_again()
-    return _perform_and_conclude(replace(settings, asks=False), key_report, introduce=False)
+    return None
 
 
 def _agreed(first: Summary, server: Deployment | None) -> bool:
@@ -57,13 +64,6 @@ def _agreed(first: Summary, server: Deployment | None) -> bool:
     if first.interrupted:
         console.fail("nothing was deleted")
     return not first.interrupted
-
-
-def _perform_and_conclude(settings: Settings, key_report: KeyReport | None, *, introduce: bool) -> Exit:
-    summary = _summary(settings)
-    with Interruption() as interruption:
-        server = _perform(settings, summary, key_report, interruption, introduce=introduce)
-        return _conclude(settings, summary, server, key_report)
 
 
 def _conclude(

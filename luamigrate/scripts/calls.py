@@ -125,7 +125,7 @@ def copy(
 ) -> ScriptCall:
     """Call copy.lua: copy where the target is absent, and compare."""
     options = (int(validate), int(ignore_expiry), int(show_values))
-    return _ask("EVALSHA", "copy", server, pairs, pause, *options, *pairs.digests)
+    return _ask_about("EVALSHA", "copy", server, _keys(pairs), pause, pairs.rule.type, *options, *pairs.digests)
 
 
 def fill(
@@ -133,7 +133,7 @@ def fill(
 ) -> ScriptCall:
     """Call fill.lua: copy, compare, and add what the look that gave `pairs.digests` found missing too."""
     options = (int(ignore_expiry), int(show_values), filling)
-    return _ask("EVALSHA", "fill", server, pairs, pause, *options, *pairs.digests)
+    return _ask_about("EVALSHA", "fill", server, _keys(pairs), pause, pairs.rule.type, *options, *pairs.digests)
 
 
 def compare(
@@ -149,18 +149,18 @@ def compare(
 ) -> ScriptCall:
     """Call compare.lua: say how each pair stands; reads only, and the server holds it to that."""
     options = (int(validate), int(ignore_expiry), int(show_values), filling, int(sizes))
-    return _ask(_reading_command(server), "compare", server, pairs, pause, *options)
+    return _ask_about(_reading_command(server), "compare", server, _keys(pairs), pause, pairs.rule.type, *options)
 
 
 def remove(server: Server, pairs: Pairs, pause: Pause, *, delete: bool, show_values: bool) -> ScriptCall:
     """Call remove.lua: delete the targets that equal their source, or only say which."""
     command = "EVALSHA" if delete else _reading_command(server)
-    return _ask(command, "remove", server, pairs, pause, int(delete), int(show_values))
+    return _ask_about(command, "remove", server, _keys(pairs), pause, pairs.rule.type, int(delete), int(show_values))
 
 
 def find_extra(server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
     """Call find_extra.lua: say which targets have no source; reads only."""
-    return _ask(_reading_command(server), "find_extra", server, pairs, pause)
+    return _ask_about(_reading_command(server), "find_extra", server, _keys(pairs), pause, pairs.rule.type)
 
 
 def chunk_stage(
@@ -312,12 +312,6 @@ def cross_slot_compare(
     """Call cross_slot/compare.lua: compare targets with the contents of sources, and fill them."""
     command, options = "EVALSHA" if writes else _reading_command(server), (expiries, int(show_values), filling)
     return _ask_about(command, "cross_slot/compare", server, targets, pause, *options, *halves, alone=alone)
-
-
-def _ask(
-    command: str, name: str, server: Server, pairs: Pairs, pause: Pause, *options: bytes | str | int
-) -> ScriptCall:
-    return _ask_about(command, name, server, _keys(pairs), pause, pairs.rule.type, *options)
 
 
 def _ask_about(
