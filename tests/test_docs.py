@@ -70,12 +70,6 @@ def test_every_reason_has_a_row_or_needs_none() -> None:
     )
 
 
-def test_links_lead_somewhere() -> None:
-    """Files that the page names are there."""
-    for target in re.findall(r"\]\(([^)#]+)\)", OPERATIONS):
-        assert (ROOT / "docs" / target).exists()
-
-
 def test_values_are_copied_as_they_are_and_a_dry_run_says_so(any_server: Instance) -> None:
     """Names and ids inside them are not rewritten, whatever the type."""
     client = any_server.client
@@ -148,3 +142,25 @@ def test_a_move_is_completed_by_the_rollback_of_the_opposite_rule(any_server: In
     assert len(list(client.scan_iter("step:*", count=100))) == 10
     console = re.findall(r"^ +\$ luamigrate (\w+) .*--map '(\S+)'", OPERATIONS, re.MULTILINE)
     assert console[-1] == ("rollback", opposite[1])
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name
+)
+def test_links_of_every_page_lead_somewhere(page: Path) -> None:
+    """Files that a page names are there, and so are the headings."""
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        file = (page.parent / target) if target else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+
+
+def test_the_page_on_architecture_names_every_module() -> None:
+    """And every file that it names is there."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for file in (ROOT / "luamigrate").glob("*/*.py"):
+        assert file.stem == "__init__" or f"`{file.stem}`" in page, file
+    for name in re.findall(r"`(test_\w+\.py)`", page):
+        assert (ROOT / "tests" / name).exists(), name

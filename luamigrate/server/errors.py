@@ -125,7 +125,9 @@ def explain(error: Exception, url: str = "", password: str | None = None, user: 
         case RedisError() if "without any password configured" in text:
             return Error(f"the server{at} has no password: give none")
         case AuthenticationError():
-            return Error(f"the server{at} refuses the user or password: {text}{f'; {NO_USERS}' if user else ''}")
+            hints = ["no password was given"] if user and not password else []
+            hints += [NO_USERS] if user else []
+            return Error("; ".join((f"the server{at} refuses the user or password: {text}", *hints)))
         case MovedError() | AskError():
             return Redirected(
                 f"moved to another node: {text}", error.host, int(error.port), asking=not isinstance(error, MovedError)
