@@ -6,7 +6,8 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
-    from luamigrate.migration.verbs import Operator, migrate, rollback, verify
+    from luamigrate.migration.verbs import migrate, rollback, verify
+    from luamigrate.model.control import Control, Operator
     from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
     from luamigrate.model.limits import Limits
     from luamigrate.model.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
@@ -22,6 +23,7 @@ __all__ = [
     "BUILT_IN",
     "Batch",
     "Command",
+    "Control",
     "Error",
     "Exit",
     "KeyOutcome",
@@ -51,7 +53,15 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("migration.verbs", "model.errors", "model.limits", "model.rules", "model.status", "model.summary"),
+    *(
+        "migration.verbs",
+        "model.control",
+        "model.errors",
+        "model.limits",
+        "model.rules",
+        "model.status",
+        "model.summary",
+    ),
     *("server.connect", "server.connection", "server.waiting"),
 )
 """Modules that have what is listed above."""

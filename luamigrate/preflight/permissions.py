@@ -208,7 +208,8 @@ class Permissions:
         if who.is_at_least(redis=(6, 2), valkey=(7, 2)):
             return (
                 f"scripts: {who.product} {who.version} has no {command}, which is needed {why}, though its version has "
-                f"it: is it renamed or switched off (rename-command), or kept back by a proxy? Have it back meanwhile ({words})"
+                f"it: is it renamed or switched off (rename-command), or kept back by a proxy? Have it back "
+                f"meanwhile ({words})"
             )
         return f"version: this server has no {command}; luamigrate needs Redis 6.2 or later, or Valkey"
 
