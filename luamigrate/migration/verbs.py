@@ -32,7 +32,6 @@ UNSTEADY = (
     "does not stay up, or what stands between, then run again"
 )
 
-Operator = Control
 """The public name of Control."""
 
 

@@ -20,3 +20,6 @@ class Control:
 
 NOBODY = Control()
 """Never ends or pauses the work, and is told nothing."""
+
+Operator = Control
+"""The public name that it had before."""
