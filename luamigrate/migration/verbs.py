@@ -32,8 +32,6 @@ UNSTEADY = (
     "does not stay up, or what stands between, then run again"
 )
 
-"""The public name of Control."""
-
 
 def migrate(
     server: Deployment,
