@@ -65,3 +65,40 @@ def test_the_model_needs_the_standard_library_alone() -> None:
             names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 assert name.split(".")[0] in {*sys.stdlib_module_names, "luamigrate"}, f"{file.name} imports {name}"
+
+
+KINDS = {"Server", "Cluster"}
+"""What a deployment may be."""
+
+
+def told_apart(tree: ast.AST) -> Iterator[str]:
+    """Yield the places where code asks which kind of deployment it has."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, asked]):
+                kinds = ast.walk(asked)
+            case ast.MatchClass(cls=asked):
+                kinds = ast.walk(asked)
+            case ast.Compare(left=ast.Call(func=ast.Name(id="type"))):
+                kinds = ast.walk(node)
+            case _:
+                continue
+        names = {getattr(one, "id", getattr(one, "attr", "")) for one in kinds}
+        if names & KINDS:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_only_the_router_knows_a_server_from_a_cluster(file: Path) -> None:
+    """Everybody else asks the deployment what they want to know."""
+    if file.parent.name != "server" and (file.parent.name, file.name) != ("migration", "routing.py"):
+        assert list(told_apart(ast.parse(file.read_text(encoding="utf-8")))) == []
+
+
+def test_telling_apart_is_seen() -> None:
+    """In whichever way it is written."""
+    for text in ("isinstance(one, Cluster)", "isinstance(one, (str, Server))", "isinstance(one, cluster.Cluster)"):
+        assert list(told_apart(ast.parse(text))) == [text]
+    assert list(told_apart(ast.parse("type(one) is Server"))) == ["type(one) is Server"]
+    assert list(told_apart(ast.parse("match one:\n    case Cluster(): pass"))) == ["Cluster()"]
+    assert list(told_apart(ast.parse("isinstance(one, str)"))) == []

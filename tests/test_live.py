@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from luamigrate import Batch, Limits, connect, migrate, plan, verify
-from luamigrate.server.cluster import Deployment
+from luamigrate.server.deployment import Deployment
 from tests.conftest import luamigrate
 from tests.instances import Instance, snapshot
 from tests.judge import DualWriter, assert_migrated

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luamigrate import Batch, Command, Limits, Summary, connect, migrate, plan, rollback, verify
-from luamigrate.server.cluster import Deployment
+from luamigrate.server.deployment import Deployment
 from tests.instances import Instance, assert_same_expiry, snapshot
 
 RULES = plan(

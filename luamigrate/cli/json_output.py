@@ -8,7 +8,7 @@ from luamigrate.model.errors import printable
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.server.cluster import Deployment
+from luamigrate.server.deployment import Deployment
 
 
 def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word
 from luamigrate.model.summary import Summary, Tally
 from luamigrate.preflight.emptiness import count_by_type
-from luamigrate.server.cluster import Deployment
+from luamigrate.server.deployment import Deployment
 
 FILLS_AT_ONCE = (
     "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "

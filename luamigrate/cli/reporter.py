@@ -18,7 +18,7 @@ from luamigrate.cli.console import console_on
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Finding, KeyOutcome, Stage, Verdict
 from luamigrate.model.summary import Batch, Summary, Tally
-from luamigrate.server.cluster import Deployment
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.info import read_key_count
 
 if TYPE_CHECKING:

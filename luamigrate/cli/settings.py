@@ -18,8 +18,8 @@ from luamigrate.model import rules
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import CHECKS, Command
-from luamigrate.server.cluster import Deployment
 from luamigrate.server.connect import Tls, connect_to, pool_for, unreadable
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.url import ServerUrl
 from luamigrate.server.waiting import SECONDS_FOR_NOBODY, Waiting
 

@@ -17,8 +17,8 @@ from luamigrate.model.errors import Error, Exit, Refused
 from luamigrate.model.status import Command, Verdict, Word
 from luamigrate.model.summary import Batch, Summary
 from luamigrate.preflight import checks
-from luamigrate.server.cluster import Deployment
 from luamigrate.server.connection import ReconnectPolicy
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.info import read_database_sizes
 
 

@@ -16,8 +16,9 @@ from luamigrate.model.errors import Error
 from luamigrate.model.limits import Limits, Pause
 from luamigrate.model.rules import Pairs
 from luamigrate.scripts.calls import Answer
-from luamigrate.server.cluster import Cluster, Deployment
+from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Server
+from luamigrate.server.deployment import Deployment
 
 
 class PairsCall(Protocol):
@@ -79,8 +80,9 @@ class Router:
         if not found:
             return
         self._rate.sent(len(pairs), time.monotonic)
-        if isinstance(self._deployment, Server):
-            yield RoutedBatch(self._deployment, pairs, self.pace(self._deployment).pause, self._verb.same_slot)
+        if not isinstance(self._deployment, Cluster):
+            server = self._deployment.holder(found[0])  # and of all others
+            yield RoutedBatch(server, pairs, self.pace(server).pause, self._verb.same_slot)
             return
         indexes: dict[tuple[Server, bool], list[int]] = {}
         for index, name in enumerate(found):
@@ -102,10 +104,6 @@ class Router:
             raise Error("the server says that a key has moved, and there is no cluster")
         return self._across(replace(batch, pause=self.pace(batch.server).pause), self._deployment)
 
-    def shard(self, server: Server) -> str:
-        """Name the node of a cluster; empty where there is one server only."""
-        return server.place if isinstance(self._deployment, Cluster) else ""
-
     def _across(self, batch: RoutedBatch, cluster: Cluster) -> RoutedBatch:
         ask = partial(CrossSlotBatch, cluster, steps=self._verb.cross_slot)
         return replace(batch, ask=ask, cross_slot=True)
@@ -113,4 +111,4 @@ class Router:
 
 def scripts_for(deployment: Deployment, verb: Verb) -> tuple[str, ...]:
     """Return the scripts that a verb's batches may call."""
-    return (*verb.scripts, *(cross_slot.SCRIPTS if isinstance(deployment, Cluster) else ()))
+    return (*verb.scripts, *(cross_slot.SCRIPTS if deployment.slots else ()))

@@ -24,7 +24,7 @@ from luamigrate.model.status import KeyOutcome, Reason, Stage, Word
 from luamigrate.model.summary import Batch, Tally
 from luamigrate.scripts import replies
 from luamigrate.scripts.calls import Answer
-from luamigrate.server.cluster import Deployment
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ServerChanged
 
 WARNINGS = 10
@@ -262,7 +262,7 @@ class Runner:
     def _batch(
         self, flight: InFlight, tally: Tally, keys: list[KeyOutcome], *, seconds: float = 0.0, repeated: int = 0
     ) -> Batch:
-        shard = self._router.shard(flight.batch.server)
+        shard = self._deployment.shard(flight.batch.server)
         rule = flight.batch.pairs.rule
         return Batch(rule, flight.stage, tally, keys, flight.scanned, seconds, repeated, shard=shard)
 

@@ -13,8 +13,8 @@ from redis.crc import key_slot
 from luamigrate.migration.pace import Pace
 from luamigrate.model.errors import Error
 from luamigrate.model.rules import RESERVED, Pattern
-from luamigrate.server.cluster import SLOTS, Cluster, Deployment
 from luamigrate.server.connection import Call, Server
+from luamigrate.server.deployment import SLOTS, Deployment, Slots
 from luamigrate.server.info import reply_of
 
 IN_FLIGHT = 2
@@ -24,8 +24,6 @@ FIRST_CURSOR = b"0"
 
 PASSES = 20
 """Over a node, for slots with too many keys to name them at one moment, until none of them is moved meanwhile."""
-
-Slots = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def batches(
     stop: Callable[[], bool],
     *,
     most: int | None = None,
-    slots: Slots = (),
+    slots: Sequence[int] = (),
 ) -> Iterator[Found]:
     """Yield the keys that match, at most `most`, in batches as the pace has them, until `stop` says so.
 
@@ -95,13 +93,14 @@ def everywhere(
 
     In a cluster, slots that were moved meanwhile are looked through again: their keys may come twice.
     """
-    if isinstance(deployment, Server):
-        yield from batches(deployment, pattern, pace_of(deployment), stop, most=most)
-        return
-    before = deployment.layout()
+    slots = deployment.slots
+    before = slots.layout() if slots else None
     servers = deployment.primaries if pattern.has_star else [deployment.holder(pattern.prefix)]
     scans = deque(
-        (server, batches(server, pattern, pace_of(server), stop, most=most, slots=deployment.held_by(server)))
+        (
+            server,
+            batches(server, pattern, pace_of(server), stop, most=most, slots=slots.held_by(server) if slots else ()),
+        )
         for server in servers
     )
     parts = dict.fromkeys(servers, 0.0)
@@ -115,19 +114,19 @@ def everywhere(
             keys = found.keys[:left]
             left -= len(keys)
             yield Found(server, keys, sum(parts.values()) / len(parts))
-    if pattern.has_star and most is None and not stop():
-        yield from _overlooked(deployment, pattern, pace_of, stop, deployment.moved_since(before))
+    if slots and before and pattern.has_star and most is None and not stop():
+        yield from _overlooked(slots, pattern, pace_of, stop, slots.moved_since(before))
 
 
 def _overlooked(
-    cluster: Cluster,
+    slots: Slots,
     pattern: Pattern,
     pace_of: Callable[[Server], Pace],
     stop: Callable[[], bool],
-    slots: list[int],
+    moved: list[int],
 ) -> Iterator[Found]:
     """Look through slots that were moved during a scan: a key of theirs may have been away from both nodes."""
-    naming = cluster.keys_of(slots)
+    naming = slots.keys_of(moved)
     crowded: list[int] = []
     while not stop():
         try:
@@ -142,10 +141,10 @@ def _overlooked(
     for _ in range(PASSES):
         if not crowded:
             return
-        before = cluster.layout()
-        for server in dict.fromkeys(cluster.holder_of(slot) for slot in crowded):
+        before = slots.layout()
+        for server in dict.fromkeys(slots.holder_of(slot) for slot in crowded):
             yield from _of_slots(batches(server, pattern, pace_of(server), stop), crowded)
-        crowded = [slot for slot in cluster.moved_since(before) if slot in crowded and not stop()]
+        crowded = [slot for slot in slots.moved_since(before) if slot in crowded and not stop()]
     raise Error(f"slot {crowded[0]} and others do not come to rest: run again when no slots are being moved")
 
 
@@ -159,7 +158,7 @@ def _scan(server: Server, pattern: Pattern, count: int, cursor: bytes) -> Call:
     return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
 
 
-def _part(server: Server, cursor: int, slots: Slots) -> float:
+def _part(server: Server, cursor: int, slots: Sequence[int]) -> float:
     """Return which part of its keys a server has gone through."""
     if slots and server.identity.is_at_least(redis=(7, 4), valkey=(8, 0)):
         # It goes slot by slot, and says in which one it is.

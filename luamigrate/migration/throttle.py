@@ -16,8 +16,8 @@ from luamigrate.migration.verb import Verb
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Stopped
 from luamigrate.model.limits import FULL, Limits
-from luamigrate.server.cluster import Deployment
 from luamigrate.server.connection import Server
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost
 from luamigrate.server.info import behind_by, number, read_info, tells_how_far_replicas_are
 

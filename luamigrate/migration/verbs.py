@@ -17,8 +17,8 @@ from luamigrate.model.status import Filling
 from luamigrate.model.summary import Batch
 from luamigrate.preflight import checks
 from luamigrate.scripts import library
-from luamigrate.server.cluster import Deployment
 from luamigrate.server.connection import ReconnectPolicy
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ServerChanged
 
 SETTLE_SECONDS = 2.0

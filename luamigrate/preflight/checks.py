@@ -16,8 +16,8 @@ from luamigrate.model.rules import Plan, Rule
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.preflight import emptiness, sampling
 from luamigrate.preflight.permissions import Needs, Permissions
-from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Server
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
 from luamigrate.server.identity import PRIMARY, REPLICA
 from luamigrate.server.info import number, read_database_sizes, read_info, tells_how_far_replicas_are
@@ -99,17 +99,15 @@ def _overridden(finding: Finding) -> Finding:
 
 
 def _role(deployment: Deployment, command: Command) -> Finding:
-    who = deployment.identity
-    if isinstance(deployment, Cluster):
-        if deployment.unheld:
-            text = f"{deployment.unheld:,} of the cluster's slots are held by no node: assign them first"
-            return Finding("role", Verdict.REFUSED, text)
-        return Finding("role", Verdict.OK, f"a cluster of {len(deployment.primaries)} primaries")
-    if who.mode == "sentinel":
+    if deployment.slots and deployment.slots.unheld:
+        text = f"{deployment.slots.unheld:,} of the cluster's slots are held by no node: assign them first"
+        return Finding("role", Verdict.REFUSED, text)
+    if deployment.identity.mode == "sentinel":
         raise Refused("role: this is a Sentinel, no data server: sentinel://host:port/service asks it for the primary")
-    if who.role == PRIMARY:
-        return Finding("role", Verdict.OK, "a primary")
-    if who.role != REPLICA:
+    if deployment.role == PRIMARY:
+        text = f"a cluster of {len(deployment.primaries)} primaries" if deployment.slots else "a primary"
+        return Finding("role", Verdict.OK, text)
+    if deployment.role != REPLICA:
         text = "the server does not tell its role (HELLO, ROLE, INFO): see to it that this is a primary, and no replica"
         return Finding("role", Verdict.WARNING, text)
     if command is Command.VERIFY:
@@ -195,7 +193,7 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
         ]
     )
     yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
-    if isinstance(deployment, Cluster):
+    if deployment.slots:
         yield from _crowding(plan)
 
 

@@ -19,8 +19,8 @@ from luamigrate.model.rules import ANY, RESERVED, Pattern, Plan
 from luamigrate.model.status import Command
 from luamigrate.scripts import calls, library
 from luamigrate.scripts.replies import ProbeReply
-from luamigrate.server.cluster import Cluster, Deployment
 from luamigrate.server.connection import Server
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, ScriptMissing, UnknownCommand, Unsettled
 
 # What the scripts call, by the type of the rule. Where a server does not have an OPTIONAL command,
@@ -129,7 +129,7 @@ class Permissions:
         if any(rule.source.has_star for rule in self.needs.plan):
             self._call("to find keys", "SCAN", "0", "COUNT", "1")
         commands = _commands(self.needs)
-        if self._is_on_cluster:
+        if self._has_slots:
             commands |= _across(self.needs)
             self._refuse_unless_cluster_may_be_asked()
         with self._needed("EVALSHA", "to run scripts"):
@@ -149,7 +149,7 @@ class Permissions:
 
     def refuse_unless_big_keys_permitted(self) -> Permitted:
         """Raise Refused where this user could not take big keys apart."""
-        commands = _big(self.needs, across=self._is_on_cluster)
+        commands = _big(self.needs, across=self._has_slots)
         if self.needs.command is Command.RUN:
             staging = self._absent(RESERVED + b"staging:")
             with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
@@ -168,11 +168,12 @@ class Permissions:
     @property
     def _reads_in_scripts_of_their_own(self) -> bool:
         """Whether small keys take EVALSHA_RO too, as big ones always do."""
-        return self.needs.dry_run or self.needs.extra or self._is_on_cluster
+        return self.needs.dry_run or self.needs.extra or self._has_slots
 
     @property
-    def _is_on_cluster(self) -> bool:
-        return isinstance(self.deployment, Cluster)
+    def _has_slots(self) -> bool:
+        """Whether the keys of a pair may be in two slots, and slots may be moved."""
+        return self.deployment.slots is not None
 
     def _refuse_unless_cluster_may_be_asked(self) -> None:
         why = "to follow slots that are moved"
@@ -269,7 +270,7 @@ class Permissions:
         reads_only = self.needs.reads_only
         patterns = [pattern for rule in self.needs.plan for pattern in (rule.source, rule.target)]
         examples = [(pattern, name) for pattern in patterns if (name := self._example(pattern))]
-        if not self._is_on_cluster:
+        if not self._has_slots:
             with suppress(Refused, Answered):
                 calls.probe(self.server, [name for _, name in examples], b"", (), reads_only=reads_only)
                 return
@@ -294,7 +295,7 @@ class Permissions:
         """
         patterns = [rule.source if self.needs.reads_only else rule.target for rule in self.needs.plan]
         starred = next((pattern for pattern in patterns if pattern.has_star), None)
-        if self._is_on_cluster or not starred:
+        if self._has_slots or not starred:
             return self._absent(b""), []
         name = self._absent(starred.prefix, starred.suffix or b"")
         return name, [name]

@@ -9,8 +9,8 @@ from typing import Any
 
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.rules import ANY, RESERVED, Plan, Rule
-from luamigrate.server.cluster import Deployment
 from luamigrate.server.connection import Call, Server
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
 from luamigrate.server.info import read_key_count, reply_of
 

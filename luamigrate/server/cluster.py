@@ -14,10 +14,10 @@ from redis.crc import key_slot
 
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.server.connection import ReconnectPolicy, Server, at_one_moment
+from luamigrate.server.deployment import SLOTS, Layout
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
-from luamigrate.server.identity import Identity, facts_of_pairs
+from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
 
-SLOTS = 16_384
 SECONDS_BETWEEN_TRIES = 0.05
 MOST_KEYS_AT_ONCE = 10_000
 """Of slots: naming them takes a millisecond or two."""
@@ -33,28 +33,6 @@ _ELSEWHERE = re.compile(r"non local key|rehashing of the slot|cluster is down")
 """In a script's words."""
 
 Address = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Who holds which slot at a moment, as the primaries themselves say."""
-
-    holders: dict[int, str]
-    """The node of each slot."""
-    epochs: dict[str, str]
-    """Of the nodes: raised by every slot that they are given."""
-    on_the_way: frozenset[int]
-    """Slots whose keys are being moved one by one: some may be here and some there."""
-
-    def unlike(self, before: Layout) -> list[int]:
-        """Return the slots of which keys may have moved since `before`, be it there and back."""
-        raised = {node for node, epoch in self.epochs.items() if before.epochs.get(node) != epoch}
-        moved = (
-            slot
-            for slot in range(SLOTS)
-            if self.holders.get(slot) != before.holders.get(slot) or self.holders.get(slot) in raised
-        )
-        return sorted({*moved, *self.on_the_way, *before.on_the_way})
 
 
 class Cluster:
@@ -83,6 +61,20 @@ class Cluster:
         """The nodes that hold slots, in the order of their addresses."""
         holding = set(map(id, self._holders))
         return [server for _, server in sorted(self._nodes.items()) if id(server) in holding]
+
+    @property
+    def role(self) -> str:
+        """A primary's: whatever is written goes to one of them."""
+        return PRIMARY
+
+    @property
+    def slots(self) -> Self:
+        """Itself: it is asked about its slots."""
+        return self
+
+    def shard(self, server: Server) -> str:
+        """Name a node by its host and port."""
+        return server.place
 
     def held_by(self, server: Server) -> list[int]:
         """Return the slots that a node holds, in order."""
@@ -392,7 +384,3 @@ def _line_and_keys(server: Server, slots: list[int]) -> tuple[_Line, list[list[b
     keys_of_slots = [("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE) for slot in slots]
     nodes, *keys = at_one_moment(server, [("CLUSTER", "NODES"), *keys_of_slots])
     return _parse_own_line(nodes), keys
-
-
-Deployment = Server | Cluster
-"""What a URL leads to."""

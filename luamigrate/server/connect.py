@@ -1,4 +1,4 @@
-"""How to get in: a URL, TLS settings and passwords, perhaps by way of Sentinels, become a Server."""
+"""How to get in: a URL, TLS settings and passwords, perhaps by way of Sentinels, become a deployment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from luamigrate.model.errors import Error, UsageError, printable
-from luamigrate.server.cluster import Cluster, Deployment
+from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Server
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import NO_USERS, ConnectionLost, NotReady, Unreachable, advise, is_nobody_there, words
 from luamigrate.server.identity import facts_of_pairs
 from luamigrate.server.url import ServerUrl, address

@@ -182,6 +182,19 @@ class Server:
         """Itself: a cluster has several."""
         return [self]
 
+    @property
+    def role(self) -> str:
+        """Its own, as it tells."""
+        return self.identity.role
+
+    @property
+    def slots(self) -> None:
+        """None: all keys are in one place."""
+
+    def shard(self, _server: Server) -> str:
+        """Name nothing: there is no other."""
+        return ""
+
     def holder(self, _key: bytes) -> Server:
         """Return itself: in a cluster every key has its own."""
         return self
