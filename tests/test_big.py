@@ -1,4 +1,4 @@
-"""Big keys, taken apart into chunks while nobody else writes: that they are copied, whole and bit by bit."""
+"""Big keys, taken apart into chunks while nobody else writes: what is copied, and how much a script goes through."""
 
 from __future__ import annotations
 
