@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from luamigrate.cli import commands
 from luamigrate.cli.options import VARIABLES
+from luamigrate.migration import throttle
 from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
@@ -162,6 +163,14 @@ def any_server(request: pytest.FixtureRequest, running: Callable[[str], Instance
     instance = running(ON_A_CLUSTER + name if _is_on_clusters(request.config) else name)
     instance.client.flushall()
     return instance
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the throttle look each time they are asked, and not once a second, and wait for moments only."""
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(throttle, "SECONDS_TO_SLEEP", 0.02)
+    monkeypatch.setattr(throttle, "ACKNOWLEDGED_MS", 100)
 
 
 @dataclass(frozen=True)

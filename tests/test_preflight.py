@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import redis
 
 from luamigrate import connect, plan
 from luamigrate.cli.embedded import free_port
 from luamigrate.model.status import CHECKS
 from luamigrate.preflight import sampling
-from tests.conftest import Result, luamigrate, run
-from tests.instances import Instance, start
-from tests.test_bad_input import assert_one_line, make_saving_fail
-from tests.test_checks import KEYS, RUN, commands, migrated, user
+from tests.conftest import Result, luamigrate
+from tests.instances import Instance
+from tests.test_bad_input import assert_one_line
 from tests.test_run import HASHES, fill
 
 JOBS = plan([("job:*", "step:*", "hash")])
@@ -28,15 +26,7 @@ FINE = (
     "targets",
 )
 """Checks that say something where all is well."""
-UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys"}
-"""What a user with no more permissions than are needed cannot have looked at."""
 QUEUE = ("--map", "queue=line", "--type", "list")
-BIG = [
-    *("exists", "renamenx", "persist", "pexpire", "pexpireat", "watch", "unwatch", "hlen", "hmget", "zcard", "zmscore"),
-    "evalsha_ro",
-    *("scard", "sscan", "smismember", "zadd", "hset", "sadd", "multi", "exec"),
-]
-"""What a user who may copy the built-in plan needs beside that for big keys, with the keys to stage them."""
 
 
 def checks(server: Instance, *options: str, url: str = "", code: int = 0) -> dict[str, tuple[str, str]]:
@@ -316,228 +306,3 @@ def test_a_replica_is_refused_by_the_check_too(server: Instance) -> None:
     assert list(found) == ["role"]
     assert found["role"][0] == "refused"
     assert "primary" in found["role"][1]
-
-
-@pytest.mark.parametrize("command", STARTS)
-def test_copies_that_do_not_fit_are_refused(server: Instance, command: tuple[str, ...]) -> None:
-    """`maxmemory` is a little above what is used; with twice the room they are taken."""
-    fill(server.client, jobs=2000)
-    needed = need(server)
-    with limited(server, needed / 2):
-        assert_refused(server, command, "memory", "raise maxmemory", options=HASHES)
-    with limited(server, used(server) + 2 * needed):
-        assert luamigrate(*command, *HASHES, url=server.url).code == 0
-
-
-@pytest.mark.parametrize("command", STARTS)
-def test_fewer_rules_are_advised_only_where_there_are_several(any_server: Instance, command: tuple[str, ...]) -> None:
-    """With one rule there is nothing to leave out."""
-    fill(any_server.client, jobs=2000)
-    with limited(any_server, need(any_server) / 2):
-        several = assert_refused(any_server, command, "memory", "raise maxmemory, or take fewer rules at once")
-        one = assert_refused(any_server, command, "memory", "raise maxmemory", options=HASHES)
-    assert "rules at once" in several.out + several.err
-    assert "rules at once" not in one.out + one.err
-
-
-def fill_unevenly(server: Instance, jobs: int) -> None:
-    """Write hashes of many sizes, compact ones and larger ones."""
-    pipeline = server.client.pipeline(transaction=False)
-    for number in range(jobs):
-        payload = "x" * (number % 300)
-        pipeline.hset(f"job:{number}", mapping={"id": number, "status": "pending", "payload": payload})
-    pipeline.execute()
-
-
-@pytest.mark.single_server("Redis 8 takes two kilobytes for each slot that was empty")
-@pytest.mark.single_server("where slots hold a key each, as here, the tables of new slots weigh more than the copies")
-def test_the_estimate_is_about_what_the_copies_take(server: Instance) -> None:
-    """Within a factor of 1.5, by the server's own measure, for keys of many sizes of which it has seen some."""
-    server.client.hset("job:1", "id", 1)
-    # What scripts take themselves when they are run for the first time is not the copies'.
-    assert luamigrate("run", *HASHES, url=server.url).code == 0
-    server.client.flushall()
-    fill_unevenly(server, 5000)
-    expected, before = need(server), used(server)
-    assert luamigrate("run", *HASHES, url=server.url).code == 0
-    assert expected / 1.5 < used(server) - before < expected * 1.5
-
-
-def test_what_has_a_target_already_needs_nothing(any_server: Instance) -> None:
-    """Half of them are there: so half of the memory is enough, but for what the allocator rounds up."""
-    for number in range(80):
-        any_server.client.hset(f"job:{number:02}", "payload", "x" * 100)
-    all_of_them = need(any_server)
-    for number in range(40):
-        any_server.client.copy(f"job:{number:02}", f"step:{number:02}")
-    assert need(any_server) == pytest.approx(all_of_them / 2, rel=0.05)
-
-
-def test_a_server_that_evicts_is_refused_where_it_could_get_full(server: Instance) -> None:
-    """Copies would push out their own sources: nothing is copied, and no source is gone."""
-    fill_unevenly(server, 2000)
-    # What the checks take when they are made for the first time would push out keys as well.
-    assert luamigrate("check", *HASHES, url=server.url).code == 0
-    size, evicted = server.client.dbsize(), server.client.info("stats")["evicted_keys"]
-    with limited(server, need(server) / 2, policy="allkeys-lru"):
-        for command in STARTS:
-            assert_refused(server, command, "eviction", "allkeys-lru", "noeviction", options=HASHES)
-        assert server.client.dbsize() == size
-        assert server.client.info("stats")["evicted_keys"] == evicted
-
-
-def test_a_server_that_evicts_is_fine_with_ample_room(server: Instance) -> None:
-    """Exit 0, all copied, nothing evicted."""
-    fill_unevenly(server, 2000)
-    with limited(server, 2 * used(server) + 3 * need(server), policy="allkeys-lru"):
-        assert checks(server, *HASHES)["memory"][0] == "ok"
-        totals = luamigrate("run", *HASHES, "--json", url=server.url).totals
-        assert totals == {"found": 2000, "copied": 2000, "ignored": 0}
-
-
-def test_failed_saves_are_refused(server_name: str) -> None:
-    """Though the server takes writes all the same: what is copied might not outlive a restart."""
-    with start(server_name) as server:
-        fill(server.client, jobs=3)
-        make_saving_fail(server)
-        server.client.config_set("stop-writes-on-bgsave-error", "no")
-        server.client.config_set("save", "")
-        for command in STARTS:
-            assert_refused(server, command, "saves", "rdb last bgsave")
-        result = run(server, "--json", "--ignore-check", "saves")
-        assert (result.code, result.totals["copied"]) == (0, 7)
-        assert any(text.startswith("saves: ") for text in result.document["warnings"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "command"),
-    [
-        ("zset", ("BZPOPMIN", "line", 0)),
-        ("list", ("BLPOP", "line", 0)),
-        ("list", ("BLMOVE", "line", "{line}done", "LEFT", "LEFT", 0)),
-        ("stream", ("XREAD", "BLOCK", 0, "STREAMS", "line", "$")),
-        ("stream", ("BLPOP", "nothing", 0)),
-    ],
-)
-def test_a_client_that_waits_is_refused_where_something_to_wait_for_would_be_made(
-    server: Instance, kind: str, command: tuple[str | int, ...]
-) -> None:
-    """With its name, address and command; the server does not tell what it waits for, so any of them counts."""
-    write(server.client, kind)
-    with busy_client(server, *command) as address:
-        verdict, text = checks(server, "--map", "queue=line", "--type", kind, code=4)["blocked"]
-    assert verdict == "refused"
-    assert f"worker-7 at {address} in {command[0]}" in text
-    assert "line" in text
-
-
-def write(client: redis.Redis, kind: str) -> None:
-    """Write a queue of this type."""
-    if kind == "zset":
-        client.zadd("queue", {"1": 1})
-    elif kind == "list":
-        client.rpush("queue", "1")
-    else:
-        client.xadd("queue", {"id": "1"})
-
-
-def test_a_worker_on_the_new_name_is_not_handed_what_is_still_in_the_old_one(server: Instance) -> None:
-    """What the check is for: without it, this job would run twice."""
-    fill(server.client, jobs=3)
-    with busy_client(server, "BZPOPMIN", "steps:pending", 0):
-        assert_refused(server, ("run",), "blocked", "steps:pending", "BZPOPMIN")
-        assert luamigrate("run", "--ignore-check", "blocked", url=server.url).code == 0
-        assert server.client.zcard("steps:pending") == 2
-        assert server.client.zcard("jobs:pending") == 3
-
-
-def test_a_client_that_waits_does_not_matter_where_the_targets_are_there(server: Instance) -> None:
-    """Nothing that could be waited for would be made."""
-    server.client.rpush("queue", "1")
-    server.client.rpush("line", "1")
-    with busy_client(server, "BLPOP", "nothing", 0):
-        assert checks(server, *QUEUE)["blocked"][0] == "ok"
-
-
-def test_a_client_that_waits_does_not_matter_where_only_hashes_are_made(server: Instance) -> None:
-    """Nobody can wait for those; nor for a queue that is not there."""
-    fill(server.client, jobs=3)
-    with busy_client(server, "BLPOP", "nothing", 0):
-        assert checks(server, *HASHES)["blocked"][0] == "ok"
-        assert checks(server, *QUEUE, code=3)["blocked"][0] == "ok"
-
-
-@pytest.mark.single_server("a cluster has one database")
-def test_a_client_that_waits_in_another_database_does_not_matter(server: Instance) -> None:
-    """Only in the one that is worked on, whichever that is."""
-    server.client.rpush("queue", "1")
-    with busy_client(server, "BLPOP", "line", 0, database=3):
-        assert checks(server, *QUEUE)["blocked"][0] == "ok"
-        with redis.Redis.from_url(f"{server.url}?db=3") as client:
-            client.rpush("queue", "1")
-        assert checks(server, *QUEUE, url=f"{server.url}?db=3", code=4)["blocked"][0] == "refused"
-
-
-@pytest.mark.parametrize(
-    ("command", "flag"),
-    [(("WAIT", 1, 0), "b"), (("WAITAOF", 0, 1, 0), "b"), (("SUBSCRIBE", "news"), "P"), (("MONITOR",), "O")],
-)
-def test_a_client_that_waits_for_no_key_does_not_matter(
-    server: Instance, command: tuple[str | int, ...], flag: str
-) -> None:
-    """Though the server calls some of them blocked."""
-    if command[0] == "WAITAOF" and server.version < (7, 2):
-        pytest.skip("this server has no WAITAOF")
-    server.client.rpush("queue", "1")
-    with busy_client(server, *command, flag=flag):
-        assert checks(server, *QUEUE)["blocked"][0] == "ok"
-
-
-def test_a_queue_among_many_other_keys_is_not_overlooked(any_server: Instance) -> None:
-    """Some lists beside thousands of hashes: a small sampling of names does not happen to hold one."""
-    fill(any_server.client, jobs=4000)
-    for number in range(3):
-        any_server.client.rpush(f"queue:{number}", "1")
-    with busy_client(any_server, "BLPOP", "line:1", 0):
-        found = checks(any_server, "--map", "job:*=step:*", "--map", "queue:*=line:*", code=4)
-    assert found["blocked"][0] == "refused"
-
-
-def test_a_user_who_may_not_ask_is_warned_and_can_run(server: Instance) -> None:
-    """Without INFO and CLIENT LIST: what is not looked at is said, by the name of its check."""
-    fill(server.client, jobs=5)
-    with user(server, commands(server, RUN), KEYS) as url:
-        found = checks(server, url=url)
-        assert {name for name, (verdict, _) in found.items() if verdict == "warning"} == UNKNOWN
-        assert "steps:pending" in found["blocked"][1]
-        result = luamigrate("run", "--json", url=url)
-    assert migrated(server, result)
-    assert {text.partition(":")[0] for text in result.document["warnings"]} == UNKNOWN
-
-
-def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(any_server: Instance) -> None:
-    """Without DBSIZE, what a sampling stands for is not known: the check warns, and the run can be started."""
-    fill(any_server.client, jobs=4000)
-    with (
-        user(any_server, [*commands(any_server, RUN), "info"], KEYS) as url,
-        limited(any_server, need(any_server) / 2),
-    ):
-        assert checks(any_server, *HASHES, url=url)["memory"][0] == "warning"
-
-
-@pytest.mark.parametrize("lacking", ["", "watch", "persist", "hmget", "luamigrate:staging:*"])
-def test_a_user_who_could_not_copy_big_keys_is_warned(server: Instance, lacking: str) -> None:
-    """By the name of what is missing; small ones are copied all the same."""
-    fill(server.client, jobs=5)
-    allowed = [name for name in [*RUN, *BIG] if name != lacking]
-    allowed = [name for name in commands(server, allowed) if name != lacking]
-    allowed += ["hpexpireat"] if server.has_field_expiries else []
-    keys = [key for key in [*KEYS, "luamigrate:staging:*"] if key != lacking]
-    with user(server, allowed, keys) as url:
-        verdict, text = checks(server, url=url)["big-keys"]
-        if not lacking:
-            assert verdict == "ok"
-        else:
-            assert (verdict, "noperm" in text) == ("warning", True)
-            assert lacking in text.lower() or "key" in text
-        assert migrated(server, luamigrate("run", url=url))

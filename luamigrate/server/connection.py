@@ -1,4 +1,4 @@
-"""One server: who it is, calls in flight, connecting again, errors in plain words."""
+"""One server: calls in flight, connecting again, and commands between which nothing else happens."""
 
 from __future__ import annotations
 
@@ -8,31 +8,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import hiredis
 import redis
 from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
-from redis.exceptions import (
-    InvalidResponse,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import RedisError, ResponseError
 
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError, printable
-from luamigrate.server.errors import (
-    FIRST_COMMAND,
-    Answered,
-    ClosedAt,
-    ConnectionLost,
-    ServerChanged,
-    asks_for_login,
-    explain,
-    passes,
-)
-from luamigrate.server.identity import REPLICA, Identity, facts_of_info, identity_of, role_of
+from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged, explain, passes
+from luamigrate.server.greeting import ask, identify, read
+from luamigrate.server.identity import REPLICA, Identity
 from luamigrate.server.url import address
 
 ANSWER_SECONDS = 60
@@ -349,14 +337,7 @@ class Server:
             if waited >= ANSWER_SECONDS:
                 raise redis.TimeoutError(f"nothing came for {waited:.0f} s")
             self._policy.control.tell(f"waiting for the server: no answer for {waited:.0f} s")
-        return self._read()
-
-    def _read(self) -> Any:
-        try:
-            return self._connection.read_response(disable_decoding=True)
-        except (InvalidResponse, ValueError, TypeError) as error:
-            # The client stumbles over a MOVED that names no node, say. Nobody knows where the next answer begins.
-            raise redis.ConnectionError(f"what the server sends cannot be understood: {error}") from None
+        return read(self._connection)
 
     def _send(self) -> None:
         # All at once: a system call for each would cost more than packing does.
@@ -369,68 +350,15 @@ class Server:
 
     def _greet(self) -> Identity:
         """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
-        # HELLO tells without any permission what INFO tells only to a user who may call it. A proxy may not have it.
-        hello, refusal = None, None
-        try:
-            hello = self._ask_alone(FIRST_COMMAND)
-        except ResponseError as error:
-            if asks_for_login(error):
-                raise
-            refusal = error
-        self._see_that_it_is_ready()
-        about = facts_of_info(self._ask_if_permitted("INFO", "server"))
-        identity = identity_of(hello, about)
-        if refusal and not identity:
-            raise refusal
-        if not identity:
-            raise Error(f"what answers at {self.url} is neither Redis nor Valkey")
-        identity = self._with_mode_and_role(identity)
+        identity = identify(self._connection, self.url)
         began = time.perf_counter()
         # Where the server knows it and lets us, reading does not make sources look used.
         with suppress(ResponseError):
-            self._ask_alone("CLIENT", "NO-TOUCH", "OFF" if identity.crashes_of_no_touch else "ON")
+            ask(self._connection, "CLIENT", "NO-TOUCH", "OFF" if identity.crashes_of_no_touch else "ON")
         self.round_trip = time.perf_counter() - began
         # From here on scripts may run, and a slow one is not a lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
-        return replace(identity, run_id=about.get("run_id", ""))
-
-    def _with_mode_and_role(self, identity: Identity) -> Identity:
-        """Ask elsewhere for what HELLO has left out, as proxies and servers that are made after Redis do."""
-        if not identity.mode:
-            # A node of a cluster lists its slots; a single server refuses, and so does whatever hides a cluster.
-            slots = self._ask_if_permitted("CLUSTER", "SLOTS")
-            identity = replace(identity, mode="cluster" if isinstance(slots, list) and slots else "standalone")
-        if identity.role or identity.mode == "sentinel":
-            return identity
-        role = self._ask_if_permitted("ROLE")
-        word = role[0] if isinstance(role, list) and role and isinstance(role[0], bytes) else b""
-        told = role_of(printable(word)) or role_of(
-            facts_of_info(self._ask_if_permitted("INFO", "replication")).get("role", "")
-        )
-        return replace(identity, role=told, mode="sentinel" if word == b"sentinel" else identity.mode)
-
-    def _see_that_it_is_ready(self) -> None:
-        try:
-            self._ask_alone("PING")
-        except ResponseError as error:
-            # What it may not answer, or will not while it takes no writes, it has at least understood.
-            if passes(error):
-                raise
-
-    def _ask_if_permitted(self, *command: str) -> Any:
-        """Ask, and return None where the server refuses to answer."""
-        with suppress(ResponseError):
-            return self._ask_alone(*command)
-        return None
-
-    def _ask_alone(self, *command: str) -> Any:
-        try:
-            self._connection.send_packed_command([hiredis.pack_command(command)], check_health=False)  # type: ignore[arg-type]
-            return self._read()
-        except redis.ConnectionError as error:
-            if type(error) is redis.ConnectionError and not (error.__cause__ or error.__context__):
-                raise ClosedAt(error, command[0]) from None
-            raise
+        return identity
 
 
 def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
