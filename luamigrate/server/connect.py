@@ -218,8 +218,9 @@ class _Named(Server):
 
     def _explain(self, error: Exception) -> Error:
         problem = super()._explain(error)
-        # Whom Sentinels name, and who is not there, will be replaced.
-        return NotReady(str(problem)) if isinstance(problem, Unreachable) else problem
+        # Whom Sentinels name, and who is not there or just going, will be replaced.
+        is_going = isinstance(error.__cause__ or error.__context__ or error, ConnectionResetError)
+        return NotReady(str(problem)) if is_going or isinstance(problem, Unreachable) else problem
 
     @property
     def whereabouts(self) -> str:
