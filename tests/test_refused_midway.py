@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from luamigrate import Server
 from luamigrate.migration.cross_slot import CrossSlotBatch
 from tests.clusters import ClusterInstance
 from tests.conftest import luamigrate
@@ -181,3 +182,24 @@ def test_a_user_without_evalsha_ro_is_told_of_big_keys(server: Instance) -> None
     (found,) = [check for check in checked.document["checks"] if check["name"] == "big-keys"]
     assert found["verdict"] == "warning"
     assert "evalsha_ro" in found["text"].lower()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("subcommand", ["NODES", "COUNTKEYSINSLOT", "GETKEYSINSLOT"])
+def test_a_cluster_that_does_not_tell_of_its_slots_is_refused(
+    server: Instance, monkeypatch: pytest.MonkeyPatch, subcommand: str
+) -> None:
+    """Exit 4 with the command and what it is needed for; the refusal is what real nodes say of what they lack."""
+    server.client.hset("job:1", "a", "1")
+    original = Server.call
+
+    def call(self: Server, *command: Any, **options: Any) -> Any:
+        lacking = command[:2] == ("CLUSTER", subcommand)
+        return original(self, *(("CLUSTER", "NOSUCH") if lacking else command), **options)
+
+    monkeypatch.setattr(Server, "call", call)
+    for command in (("check",), ("run",), ("run", "--dry-run")):
+        result = luamigrate(*command, url=server.url)
+        assert result.code == 4, result
+        said = result.out if command == ("check",) else result.err
+        assert any("scripts" in line and f"CLUSTER {subcommand}" in line for line in said.splitlines()), said
