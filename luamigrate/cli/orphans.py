@@ -26,7 +26,7 @@ class _Keeper:
         self._kept: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
         self._shell: subprocess.Popen[bytes] | None = None
         self._pipe = -1
-        """Where it is told; nobody but us has this end."""
+        """The end of the pipe on which the shell is told the processes; nobody else has it."""
 
     def add(self, process: subprocess.Popen[AnyStr]) -> None:
         """Have a process killed when this one ends."""

@@ -25,7 +25,7 @@ from luamigrate.server.waiting import SECONDS_FOR_NOBODY, Waiting
 
 
 class Source(Enum):
-    """Where a value can come from."""
+    """The places that a setting's value can come from."""
 
     DEFAULT = auto()
     ENVIRONMENT = auto()

@@ -59,7 +59,7 @@ class LargePair:
     """A pair that is too large for one script."""
 
     server: Server
-    """Where the source is."""
+    """The server that has the source."""
     target_server: Server
     cross_slot: bool = False
     """Whether source and target are in different slots of a cluster."""
@@ -68,7 +68,7 @@ class LargePair:
     kind: str
     """The source's type, one of KINDS."""
     size: int
-    """Of the larger of the two, in bytes of memory."""
+    """The bytes of memory of the larger of source and target."""
     pause: Pause
     lacking: Lacking | None = None
     """What the last look found missing, and this one may add."""

@@ -28,7 +28,7 @@ from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ServerChanged
 
 WARNINGS = 10
-"""Of elements that cannot be cut, at most."""
+"""The most warnings of elements that cannot be cut."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ class Throttle:
     """Names of guards that are not to be heard."""
     control: Control
     rate: Rate = field(init=False)
-    """Of all batches, whichever server they go to."""
+    """The rate of all batches together, whichever server they go to."""
     _watched: dict[Server, _WatchedServer] = field(default_factory=dict, init=False)
     _looked: float = field(default=-math.inf, init=False)
     _reason: str = field(default="", init=False)

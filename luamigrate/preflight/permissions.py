@@ -137,15 +137,14 @@ class Permissions:
         self._check_keys()
         answers = self._probe(commands)
         sparing = self._probe(_sparing(self.needs))
-        done_without = {name: text for name, text in sparing.items() if text != ProbeReply.OK and name not in commands}
+        done_without = {name: text for name, text in _refused(sparing).items() if name not in commands}
         if "MEMORY" in done_without:
             answers |= self._probe(_weighing(self.needs))
         if self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
         vectors = self._probe(vector_commands) if (vector_commands := _vectors(self.needs)) else {}
-        failing = {name: text for name, text in vectors.items() if text != ProbeReply.OK and not _UNKNOWN.search(text)}
-        untried = [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
-        return Permitted(untried, done_without, failing)
+        failing = {name: text for name, text in _refused(vectors).items() if not _UNKNOWN.search(text)}
+        return Permitted(_untried(answers), done_without, failing)
 
     def refuse_unless_big_keys_permitted(self) -> Permitted:
         """Raise Refused where this user could not take big keys apart."""
@@ -163,7 +162,7 @@ class Permissions:
                 self._call(why, "WATCH", source)
         for command in ("UNWATCH", "MULTI", "EXEC"):
             self._call(why, command)
-        return Permitted([name for name, answer in answers.items() if answer == ProbeReply.UNTRIED], {}, {})
+        return Permitted(_untried(answers), {}, {})
 
     @property
     def _reads_in_scripts_of_their_own(self) -> bool:
@@ -221,17 +220,15 @@ class Permissions:
         """
         may_not_write = self.needs.reads_only if reads_only is None else reads_only
         answers = self._tried(list(commands), reads_only=may_not_write)
-        untried = [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
+        untried = _untried(answers)
         if untried and not may_not_write:
             # A script that may not write can ask for what would write. Not every server has such scripts.
             with suppress(Refused):
                 answers |= self._tried(untried, reads_only=True)
         refused = {
             name: answer
-            for name, answer in answers.items()
-            if answer not in (ProbeReply.OK, ProbeReply.UNTRIED)
-            and commands[name] not in (SPARING, FOR_VECTORS)
-            and not (name in OPTIONAL and _UNKNOWN.search(answer))
+            for name, answer in _refused(answers).items()
+            if commands[name] not in (SPARING, FOR_VECTORS) and not (name in OPTIONAL and _UNKNOWN.search(answer))
         }
         # All that has to be granted is told at once: nobody is to mend one after the other.
         if denied := [name for name, answer in refused.items() if _DENIED.search(answer)]:
@@ -316,6 +313,15 @@ class Permissions:
             if self.deployment.holder(name) is self.server:
                 break
         return name
+
+
+def _untried(answers: dict[str, str]) -> list[str]:
+    return [name for name, answer in answers.items() if answer == ProbeReply.UNTRIED]
+
+
+def _refused(answers: dict[str, str]) -> dict[str, str]:
+    """Return the server's words for the commands that it refuses: what could not be tried is not among them."""
+    return {name: text for name, text in answers.items() if text not in (ProbeReply.OK, ProbeReply.UNTRIED)}
 
 
 def _kinds(plan: Plan) -> list[str]:
