@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from luamigrate.model.status import Command, KeyOutcome, Reason, Stage, Word
     from luamigrate.model.summary import Batch, Summary, Tally
     from luamigrate.server.connect import Tls, connect
-    from luamigrate.server.connection import Server
+    from luamigrate.server.deployment import Deployment
+    from luamigrate.server.standalone import Server, Standalone
     from luamigrate.server.waiting import Waiting
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "Batch",
     "Command",
     "Control",
+    "Deployment",
     "Error",
     "Exit",
     "KeyOutcome",
@@ -36,6 +38,7 @@ __all__ = [
     "Rule",
     "Server",
     "Stage",
+    "Standalone",
     "Stopped",
     "Summary",
     "Tally",
@@ -62,7 +65,7 @@ _HOMES = (
         "model.status",
         "model.summary",
     ),
-    *("server.connect", "server.connection", "server.waiting"),
+    *("server.connect", "server.deployment", "server.standalone", "server.waiting"),
 )
 """Modules that have what is listed above."""
 

@@ -17,7 +17,7 @@ from luamigrate.model.status import KeyOutcome, Lacking, Notes, Word
 from luamigrate.scripts import calls, replies
 from luamigrate.scripts.calls import Elements, Expiries, ScriptCall
 from luamigrate.scripts.replies import Chunk
-from luamigrate.server.connection import Call, Server
+from luamigrate.server.connection import Call, Connection
 
 KINDS = ("hash", "set", "zset", "list", "string")
 """Types that can be taken apart."""
@@ -58,9 +58,9 @@ class Progress:
 class LargePair:
     """A pair that is too large for one script."""
 
-    server: Server
+    server: Connection
     """The server that has the source."""
-    target_server: Server
+    target_server: Connection
     cross_slot: bool = False
     """Whether source and target are in different slots of a cluster."""
     source: bytes
@@ -89,7 +89,7 @@ class LargePair:
             tag = self.target if b"}" not in self.target else _tag_for(key_slot(self.target))
         return RESERVED + b"staging:" + self.nonce.encode() + b":{" + tag + b"}"
 
-    def holder(self, key: bytes) -> Server:
+    def holder(self, key: bytes) -> Connection:
         """Return where the source is, or the target and the staging key."""
         return self.server if key == self.source else self.target_server
 

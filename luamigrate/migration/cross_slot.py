@@ -20,7 +20,7 @@ from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
 from luamigrate.server.cluster import Cluster
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 
 SCRIPTS = ("cross_slot/read", "cross_slot/create", "cross_slot/replace", "cross_slot/compare")
 """What any verb may call about such pairs."""
@@ -48,7 +48,7 @@ Provisionals = dict[int, Provisional]
 class Ask(Protocol):
     """A script call about names at one server, given their indexes in the batch, and whether it is one name `alone`."""
 
-    def __call__(self, server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
+    def __call__(self, server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
         """Send it."""
 
 
@@ -59,7 +59,7 @@ class CrossSlotBatch:
     """The times are the servers' own."""
 
     def __init__(
-        self, cluster: Cluster, server: Server, pairs: Pairs, pause: Pause, steps: Callable[[CrossSlotBatch], Steps]
+        self, cluster: Cluster, server: Connection, pairs: Pairs, pause: Pause, steps: Callable[[CrossSlotBatch], Steps]
     ) -> None:
         self.pairs, self.pause = pairs, pause
         self.results: dict[int, Answer] = {}
@@ -141,7 +141,7 @@ class CrossSlotBatch:
         replies: dict[int, Answer] = {}
         left = list(indexes)
         while left:
-            by_holder: dict[Server, list[int]] = {}
+            by_holder: dict[Connection, list[int]] = {}
             for index in left:
                 by_holder.setdefault(self._cluster.holder(names[index]), []).append(index)
             calls = [
@@ -163,7 +163,7 @@ class CrossSlotBatch:
     ) -> Ask:
         """Return the call that tells what keys are, and what is asked for `beside`."""
 
-        def read(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
+        def read(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             known = [digests[index] for index in indexes] if digests else ()
             return calls.cross_slot_read(
                 server, names, self.pause, kind=kind, beside=beside, digests=known, steadily=steadily, alone=alone

@@ -17,7 +17,7 @@ from luamigrate.model.status import Filling, TargetAbsent
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a source."""
@@ -219,7 +219,7 @@ class _Comparison:
         looked = self.batch.pairs.digests
         writes = self.acts and bool(self.filling) and bool(looked)
 
-        def ask(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
+        def ask(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             states: list[bytes | str | int] = []
             for index in indexes:
                 source = sources[index]
@@ -255,7 +255,7 @@ def _make(
     lost = {index for index, reply in replies.items() if reply == CrossSlotReply.CHANGED}
     seen = {index for index in sources if batch.pairs.lacking and batch.pairs.lacking[index] != TargetAbsent()}
 
-    def create(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
+    def create(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
         payloads: list[bytes | int] = []
         for index in indexes:
             source = sources[index]
@@ -286,7 +286,7 @@ def _replace(
 ) -> Generator[None, None, dict[int, Answer]]:
     """Replace targets while they are what they were; delete those for which there is no source."""
 
-    def ask(server: Server, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
+    def ask(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
         payloads: list[bytes | int] = []
         for index in indexes:
             source = sources.get(index)

@@ -17,7 +17,7 @@ from luamigrate.model.limits import Limits, Pause
 from luamigrate.model.rules import Pairs
 from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 
 
@@ -47,10 +47,10 @@ class PairsCall(Protocol):
 class RoutedBatch:
     """Pairs that are asked about together: at which server, in which way, and for how long at most."""
 
-    server: Server
+    server: Connection
     pairs: Pairs
     pause: Pause
-    ask: Callable[[Server, Pairs, Pause], PairsCall]
+    ask: Callable[[Connection, Pairs, Pause], PairsCall]
     cross_slot: bool = False
     """Whether source and target live in different slots."""
 
@@ -64,9 +64,9 @@ class Router:
 
     def __init__(self, deployment: Deployment, verb: Verb, limits: Limits, rate: Rate) -> None:
         self._deployment, self._verb, self._limits, self._rate = deployment, verb, limits, rate
-        self._paces: dict[Server, Pace] = {}
+        self._paces: dict[Connection, Pace] = {}
 
-    def pace(self, server: Server) -> Pace:
+    def pace(self, server: Connection) -> Pace:
         """Return the pace of a server."""
         if server not in self._paces:
             self._paces[server] = Pace(self._limits, server.round_trip)
@@ -84,7 +84,7 @@ class Router:
             server = self._deployment.holder(found[0])  # and of all others
             yield RoutedBatch(server, pairs, self.pace(server).pause, self._verb.same_slot)
             return
-        indexes: dict[tuple[Server, bool], list[int]] = {}
+        indexes: dict[tuple[Connection, bool], list[int]] = {}
         for index, name in enumerate(found):
             crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
             indexes.setdefault((self._deployment.holder(name), crosses), []).append(index)

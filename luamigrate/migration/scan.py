@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from luamigrate.migration.pace import Pace
 from luamigrate.model.errors import Error
 from luamigrate.model.rules import RESERVED, Pattern
-from luamigrate.server.connection import Call, Server
+from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import SLOTS, Deployment, Slots
 from luamigrate.server.info import reply_of
 
@@ -30,7 +30,7 @@ PASSES = 20
 class Found:
     """Some keys that match, and how far the scan is."""
 
-    server: Server
+    server: Connection
     keys: list[bytes]
     """At most a batch; empty where a SCAN brought too few to make one."""
     scanned: float
@@ -40,7 +40,7 @@ class Found:
 
 
 def batches(
-    server: Server,
+    server: Connection,
     pattern: Pattern,
     pace: Pace,
     stop: Callable[[], bool],
@@ -85,7 +85,7 @@ def batches(
 def everywhere(
     deployment: Deployment,
     pattern: Pattern,
-    pace_of: Callable[[Server], Pace],
+    pace_of: Callable[[Connection], Pace],
     stop: Callable[[], bool],
     most: int | None = None,
 ) -> Iterator[Found]:
@@ -121,7 +121,7 @@ def everywhere(
 def _overlooked(
     slots: Slots,
     pattern: Pattern,
-    pace_of: Callable[[Server], Pace],
+    pace_of: Callable[[Connection], Pace],
     stop: Callable[[], bool],
     moved: list[int],
 ) -> Iterator[Found]:
@@ -154,11 +154,11 @@ def _of_slots(scan: Iterator[Found], slots: list[int]) -> Iterator[Found]:
         yield Found(found.server, keys, 1.0, again=True)
 
 
-def _scan(server: Server, pattern: Pattern, count: int, cursor: bytes) -> Call:
+def _scan(server: Connection, pattern: Pattern, count: int, cursor: bytes) -> Call:
     return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
 
 
-def _part(server: Server, cursor: int, slots: Sequence[int]) -> float:
+def _part(server: Connection, cursor: int, slots: Sequence[int]) -> float:
     """Return which part of its keys a server has gone through."""
     if slots and server.identity.is_at_least(redis=(7, 4), valkey=(8, 0)):
         # It goes slot by slot, and says in which one it is.

@@ -16,7 +16,7 @@ from luamigrate.migration.verb import Verb
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Stopped
 from luamigrate.model.limits import FULL, Limits
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost
 from luamigrate.server.info import behind_by, number, read_info, tells_how_far_replicas_are
@@ -43,7 +43,7 @@ class Throttle:
     control: Control
     rate: Rate = field(init=False)
     """The rate of all batches together, whichever server they go to."""
-    _watched: dict[Server, _WatchedServer] = field(default_factory=dict, init=False)
+    _watched: dict[Connection, _WatchedServer] = field(default_factory=dict, init=False)
     _looked: float = field(default=-math.inf, init=False)
     _reason: str = field(default="", init=False)
     _scarce_since: float | None = field(default=None, init=False)
@@ -165,7 +165,7 @@ class Throttle:
 class _WatchedServer:
     """What is known of a server that is watched."""
 
-    server: Server
+    server: Connection
     acknowledged_on: int
     """The connection on which everything was written that has not been acknowledged."""
     offset: int = -1

@@ -19,7 +19,7 @@ from luamigrate.model.rules import Pairs
 from luamigrate.model.status import Command, Filling, Stage, Word, unfinished
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import ScriptCall
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 
 ALWAYS = frozenset((Word.GONE, Word.FAILED, Word.IGNORED))
 COMPARED = frozenset((Word.SAME, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.MISSING))
@@ -75,7 +75,7 @@ class Verb(ABC):
         return self
 
     @abstractmethod
-    def same_slot(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Send pairs to a script that decides about each of them atomically."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Copy(Verb):
             sizes=True,
         )
 
-    def same_slot(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Copy and compare in one script."""
         return calls.copy(
             server,
@@ -156,7 +156,7 @@ class Fill(Copy):
         """Return the words that its scripts may answer."""
         return ALWAYS | COMPARED | {Word.COPIED, Word.FILLED}
 
-    def same_slot(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Copy, compare and fill in one script."""
         return calls.fill(
             server,
@@ -191,7 +191,7 @@ class Compare(Verb):
         """Return the words that its scripts may answer."""
         return ALWAYS | COMPARED | (frozenset() if self.validate else {Word.EXISTS})
 
-    def same_slot(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Compare in one script."""
         return calls.compare(
             server,
@@ -239,7 +239,7 @@ class Remove(Verb):
         """Return the same without deleting: `same` is what would be deleted."""
         return replace(self, dry_run=True)
 
-    def same_slot(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Compare and delete in one script."""
         return calls.remove(server, pairs, pause, delete=self.writes, show_values=self.show_values)
 
@@ -266,7 +266,7 @@ class FindExtra(Verb):
         """Return the words that its scripts may answer."""
         return frozenset((Word.EXTRA, Word.FAILED))
 
-    def same_slot(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Look for the sources in one script."""
         return calls.find_extra(server, pairs, pause)
 

@@ -16,7 +16,7 @@ from luamigrate.model.errors import Error, printable
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.scripts import library
 from luamigrate.scripts.replies import ChunkReply
-from luamigrate.server.connection import Call, Server
+from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, explain
 
 ATTEMPTS = 5
@@ -119,7 +119,7 @@ class _Watched:
     """Source and target under WATCH, which holds for the connections that they were watched on."""
 
     pair: LargePair
-    connections: dict[Server, int]
+    connections: dict[Connection, int]
 
     def execute(self, act: Act | None) -> Any:
         """Act, if nobody has written meanwhile; return the answer. Raises Disturbed."""
@@ -138,7 +138,7 @@ class _Watched:
                     raise
         return answer
 
-    def _withdraw(self, source_server: Server, act: Act) -> None:
+    def _withdraw(self, source_server: Connection, act: Act) -> None:
         """Delete what has been made of a source that is gone now, unless somebody has written to it since."""
         if not source_server.call("EXISTS", self.pair.source).answer():
             unlink = partial(self.pair.target_server.call, "UNLINK", self.pair.target, once=True)
@@ -149,7 +149,7 @@ class _Watched:
         for server in self.connections:
             self._exec(server, None)
 
-    def _exec(self, server: Server, act: Act | None) -> Any:
+    def _exec(self, server: Connection, act: Act | None) -> Any:
         if server.connections != self.connections.get(server, server.connections):
             # It was lost and made again without anybody noticing, and WATCH with it.
             raise ConnectionLost("the connection was lost")

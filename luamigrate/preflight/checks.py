@@ -16,7 +16,7 @@ from luamigrate.model.rules import Plan, Rule
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.preflight import emptiness, sampling
 from luamigrate.preflight.permissions import Needs, Permissions
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
 from luamigrate.server.identity import PRIMARY, REPLICA
@@ -121,13 +121,13 @@ def _role(deployment: Deployment, command: Command) -> Finding:
     return Finding("role", Verdict.REFUSED, text)
 
 
-def _of_server(deployment: Deployment, server: Server, needs: Needs, limits: Limits) -> list[Finding]:
+def _of_server(deployment: Deployment, server: Connection, needs: Needs, limits: Limits) -> list[Finding]:
     permitted = Permissions(deployment, server, needs)
     findings = list(_permissions(server, needs.command, permitted))
     return findings + list(_replicas(server, limits) if needs.command is not Command.VERIFY else ())
 
 
-def _permissions(server: Server, command: Command, permitted: Permissions) -> Iterator[Finding]:
+def _permissions(server: Connection, command: Command, permitted: Permissions) -> Iterator[Finding]:
     try:
         found = permitted.refuse_unless_permitted()
     except Refused as refusal:
@@ -160,7 +160,7 @@ def _untried(commands: list[str]) -> str:
     return f"; not tried, because nothing here can without writing: {', '.join(commands)}" if commands else ""
 
 
-def _replicas(server: Server, limits: Limits) -> Iterator[Finding]:
+def _replicas(server: Connection, limits: Limits) -> Iterator[Finding]:
     try:
         if limits.wait_replicas:
             server.call("WAIT", 0, 1).answer()
@@ -225,7 +225,7 @@ def _crowding(plan: Plan) -> Iterator[Finding]:
             yield Finding("targets", Verdict.WARNING, text)
 
 
-def _memory(server: Server, needed: float | None, fewer: str) -> Iterator[Finding]:
+def _memory(server: Connection, needed: float | None, fewer: str) -> Iterator[Finding]:
     if needed is None:
         text = (
             "what the copies need is not known: the server does not tell this user how many keys there are (DBSIZE), "
@@ -283,7 +283,7 @@ def _unknown_eviction(memory: dict[str, str]) -> Finding:
     return Finding("eviction", Verdict.OK, "nothing would be evicted")
 
 
-def _saves(server: Server) -> Finding:
+def _saves(server: Connection) -> Finding:
     facts = read_info(server, "persistence")
     if not facts:
         return Finding("saves", Verdict.WARNING, "this user may not ask whether they succeed (INFO)")
@@ -296,7 +296,7 @@ def _saves(server: Server) -> Finding:
     return Finding("saves", Verdict.OK, "the last ones did not fail")
 
 
-def _blocked(server: Server, rules: list[Rule]) -> Finding:
+def _blocked(server: Connection, rules: list[Rule]) -> Finding:
     if not rules:
         return Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
     wanted = ", ".join(str(rule.target) for rule in rules)

@@ -19,7 +19,7 @@ from luamigrate.model.rules import ANY, RESERVED, Pattern, Plan
 from luamigrate.model.status import Command
 from luamigrate.scripts import calls, library
 from luamigrate.scripts.replies import ProbeReply
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, ScriptMissing, UnknownCommand, Unsettled
 
@@ -119,7 +119,7 @@ class Permissions:
     """What this user may do on a server, or on a node of a cluster."""
 
     deployment: Deployment
-    server: Server
+    server: Connection
     needs: Needs
 
     def refuse_unless_permitted(self) -> Permitted:

@@ -9,7 +9,7 @@ from typing import Any
 
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.rules import ANY, RESERVED, Plan, Rule
-from luamigrate.server.connection import Call, Server
+from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
 from luamigrate.server.info import read_key_count, reply_of
@@ -32,7 +32,7 @@ class SampledKey:
     size: int
     """In bytes of memory."""
     has_target: bool
-    holder: Server
+    holder: Connection
     """Where its target is, or will be."""
 
 
@@ -73,7 +73,7 @@ class Sample:
         return [rule for rule in plan if rule in would or (rule not in self.complete and rule.type in (*kinds, ANY))]
 
 
-def need(samples: list[Sample], server: Server) -> float | None:
+def need(samples: list[Sample], server: Connection) -> float | None:
     """Return the bytes that the copies will take on a server, about; None where that is not known."""
     if not all(taken.counted for taken in samples):
         return None
@@ -85,7 +85,7 @@ def need(samples: list[Sample], server: Server) -> float | None:
     )
 
 
-def take(deployment: Deployment, server: Server, plan: Plan) -> Sample:
+def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     """Look at some keys of each rule that a server holds. Raises Refused where that is not permitted."""
     names, found, scanned, complete = _names(server, [rule for rule in plan if rule.source.has_star])
     total = scanned if complete else read_key_count([server])
@@ -126,7 +126,7 @@ def _answer(call: Call) -> Any:
         return problem
 
 
-def _names(server: Server, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:
+def _names(server: Connection, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:
     """Return some source names, how many were seen of each rule, of how many keys, and whether those were all."""
     names: list[tuple[Rule, bytes]] = []
     found: Counter[Rule] = Counter()

@@ -12,7 +12,7 @@ from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import Pairs
 from luamigrate.scripts.library import digest, register
-from luamigrate.server.connection import Call, Server
+from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import ScriptMissing
 
 Answer = bytes | list[object]
@@ -36,7 +36,7 @@ class Expiries(StrEnum):
 class Question(Protocol):
     """A script that answers for pairs, with its options bound: the verbs differ in nothing else."""
 
-    def __call__(self, server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+    def __call__(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Ask about these pairs; no longer than the pause."""
 
 
@@ -58,7 +58,7 @@ class ScriptCall:
 
     def __init__(
         self,
-        server: Server,
+        server: Connection,
         name: str,
         command: str,
         keys: Sequence[bytes],
@@ -121,7 +121,7 @@ class ScriptCall:
 
 
 def copy(
-    server: Server, pairs: Pairs, pause: Pause, *, validate: bool, ignore_expiry: bool, show_values: bool
+    server: Connection, pairs: Pairs, pause: Pause, *, validate: bool, ignore_expiry: bool, show_values: bool
 ) -> ScriptCall:
     """Call copy.lua: copy where the target is absent, and compare."""
     options = (int(validate), int(ignore_expiry), int(show_values))
@@ -129,7 +129,7 @@ def copy(
 
 
 def fill(
-    server: Server, pairs: Pairs, pause: Pause, *, ignore_expiry: bool, show_values: bool, filling: str
+    server: Connection, pairs: Pairs, pause: Pause, *, ignore_expiry: bool, show_values: bool, filling: str
 ) -> ScriptCall:
     """Call fill.lua: copy, compare, and add what the look that gave `pairs.digests` found missing too."""
     options = (int(ignore_expiry), int(show_values), filling)
@@ -137,7 +137,7 @@ def fill(
 
 
 def compare(
-    server: Server,
+    server: Connection,
     pairs: Pairs,
     pause: Pause,
     *,
@@ -152,19 +152,26 @@ def compare(
     return _ask_about(_reading_command(server), "compare", server, _keys(pairs), pause, pairs.rule.type, *options)
 
 
-def remove(server: Server, pairs: Pairs, pause: Pause, *, delete: bool, show_values: bool) -> ScriptCall:
+def remove(server: Connection, pairs: Pairs, pause: Pause, *, delete: bool, show_values: bool) -> ScriptCall:
     """Call remove.lua: delete the targets that equal their source, or only say which."""
     command = "EVALSHA" if delete else _reading_command(server)
     return _ask_about(command, "remove", server, _keys(pairs), pause, pairs.rule.type, int(delete), int(show_values))
 
 
-def find_extra(server: Server, pairs: Pairs, pause: Pause) -> ScriptCall:
+def find_extra(server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
     """Call find_extra.lua: say which targets have no source; reads only."""
     return _ask_about(_reading_command(server), "find_extra", server, _keys(pairs), pause, pairs.rule.type)
 
 
 def chunk_stage(
-    server: Server, keys: tuple[bytes, bytes], pause: Pause, *, kind: str, position: bytes, step: int, lifetime_ms: int
+    server: Connection,
+    keys: tuple[bytes, bytes],
+    pause: Pause,
+    *,
+    kind: str,
+    position: bytes,
+    step: int,
+    lifetime_ms: int,
 ) -> ScriptCall:
     """Call chunk/stage.lua: copy a chunk of the source, the first key, to the staging key, the second one."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step, lifetime_ms)
@@ -172,7 +179,7 @@ def chunk_stage(
 
 
 def chunk_compare(
-    server: Server,
+    server: Connection,
     keys: tuple[bytes, bytes],
     pause: Pause,
     *,
@@ -187,14 +194,14 @@ def chunk_compare(
     return ScriptCall(server, "chunk/compare", _reading_command(server), keys, *arguments, once=True)
 
 
-def chunk_read(server: Server, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
+def chunk_read(server: Connection, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
     """Call chunk/read.lua: read a chunk of a key."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step)
     return ScriptCall(server, "chunk/read", _reading_command(server), [key], *arguments, once=True)
 
 
 def chunk_append(
-    server: Server, staging: bytes, elements: Elements, *, kind: str, lifetime_ms: int, is_first: bool
+    server: Connection, staging: bytes, elements: Elements, *, kind: str, lifetime_ms: int, is_first: bool
 ) -> ScriptCall:
     """Call chunk/append.lua: add what was read to a staging key."""
     return ScriptCall(
@@ -203,7 +210,7 @@ def chunk_append(
 
 
 def chunk_compare_elements(
-    server: Server,
+    server: Connection,
     key: bytes,
     elements: Elements,
     *,
@@ -220,14 +227,16 @@ def chunk_compare_elements(
     )
 
 
-def chunk_read_fields(server: Server, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]) -> ScriptCall:
+def chunk_read_fields(
+    server: Connection, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]
+) -> ScriptCall:
     """Call chunk/read_fields.lua: read what a source holds of some names."""
     options = (pause.microseconds, pause.capacity, kind)
     return ScriptCall(server, "chunk/read_fields", _reading_command(server), [source], *options, *names)
 
 
 def chunk_add_fields(
-    server: Server, keys: Sequence[bytes], pause: Pause, *, kind: str, names: Sequence[bytes | int]
+    server: Connection, keys: Sequence[bytes], pause: Pause, *, kind: str, names: Sequence[bytes | int]
 ) -> ScriptCall:
     """Call chunk/add_fields.lua: add to the target, the first key, those of the names that it still lacks.
 
@@ -236,7 +245,7 @@ def chunk_add_fields(
     return ScriptCall(server, "chunk/add_fields", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
 
 
-def chunk_publish(server: Server, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
+def chunk_publish(server: Connection, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
     """Have chunk/publish.lua run by the EXEC that follows; it must have been registered.
 
     Where the `source` lives elsewhere, it is the moment at which it expires.
@@ -246,7 +255,7 @@ def chunk_publish(server: Server, staging: bytes, target: bytes, *, source: byte
 
 
 def probe(
-    server: Server, keys: Sequence[bytes], absent: bytes, commands: Sequence[str], *, reads_only: bool
+    server: Connection, keys: Sequence[bytes], absent: bytes, commands: Sequence[str], *, reads_only: bool
 ) -> dict[str, str]:
     """Call probe.lua: return 'ok', 'denied', 'unknown' or 'refused …' for each command."""
     command = _reading_command(server) if reads_only else "EVALSHA"
@@ -259,7 +268,7 @@ def probe(
 
 
 def cross_slot_read(
-    server: Server,
+    server: Connection,
     names: Sequence[bytes],
     pause: Pause,
     *,
@@ -279,7 +288,7 @@ def cross_slot_read(
 
 
 def cross_slot_create(
-    server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
+    server: Connection, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
 ) -> ScriptCall:
     """Call cross_slot/create.lua: make targets of payloads where there is none.
 
@@ -289,7 +298,7 @@ def cross_slot_create(
 
 
 def cross_slot_replace(
-    server: Server, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
+    server: Connection, targets: Sequence[bytes], pause: Pause, *payloads: bytes | int, alone: bool = False
 ) -> ScriptCall:
     """Call cross_slot/replace.lua: replace targets while they are as they were.
 
@@ -299,7 +308,7 @@ def cross_slot_replace(
 
 
 def cross_slot_compare(
-    server: Server,
+    server: Connection,
     targets: Sequence[bytes],
     pause: Pause,
     *halves: bytes | str | int,
@@ -317,7 +326,7 @@ def cross_slot_compare(
 def _ask_about(
     command: str,
     name: str,
-    server: Server,
+    server: Connection,
     names: Sequence[bytes],
     pause: Pause,
     *options: bytes | str | int,
@@ -330,7 +339,7 @@ def _ask_about(
     return ScriptCall(server, name, command, (), "names", len(names), *names, *arguments)
 
 
-def _reading_command(server: Server) -> str:
+def _reading_command(server: Connection) -> str:
     return "EVALSHA_RO" if server.identity.is_at_least(redis=(7, 0), valkey=(7, 2)) else "EVALSHA"
 
 

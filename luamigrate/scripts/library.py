@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 
 _INCLUDE = re.compile(r'^local (\w+) = include "([^"]+)"\n', re.MULTILINE)
 
@@ -59,7 +59,7 @@ def _without_includes(name: str, directory: Path, including: tuple[str, ...], li
     return text
 
 
-def register(server: Server, name: str) -> None:
+def register(server: Connection, name: str) -> None:
     """Have the server keep a script. Raises Error."""
     server.call("SCRIPT", "LOAD", source(name)).answer()
 

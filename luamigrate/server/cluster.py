@@ -13,7 +13,7 @@ from typing import Any, Self
 from redis.crc import key_slot
 
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.server.connection import ReconnectPolicy, Server, at_one_moment
+from luamigrate.server.connection import Connection, ReconnectPolicy, at_one_moment
 from luamigrate.server.deployment import SLOTS, Layout
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
@@ -42,22 +42,22 @@ class Cluster:
     calls to it raise ServerChanged, and `accept_change` finds out who holds its slots now.
     """
 
-    def __init__(self, entry: Server) -> None:
+    def __init__(self, entry: Connection) -> None:
         self.url = entry.url
         self.identity: Identity = entry.identity
         """Of the node that was asked first."""
         self._entry = entry
         self._policy = ReconnectPolicy()
-        self._nodes: dict[Address, Server] = {}
-        self._retired: list[Server] = []
+        self._nodes: dict[Address, Connection] = {}
+        self._retired: list[Connection] = []
         self._known: list[Address] = []
         """Of all nodes, replicas included, as last heard."""
-        self._holders: list[Server | None] = [None] * SLOTS
+        self._holders: list[Connection | None] = [None] * SLOTS
         self._learn(_slots(entry))
         entry.close()
 
     @property
-    def primaries(self) -> list[Server]:
+    def primaries(self) -> list[Connection]:
         """The nodes that hold slots, in the order of their addresses."""
         holding = set(map(id, self._holders))
         return [server for _, server in sorted(self._nodes.items()) if id(server) in holding]
@@ -72,11 +72,11 @@ class Cluster:
         """Itself: it is asked about its slots."""
         return self
 
-    def shard(self, server: Server) -> str:
+    def shard(self, server: Connection) -> str:
         """Name a node by its host and port."""
         return server.place
 
-    def held_by(self, server: Server) -> list[int]:
+    def held_by(self, server: Connection) -> list[int]:
         """Return the slots that a node holds, in order."""
         return [slot for slot, holder in enumerate(self._holders) if holder is server]
 
@@ -85,11 +85,11 @@ class Cluster:
         """How many slots nobody holds."""
         return self._holders.count(None)
 
-    def holder(self, key: bytes) -> Server:
+    def holder(self, key: bytes) -> Connection:
         """Return the node that holds a key's slot. Raises Error where nobody does."""
         return self.holder_of(key_slot(key))
 
-    def holder_of(self, slot: int) -> Server:
+    def holder_of(self, slot: int) -> Connection:
         """Return the node that holds a slot. Raises Error where nobody does."""
         server = self._holders[slot]
         if server is None:
@@ -152,7 +152,7 @@ class Cluster:
         """Return until when somebody is to be patient, by the monotonic clock."""
         return time.monotonic() + self._policy.patience
 
-    def ask_alone(self, key: bytes, ask: Callable[[Server], Any], deadline: float) -> Any:
+    def ask_alone(self, key: bytes, ask: Callable[[Connection], Any], deadline: float) -> Any:
         """Ask about a single key, which must be declared, whoever has it now, and return the answer.
 
         `ask` returns what takes `answers`. Where nobody has it before the deadline, that is the answer.
@@ -178,7 +178,7 @@ class Cluster:
                 self._policy.control.tell(f"waiting for the cluster: {problem}")
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
-    def _where(self, key: bytes, problem: Redirected | Unsettled, said_by: Server) -> tuple[Server, bool]:
+    def _where(self, key: bytes, problem: Redirected | Unsettled, said_by: Connection) -> tuple[Connection, bool]:
         """Return who has a key by what a node said, and whether it is only on its way there."""
         if isinstance(problem, Redirected) and problem.host != UNKNOWN_HOST.decode():
             with suppress(Error):
@@ -205,7 +205,7 @@ class Cluster:
         self.refresh()
         return self.layout().unlike(before)
 
-    def keys_of(self, slots: list[int]) -> Generator[tuple[Server, list[bytes]], None, list[int]]:
+    def keys_of(self, slots: list[int]) -> Generator[tuple[Connection, list[bytes]], None, list[int]]:
         """Yield all keys of slots, those of several slots as they are at one moment, with the node that has them.
 
         Where a slot is on its way, first those that are still here, then those that are there. Returns the slots
@@ -236,9 +236,9 @@ class Cluster:
             slots = elsewhere
         raise Error(f"slot {slots[0]} does not come to rest: run again when no slots are being moved")
 
-    def _in_groups(self, slots: list[int], crowded: list[int]) -> Iterator[tuple[Server, list[int]]]:
+    def _in_groups(self, slots: list[int], crowded: list[int]) -> Iterator[tuple[Connection, list[int]]]:
         """Yield slots of a node, with few enough keys to name them at once; the others are added to the crowded."""
-        by_holder: dict[Server, list[int]] = {}
+        by_holder: dict[Connection, list[int]] = {}
         for slot in slots:
             by_holder.setdefault(self.holder_of(slot), []).append(slot)
         for server, held in by_holder.items():
@@ -285,13 +285,13 @@ class Cluster:
         for where in ranges:
             self._holders[where.first : where.last + 1] = [servers[where.primary]] * (where.last + 1 - where.first)
 
-    def _node(self, address: Address) -> Server:
+    def _node(self, address: Address) -> Connection:
         if address not in self._nodes:
             self._nodes[address] = self._entry.at(*address)
             self._prepare(address, self._nodes[address])
         return self._nodes[address]
 
-    def _node_called(self, node: str, known_to: Server) -> Server:
+    def _node_called(self, node: str, known_to: Connection) -> Connection:
         """Return the node with this identifier: one that has no slots yet is where another one says."""
         for server in self.primaries:
             if _own_line(server.call("CLUSTER", "NODES"))[0] == node:
@@ -302,7 +302,7 @@ class Cluster:
             raise Error(f"the cluster has no node {node}, to which a slot is being moved")
         return self._node((printable(match[1]), int(match[2])))
 
-    def _prepare(self, address: Address, server: Server) -> None:
+    def _prepare(self, address: Address, server: Connection) -> None:
         replaced = partial(self._is_replaced, address)
         server.reconnect_by(replace(self._policy, needs_primary=True, replaced=replaced))
 
@@ -333,7 +333,7 @@ class _Range:
     replicas: list[Address]
 
 
-def _slots(server: Server) -> list[_Range]:
+def _slots(server: Connection) -> list[_Range]:
     """Ask a node who holds which slots. Raises Refused where that is not permitted."""
     reply = server.call("CLUSTER", "SLOTS").answer()
     try:
@@ -348,7 +348,7 @@ def _slots(server: Server) -> list[_Range]:
     return ranges
 
 
-def _host(node: list[Any], server: Server) -> str:
+def _host(node: list[Any], server: Connection) -> str:
     """Return the host of a node of CLUSTER SLOTS; where there is none, it is that of the server which tells."""
     host = node[0]
     if host == UNKNOWN_HOST:
@@ -379,7 +379,7 @@ def _parse_own_line(reply: Any) -> _Line:
     return printable(match[1]), printable(match[2]), held, moving
 
 
-def _line_and_keys(server: Server, slots: list[int]) -> tuple[_Line, list[list[bytes]]]:
+def _line_and_keys(server: Connection, slots: list[int]) -> tuple[_Line, list[list[bytes]]]:
     """Ask a node for its line and for the keys of slots, all at one moment."""
     keys_of_slots = [("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE) for slot in slots]
     nodes, *keys = at_one_moment(server, [("CLUSTER", "NODES"), *keys_of_slots])

@@ -14,19 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
+from redis import connection as sockets
 from redis.backoff import NoBackoff
 from redis.client import Redis
-from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.connection import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from luamigrate.model.errors import Error, UsageError, printable
 from luamigrate.server.cluster import Cluster
-from luamigrate.server.connection import Server
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import NO_USERS, ConnectionLost, NotReady, Unreachable, advise, is_nobody_there, words
 from luamigrate.server.identity import facts_of_pairs
+from luamigrate.server.standalone import Standalone
 from luamigrate.server.url import ServerUrl, address
 from luamigrate.server.waiting import AT_ONCE, Waiting, reach
 
@@ -94,13 +96,13 @@ def connect_to(
 
 
 def _reach(pool: ConnectionPool, url: str) -> Deployment:
-    server = (_Named if isinstance(pool, SentinelConnectionPool) else Server)(pool, url)
-    if server.identity.mode != "cluster":
-        return server
+    entry = (_Named if isinstance(pool, SentinelConnectionPool) else Connection)(pool, url)
+    if entry.identity.mode != "cluster":
+        return Standalone(entry)
     try:
-        return Cluster(server)
+        return Cluster(entry)
     except Error as problem:
-        server.close()
+        entry.close()
         if isinstance(problem, Unreachable):
             # A node that others name, and that is not there, will be replaced.
             raise NotReady(str(problem)) from None
@@ -125,7 +127,7 @@ def pool_for(
     if url.path:
         return ConnectionPool(UnixDomainSocketConnection, path=url.path, **settings)
     host, port = url.places[0]
-    return ConnectionPool(SSLConnection if with_tls else Connection, host=host, port=port, **settings)
+    return ConnectionPool(SSLConnection if with_tls else sockets.Connection, host=host, port=port, **settings)
 
 
 def _settings(seconds: float) -> dict[str, Any]:
@@ -208,7 +210,7 @@ def _refuse_passphrase() -> Never:
     raise UsageError("--tls-key, --tls-cert: the key is encrypted, and nobody is asked for its passphrase")
 
 
-class _Named(Server):
+class _Named(Connection):
     """The primary that Sentinels name; whether they still do is asked again and again.
 
     One that has been replaced may go on taking writes, which are lost, for as long as twenty seconds.

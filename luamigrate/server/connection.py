@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import hiredis
 import redis
-from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
+from redis import connection as sockets
+from redis.connection import AbstractConnection, ConnectionPool, SSLConnection
 from redis.exceptions import RedisError, ResponseError
 
 from luamigrate.model.control import NOBODY, Control
@@ -43,8 +44,8 @@ _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
 class Call:
     """A command on its way; its answer is read when it is asked for."""
 
-    def __init__(self, server: Server, packed: bytes, *, once: bool) -> None:
-        self._server = server
+    def __init__(self, connection: Connection, packed: bytes, *, once: bool) -> None:
+        self._connection = connection
         self.packed = packed
         self.once = once
         """Whether it must not be sent again, because it makes sense on this connection only."""
@@ -68,7 +69,7 @@ class Call:
     def answer(self) -> Any:
         """Wait for the answer and return it. Raises Error."""
         while self.seconds is None:
-            self._server.read_next()
+            self._connection.read_next()
         if isinstance(self._reply, Error):
             raise self._reply
         if isinstance(self._reply, Exception):
@@ -98,7 +99,7 @@ class ReconnectPolicy:
     """Whether another server has taken over what this one was for, so that waiting for it makes no sense."""
 
 
-class Server:
+class Connection:
     """One server and one connection to it, on which several calls may be under way.
 
     Answers come in the order of the calls. The client never sends anything twice on its own. Where
@@ -136,14 +137,14 @@ class Server:
         """Whether the server was waited for in vain."""
         return self._lost is not None
 
-    def at(self, host: str, port: int) -> Server:
+    def at(self, host: str, port: int) -> Connection:
         """Connect to another server with the same user, TLS, database and time-outs. Raises what `connect` does."""
         settings = {name: value for name, value in self._pool.connection_kwargs.items() if name not in _OF_ONE_PLACE}
         tls = issubclass(self._pool.connection_class, SSLConnection)
-        pool = ConnectionPool(SSLConnection if tls else Connection, **(settings | {"host": host, "port": port}))
-        return Server(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
+        pool = ConnectionPool(SSLConnection if tls else sockets.Connection, **(settings | {"host": host, "port": port}))
+        return Connection(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
 
-    def once_more(self) -> Server:
+    def once_more(self) -> Connection:
         """Make another connection to the same server. Raises ConnectionLost where there cannot be another."""
         try:
             return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
@@ -164,39 +165,6 @@ class Server:
     def place(self) -> str:
         """Where it is: host and port."""
         return address(self.host, int(self._pool.connection_kwargs.get("port") or 0))
-
-    @property
-    def primaries(self) -> list[Server]:
-        """Itself: a cluster has several."""
-        return [self]
-
-    @property
-    def role(self) -> str:
-        """Its own, as it tells."""
-        return self.identity.role
-
-    @property
-    def slots(self) -> None:
-        """None: all keys are in one place."""
-
-    def shard(self, _server: Server) -> str:
-        """Name nothing: there is no other."""
-        return ""
-
-    def holder(self, _key: bytes) -> Server:
-        """Return itself: in a cluster every key has its own."""
-        return self
-
-    def refresh(self) -> None:
-        """Learn nothing: in a cluster, keys move."""
-
-    def find_primary(self, problem: Error) -> None:
-        """Wait for a primary at this address, because what is there has become a replica."""
-        self.recover(problem)
-
-    def is_unsettled(self, _problem: Error) -> bool:
-        """Tell that it is settled: in a cluster, keys move."""
-        return False
 
     def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for a server that is lost."""
@@ -361,7 +329,7 @@ class Server:
         return identity
 
 
-def at_one_moment(server: Server, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
+def at_one_moment(server: Connection, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
     """Return what the server answers to commands between which nothing else happens. Raises Error."""
     for _ in range(RECONNECTIONS):
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from luamigrate.model.errors import Error
-from luamigrate.server.connection import ReconnectPolicy, Server
+from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.identity import Identity
 
 SLOTS = 16_384
@@ -43,10 +43,10 @@ class Slots(Protocol):
     def unheld(self) -> int:
         """How many slots nobody holds."""
 
-    def held_by(self, server: Server, /) -> Sequence[int]:
+    def held_by(self, server: Connection, /) -> Sequence[int]:
         """Return the slots that a node holds, in order."""
 
-    def holder_of(self, slot: int, /) -> Server:
+    def holder_of(self, slot: int, /) -> Connection:
         """Return the node that holds a slot. Raises Error where nobody does."""
 
     def layout(self) -> Layout:
@@ -55,7 +55,7 @@ class Slots(Protocol):
     def moved_since(self, before: Layout, /) -> list[int]:
         """Return the slots of which keys may have moved since, and know who holds them now."""
 
-    def keys_of(self, slots: list[int], /) -> Generator[tuple[Server, list[bytes]], None, list[int]]:
+    def keys_of(self, slots: list[int], /) -> Generator[tuple[Connection, list[bytes]], None, list[int]]:
         """Yield all keys of slots with the node that has them; return the slots with too many keys to be named."""
 
 
@@ -67,15 +67,17 @@ class Deployment(Protocol):
 
     url: str
     """The URL without its password."""
-    identity: Identity
-    """Of the server that was asked first."""
+
+    @property
+    def identity(self) -> Identity:
+        """Of the server that was asked first."""
 
     @property
     def whereabouts(self) -> str:
         """Where it is, in words for people."""
 
     @property
-    def primaries(self) -> list[Server]:
+    def primaries(self) -> list[Connection]:
         """The servers that hold keys: more than one in a cluster."""
 
     @property
@@ -86,10 +88,10 @@ class Deployment(Protocol):
     def slots(self) -> Slots | None:
         """The slots among which keys are spread; None where any two keys are in one place, and stay there."""
 
-    def holder(self, key: bytes, /) -> Server:
+    def holder(self, key: bytes, /) -> Connection:
         """Return the server that holds a key. Raises Error where nobody does."""
 
-    def shard(self, server: Server, /) -> str:
+    def shard(self, server: Connection, /) -> str:
         """Name one of the primaries; empty where there can be no other."""
 
     def reconnect_by(self, policy: ReconnectPolicy, /) -> None:

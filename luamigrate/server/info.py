@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from luamigrate.model.errors import Error, Refused
-from luamigrate.server.connection import Call, Server
+from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import Answered
 from luamigrate.server.identity import facts_of_info
 
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,20}")
 _KEYS = re.compile(r"keys=([0-9]{1,20}),")
 
 
-def read_info(server: Server, section: str) -> dict[str, str]:
+def read_info(server: Connection, section: str) -> dict[str, str]:
     """Return a section of INFO, empty where the user may not ask."""
     try:
         return facts_of_info(server.call("INFO", section).answer())
@@ -35,7 +35,7 @@ def number(facts: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def read_database_sizes(servers: Iterable[Server]) -> dict[str, int] | None:
+def read_database_sizes(servers: Iterable[Connection]) -> dict[str, int] | None:
     """Return the number of keys by database, or None where a server does not tell."""
     sizes: dict[str, int] = {}
     for server in servers:
@@ -51,7 +51,7 @@ def read_database_sizes(servers: Iterable[Server]) -> dict[str, int] | None:
     return sizes
 
 
-def read_key_count(servers: Iterable[Server]) -> int | None:
+def read_key_count(servers: Iterable[Connection]) -> int | None:
     """Return the number of keys of the database, or None where a server does not tell."""
     count = 0
     for server in servers:

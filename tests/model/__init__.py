@@ -1,0 +1,1 @@
+"""Tests of what is talked about: words, rules, summaries."""

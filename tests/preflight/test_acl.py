@@ -1,0 +1,172 @@
+"""What docs/security.md grants to each command is enough, and no part of it too much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.clusters import ClusterInstance
+from tests.conftest import Result, luamigrate
+from tests.instances import Instance
+
+Server = Instance | ClusterInstance
+
+SECURITY = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+
+COMMANDS = {
+    "verify": ("verify", "--extra"),
+    "run": ("run",),
+    "dry run": ("run", "--dry-run"),
+    "check": ("check",),
+    "fill": ("run", "--on-existing", "fill", "--fill-queues"),
+    "rollback": ("rollback", "--yes"),
+}
+HEADINGS = {"verify": ["verify"], "fill": ["run", "run --on-existing fill"], "rollback": ["rollback"]}
+"""Whose lines a command takes; those not named here take those of `run`."""
+
+FOR_OLDER = {"+evalsha_ro": "+evalsha", "+pexpiretime": "+time"}
+"""What stands for commands that a server does not have."""
+
+MANY = 900
+"""Elements of a key that is big where a script may take but a tenth of a millisecond."""
+
+
+def granted(server: Server, command: str) -> list[str]:
+    """Return the rules that the document has for a command on this server, without user and password."""
+    rules: list[str] = []
+    for heading in HEADINGS.get(command, ["run"]):
+        match = re.search(rf"^\*\*{heading}\*\*.*?\n\n```\n(.*?)\n```", SECURITY, re.MULTILINE | re.DOTALL)
+        assert match, heading
+        lines = match[1].splitlines()
+        for line in lines if server.mode == "cluster" else lines[:1]:
+            rules += [rule for rule in line.split()[3:] if rule not in ("on", ">secret")]
+    return list(dict.fromkeys(filter(None, (spelled(server, rule) for rule in rules))))
+
+
+def spelled(server: Server, rule: str) -> str:
+    """Return a rule as this server takes it; empty where it knows no such command."""
+    if rule.startswith("%R~") and server.version < (7, 0):
+        return rule.removeprefix("%R")
+    try:
+        everywhere(server, "ACL", "SETUSER", "nobody", rule)
+    except redis.ResponseError:
+        return FOR_OLDER.get(rule, "")
+    return rule
+
+
+def everywhere(server: Server, *command: str) -> None:
+    """Send a command to every node."""
+    for client in clients(server):
+        client.execute_command(*command)
+
+
+def clients(server: Server) -> Iterable[redis.Redis]:
+    """Return a client of each node."""
+    return [node.client for node in server.nodes] if isinstance(server, ClusterInstance) else [server.client]
+
+
+def write(server: Server, *, copied: bool) -> None:
+    """Write sources, and targets of some of them that lack something or contradict."""
+    client: Any = server.client
+    client.flushall()
+    large = {f"field{number}": f"value{number}" * 8 for number in range(MANY)}
+    members = [f"member{number}" * 5 for number in range(MANY)]
+    for number in range(6):
+        client.hset(f"job:{number}", mapping={"a": "1", "b": "x" * (90 if number % 2 else 3)})
+    for name in ("big", "big2", "{t}big"):
+        client.hset(f"job:{name}", mapping=large)
+    client.pexpire("job:3", 10**8)
+    client.hset("job:{t}1", "a", "1")
+    client.sadd("jobs:active", "a", "b")
+    client.sadd("jobs:failed", *members)
+    client.sadd("jobs:completed", *members)
+    client.zadd("jobs:pending", {member: number for number, member in enumerate(members)})
+    if server.has_field_expiries:
+        for key, field in (("job:1", "a"), ("job:big", "field5")):
+            client.execute_command("HPEXPIRE", key, 10**8, "FIELDS", 1, field)
+    if copied:
+        assert luamigrate("run", url=server.url).code == 0
+        client.zrem("steps:pending", *members[:9])
+    client.delete("step:0", "step:5", "step:big2", "steps:active", "steps:completed")
+    client.hset("step:0", "a", "1")
+    client.hset("step:5", mapping={"a": "2", "b": "x"})
+    client.hset("step:big2", mapping=dict(list(large.items())[: MANY // 3]))
+    client.sadd("steps:active", "a")
+    client.sadd("steps:completed", *members[: MANY // 3])
+
+
+def outcome(server: Server, command: str, rules: list[str] | None) -> tuple[Any, ...]:
+    """Carry out a command as a user with these rules, or as an almighty one: code, words and warnings."""
+    write(server, copied=command in ("verify", "rollback"))
+    login = {}
+    if rules is not None:
+        everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *rules)
+        login = {"REDIS_PASSWORD": "secret"}
+    url = server.url if rules is None else server.url.replace("://", "://careful@")
+    options = ("--json",) if command == "check" else ("--json", "--max-pause", "0.1")
+    result: Result = luamigrate(*COMMANDS[command], *options, url=url, env=login)
+    document = result.document
+    warnings = sorted(warning.partition(":")[0] for warning in document["warnings"])
+    words = [{name: count for name, count in rule.items() if name != "ignored"} for rule in document["rules"]]
+    return result.code, words, [] if rules is None else warnings
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_the_document_grants_is_enough(server: Server, command: str) -> None:
+    """The same code and the same words as an almighty user gets; warned is only of what is optional."""
+    code, words, _ = outcome(server, command, None)
+    careful_code, careful_words, warnings = outcome(server, command, granted(server, command))
+    assert (careful_code, careful_words) == (code, words)
+    assert set(warnings) <= {"memory", "eviction", "saves", "blocked"}
+
+
+SPARING = ("+memory|usage", "+dump", "+object|encoding")
+"""What is done without on a single server: it takes longer, or is less exact about what a key weighs."""
+
+
+@pytest.mark.parametrize("command", ["verify", "fill", "rollback"])
+def test_no_part_of_what_the_document_grants_is_too_much(server: Server, command: str) -> None:
+    """Without any one command something is refused, warned of, or fails."""
+    if not server.has_field_expiries:
+        pytest.skip("what is granted for newer servers can be judged on those")
+    spared = SPARING if server.mode == "standalone" else ("+memory|usage", "+object|encoding")
+    rules = granted(server, command)
+    wanted = outcome(server, command, rules)
+    assert outcome(server, command, [rule for rule in rules if rule not in spared])[:2] == wanted[:2]
+    superfluous = [
+        rule
+        for rule in rules
+        if rule.startswith("+")
+        and rule not in spared
+        and outcome(server, command, [other for other in rules if other != rule]) == wanted
+    ]
+    assert superfluous == []
+
+
+def test_other_keys_cannot_be_touched(server: Server) -> None:
+    """A plan with other names is refused, and so is whatever script the user sends."""
+    everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *granted(server, "fill"))
+    client: Any = server.client
+    client.hset("other:1", "a", "1")
+    digest = server.digest()
+    url = server.url.replace("://", "://careful@")
+    result = luamigrate(
+        "run", "--map", "other:*=another:*", "--type", "hash", url=url, env={"REDIS_PASSWORD": "secret"}
+    )
+    assert result.code == 4
+    assert "permissions" in result.err
+    assert "other:*" in result.err
+    for administrator in clients(server):
+        options = administrator.connection_pool.connection_kwargs | {"username": "careful", "password": "secret"}
+        pool = redis.ConnectionPool(administrator.connection_pool.connection_class, **options)
+        with redis.Redis(connection_pool=pool) as careful:
+            for command in ("HSET','other:1','b','2", "UNLINK','other:1", "HGETALL','other:1"):
+                digest_of_script = careful.script_load(f"return redis.call('{command}')")
+                with pytest.raises(redis.ResponseError, match=r"permission|can't access"):
+                    careful.evalsha(digest_of_script, 0)
+    assert server.digest() == digest

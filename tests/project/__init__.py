@@ -1,0 +1,1 @@
+"""Tests of the whole: documents, wheel, house rules, Python interface, fuzzing."""

@@ -1,0 +1,176 @@
+"""The README is true: its session, its options, its words, its Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from luamigrate import BUILT_IN, Exit, Word, plan_from_file
+from luamigrate.cli import demo
+from luamigrate.cli.commands import app
+from luamigrate.cli.options import VARIABLES
+from tests.conftest import luamigrate
+from tests.instances import Instance
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+URL = "redis://127.0.0.1:6379/0"
+LONG_ENOUGH = "0.4"
+"""Seconds to settle: second looks must come after the scan, as they do in the README."""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def replay(session: str, server: Instance) -> str:
+    """Run the commands of a session and return it with what they print."""
+    lines = []
+    for line in session.splitlines():
+        if line.startswith("$ "):
+            lines += [line, *perform(line.removeprefix("$ "), server).splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def perform(command: str, server: Instance) -> str:
+    """Run one command; a few that are not ours by other means."""
+    match shlex.split(command):
+        case ["luamigrate", *arguments]:
+            result = luamigrate(*arguments, url=server.url, env={"SETTLE": LONG_ENOUGH})
+            assert result.err == "", result.err
+            return result.out
+        case ["cat", name]:
+            return Path(name).read_text(encoding="utf-8")
+        case ["redis-cli", "-u", "$REDIS_URL", *words]:
+            return f"(integer) {server.client.execute_command(*words)}"
+        case ["export", *_]:
+            return ""
+        case _:
+            raise AssertionError(f"the README's session has a command that is not tested: {command}")
+
+
+def normalised(text: str, url: str = URL) -> str:
+    """Leave out what differs from run to run."""
+    text = text.replace(url, URL)
+    text = re.sub(r"Connected to \S+ \S+", "Connected to valkey 9.1.2", text)
+    text = re.sub(r"^(  url +\S+) +", r"\1  ", text, flags=re.MULTILINE)
+    text = text.replace(f"{LONG_ENOUGH} ", "2.0 ").replace("(SETTLE)", "(default)")
+    text = re.sub(r"^(  [a-z ]{14} \S+( rules)?) +\(", r"\1  (", text, flags=re.MULTILINE)
+    text = re.sub(r"Duration +[\d.]+ s", "Duration 0.05 s", text)
+    text = re.sub(r"Longest script +[\d.]+ ms", "Longest script 0.5 ms", text)
+    # A sample depends on the server's order.
+    text = re.sub(r"about [\d.]+ MB, by a sample", "about 1.2 MB, by a sample", text)
+    text = re.sub(r"\d of 104 sources sampled", "0 of 104 sources sampled", text)
+    text = re.sub(r"version( +)\S+ \S+", r"version\1valkey 9.1.2", text)
+    # Lines about keys come in the order of the server's table.
+    about_keys = re.compile(r"(?:^(?:  \w+ +\S+ -> |\{\"source\").*\n)+", re.MULTILINE)
+    return about_keys.sub(lambda lines: "".join(sorted(lines[0].splitlines(keepends=True))), text)
+
+
+def sessions() -> list[str]:
+    """Return the sessions that can be replayed: all but the one that sets up."""
+    return [block for block in blocks("console") if "make test" not in block]
+
+
+@pytest.mark.single_server("it is a session with one server")
+def test_the_session_is_what_really_happens(
+    any_server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of the README with its output, against the sample jobs of the demo."""
+    monkeypatch.chdir(tmp_path)
+    demo.fill(any_server.client)
+    for session in sessions():
+        assert normalised(replay(session, any_server), any_server.url) == normalised(session)
+
+
+COMMANDS = ("run", "verify", "rollback", "check")
+
+
+def test_the_options_of_the_readme_are_those_of_the_commands() -> None:
+    """Each with its environment variable, and none besides."""
+    rows = re.findall(r"^\| `(--[^`]+)` \| (?:`(\w+)`)? ?\| (.*?) \|", README, re.MULTILINE)
+    documented = {tuple(re.findall(r"--[\w-]+", names)): variable or None for names, variable, _ in rows}
+    assert documented == {names: variable for command in COMMANDS for names, variable, _ in options(command)}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_every_option(command: str) -> None:
+    """With its variable and what it means."""
+    help_text = luamigrate(command, "--help").out
+    for names, variable, text in options(command):
+        assert all(name in help_text for name in names)
+        assert text
+        assert variable is None or variable in help_text
+
+
+def options(command: str) -> list[tuple[tuple[str, ...], str | None, str]]:
+    """Return names, environment variable and help of each option of a command."""
+    group: Any = typer.main.get_command(app)
+    return [
+        ((*option.opts, *option.secondary_opts), option.envvar, option.help)
+        for option in group.commands[command].params
+    ]
+
+
+PASSWORDS = {"REDIS_PASSWORD", "SENTINEL_PASSWORD"}
+"""An option would put them into the process list."""
+
+
+def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_forgets_them() -> None:
+    """What only shapes the output has none; rules on the command line have none either, nor has consent."""
+    without = {
+        "--map",
+        "--type",
+        "--json",
+        "--report",
+        "--report-all",
+        "--show-values",
+        "--quiet",
+        "--verbose",
+        "--yes",
+        "--ignore-check",
+    }
+    every = [option for command in COMMANDS for option in options(command)]
+    assert {names[0] for names, variable, _ in every if variable is None} == without
+    assert {variable for _, variable, _ in every if variable} | PASSWORDS == VARIABLES
+
+
+def test_words_and_exit_codes_are_all_explained() -> None:
+    """A row for each."""
+    rows = re.findall(r"^\| (`?[\w]+`?) \|", README, re.MULTILINE)
+    assert {f"`{word}`" for word in Word} <= set(rows)
+    assert {str(int(code)) for code in Exit} <= set(rows)
+
+
+def test_the_python_runs(any_server: Instance, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it stands, but for the address."""
+    demo.fill(any_server.client)
+    (block,) = blocks("python")
+    exec(compile(block.replace(URL, any_server.url), "README.md", "exec"), {})  # noqa: S102
+    assert "partial job:7 step:7" in capsys.readouterr().out
+
+
+def test_the_plan_file_is_the_built_in_plan() -> None:
+    """Spelled out, at the top of the repository."""
+    assert plan_from_file(ROOT / "job-to-step.toml") == BUILT_IN
+
+
+def test_links_lead_somewhere() -> None:
+    """Files that the README names are there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists()
+
+
+def test_the_test_command_is_the_one_of_ci() -> None:
+    """CI runs what the README tells a newcomer to type, and then the same on clusters."""
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    last = (ROOT / ".ci" / "run").read_text().splitlines()[-3:]
+    assert last[:2] == ["make test", "make test-cluster CLUSTERS=valkey"]
+    assert last[2].startswith("make chaos ")

@@ -1,0 +1,1 @@
+"""Tests of the Lua itself, and of finding and registering it."""

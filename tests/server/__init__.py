@@ -1,0 +1,1 @@
+"""Tests of connections, clusters' nodes, Sentinels, TLS, and servers that lie or are lost."""
