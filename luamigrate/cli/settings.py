@@ -15,6 +15,7 @@ from luamigrate.cli import console, messages
 from luamigrate.cli.options import OnExisting, Options
 from luamigrate.cli.strict import refuse_blank
 from luamigrate.model import rules
+from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import CHECKS, Command
@@ -160,14 +161,10 @@ class Output:
     verbose: bool
     report_file: Path | None
     report_all: bool
-    show_values: bool
 
     def __post_init__(self) -> None:
         if self.quiet and self.verbose:
             raise UsageError("--quiet and --verbose contradict each other")
-        for option, is_set in (("--report-all", self.report_all), ("--show-values", self.show_values)):
-            if is_set and not self.report_file:
-                raise UsageError(f"{option} needs --report FILE")
 
     @property
     def every_key(self) -> bool:
@@ -184,12 +181,9 @@ class Settings:
     access: Access
     limits: Limits
     output: Output
+    comparison: Comparison
     dry_run: bool
-    validate: bool
-    fills: bool
-    fill_queues: bool
     settle: float
-    ignore_expiry: bool
     sample: int | None
     extra: bool
     allow_empty: bool
@@ -220,14 +214,15 @@ class Settings:
                 verbose=options.verbose,
                 report_file=options.report_file,
                 report_all=options.report_all,
+            ),
+            comparison=Comparison(
+                validate=options.validate,
+                ignore_expiry=options.ignore_expiry,
                 show_values=options.show_values,
+                filling=Filling.of(fills=options.on_existing is OnExisting.FILL, queues=options.fill_queues),
             ),
             dry_run=options.dry_run,
-            validate=options.validate,
-            fills=options.on_existing is OnExisting.FILL,
-            fill_queues=options.fill_queues,
             settle=options.settle,
-            ignore_expiry=options.ignore_expiry,
             sample=options.sample,
             extra=options.extra,
             allow_empty=options.allow_empty,
@@ -248,6 +243,9 @@ def _refuse_contradictions(command: Command, options: Options, origins: Origins)
         raise UsageError(f"--on-existing fill always compares: it excludes {named}")
     if options.fill_queues and not fills:
         raise UsageError("--fill-queues belongs to --on-existing fill")
+    for option, is_set in (("--report-all", options.report_all), ("--show-values", options.show_values)):
+        if is_set and not options.report_file:
+            raise UsageError(f"{option} needs --report FILE")
 
 
 def _plan(options: Options, origins: Origins) -> rules.Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from luamigrate.cli import console, json_output, messages, summary_messages
@@ -11,11 +10,13 @@ from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
-from luamigrate.migration.verbs import migrate, rollback, verify
+from luamigrate.migration.runner import Options
+from luamigrate.migration.verb import Compare, Remove, Verb, copying
+from luamigrate.migration.verbs import execute
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Exit, Refused
 from luamigrate.model.status import Command, Verdict, Word
-from luamigrate.model.summary import Batch, Summary
+from luamigrate.model.summary import Summary
 from luamigrate.preflight import checks
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
@@ -82,9 +83,9 @@ def _summary(settings: Settings) -> Summary:
         settings.plan,
         settings.command,
         dry_run=settings.dry_run,
-        validated=settings.validate,
+        validated=settings.comparison.validate,
         allow_empty=settings.allow_empty,
-        fills=settings.fills,
+        fills=bool(settings.comparison.filling),
         sample=settings.sample,
         asks=settings.asks,
         extra_sought=settings.extra,
@@ -118,7 +119,8 @@ def _perform(
         with settings.access.connect(reporter.waiting) as server:
             reporter.connected(server)
             interruption.patient = True
-            for batch in _BATCHES[settings.command](settings, server, _control(interruption, key_report, reporter)):
+            control = _control(interruption, key_report, reporter)
+            for batch in execute(server, settings.plan, _verb(settings), _options(settings), control):
                 summary.add(batch)
                 reporter.batch(batch)
                 if key_report:
@@ -159,60 +161,28 @@ def _tell_end(
         reporter.end(databases, key_report.name if key_report and not key_report.problem else None)
 
 
-def _migrate(settings: Settings, server: Deployment, operator: Control) -> Iterator[Batch]:
-    return migrate(
-        server,
-        settings.plan,
-        dry_run=settings.dry_run,
-        validate=settings.validate,
-        on_existing="fill" if settings.fills else "skip",
-        fill_queues=settings.fill_queues,
-        settle=settings.settle,
-        ignore_expiry=settings.ignore_expiry,
+def _verb(settings: Settings) -> Verb:
+    """Return what is done with every pair."""
+    match settings.command:
+        case Command.VERIFY:
+            return Compare(comparison=settings.comparison)
+        case Command.ROLLBACK:
+            verb: Verb = Remove(comparison=settings.comparison)
+        case _:
+            verb = copying(settings.comparison)
+    return verb.rehearsal() if settings.dry_run else verb
+
+
+def _options(settings: Settings) -> Options:
+    """Return how that is carried out."""
+    return Options(
         limits=settings.limits,
-        ignored_checks=settings.ignored_checks,
-        show_values=settings.output.show_values,
-        every_key=settings.output.every_key,
-        operator=operator,
-    )
-
-
-def _verify(settings: Settings, server: Deployment, operator: Control) -> Iterator[Batch]:
-    return verify(
-        server,
-        settings.plan,
         settle=settings.settle,
-        ignore_expiry=settings.ignore_expiry,
+        ignored_checks=settings.ignored_checks,
+        every_key=settings.output.every_key,
         sample=settings.sample,
         extra=settings.extra,
-        limits=settings.limits,
-        ignored_checks=settings.ignored_checks,
-        show_values=settings.output.show_values,
-        every_key=settings.output.every_key,
-        operator=operator,
     )
-
-
-def _rollback(settings: Settings, server: Deployment, operator: Control) -> Iterator[Batch]:
-    return rollback(
-        server,
-        settings.plan,
-        dry_run=settings.dry_run,
-        settle=settings.settle,
-        extra=settings.extra,
-        limits=settings.limits,
-        ignored_checks=settings.ignored_checks,
-        show_values=settings.output.show_values,
-        every_key=settings.output.every_key,
-        operator=operator,
-    )
-
-
-_BATCHES: dict[Command, Callable[[Settings, Deployment, Control], Iterator[Batch]]] = {
-    Command.RUN: _migrate,
-    Command.VERIFY: _verify,
-    Command.ROLLBACK: _rollback,
-}
 
 
 def _check(settings: Settings) -> Exit:
@@ -233,7 +203,7 @@ def _check(settings: Settings) -> Exit:
                     server,
                     summary.plan,
                     Command.RUN,
-                    fills=settings.fills,
+                    fills=bool(settings.comparison.filling),
                     ignored=settings.ignored_checks,
                     warns_of_nothing=not settings.allow_empty,
                 )

@@ -11,9 +11,10 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from luamigrate.migration.cross_slot import Ask, CrossSlotBatch, KeyStates, Provisional, Provisionals, Steps
+from luamigrate.model.comparison import Comparison
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import ANY
-from luamigrate.model.status import Filling, TargetAbsent
+from luamigrate.model.status import TargetAbsent
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
@@ -31,17 +32,10 @@ UNREAD: list[list[bytes]] = [[], []]
 BUSY = b"failed busy: somebody wrote to it in each attempt; try again when it is quieter"
 
 
-def copy(
-    batch: CrossSlotBatch,
-    *,
-    validate: bool = True,
-    ignore_expiry: bool,
-    show_values: bool,
-    filling: Filling = Filling.NOTHING,
-) -> Steps:
+def copy(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
     sources = yield from batch.read_found(batch.pairs.sources, "payload")
-    comparison = _Comparison(batch, _expiries(ignore_expiry), show_values, filling, acts=True)
+    comparing = _Comparing(batch, comparison, acts=True)
     ours: dict[int, KeyId] = {}
     made: dict[int, KeyId] = {}
     filled: set[int] = set()
@@ -52,8 +46,8 @@ def copy(
         ours, present = yield from _make(batch, there, ours)
         made |= ours
         found = {index: Provisional(there[index], b"copied") for index in ours}
-        if validate:
-            found |= yield from comparison.provisionals(there, present)
+        if comparison.validate:
+            found |= yield from comparing.provisionals(there, present)
         else:
             batch.results |= dict.fromkeys(present, b"exists")
         filled |= {index for index, result in found.items() if result.answer == b"filled"}
@@ -68,27 +62,20 @@ def copy(
     _give_up(batch, b"differs")
 
 
-def compare(
-    batch: CrossSlotBatch,
-    *,
-    validate: bool = True,
-    ignore_expiry: bool,
-    show_values: bool,
-    filling: Filling = Filling.NOTHING,
-    sizes: bool = False,
-) -> Steps:
+def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     """Say how each pair stands; write nothing."""
+    sizes = comparison.sizes
     beside = "size" if sizes else ""
     sources = yield from batch.read_found(batch.pairs.sources, beside)
-    comparison = _Comparison(batch, _expiries(ignore_expiry), show_values, filling)
+    comparing = _Comparing(batch, comparison)
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, {})
         if not there:
             return
         targets = yield from batch.read(batch.pairs.targets, there, beside=beside)
-        present = comparison.present(there, targets, sizes=sizes)
-        if validate:
-            found = yield from comparison.provisionals(there, present)
+        present = comparing.present(there, targets, sizes=sizes)
+        if comparison.validate:
+            found = yield from comparing.provisionals(there, present)
         else:
             found = {index: Provisional(there[index], b"exists") for index in present}
         confirmed, sources = yield from batch.reread(found, beside, acts=False)
@@ -98,18 +85,17 @@ def compare(
     _give_up(batch, b"differs")
 
 
-def remove(batch: CrossSlotBatch, *, delete: bool, show_values: bool) -> Steps:
+def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> Steps:
     """Delete the targets that equal their source, if that lives as long: the source is read last before it."""
     sources = yield from batch.read_found(batch.pairs.sources, "")
-    comparison = _Comparison(batch, Expiries.SOONER, show_values)
+    comparing = _Comparing(batch, comparison, removes=True)
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        present = comparison.present(there, (yield from batch.read(batch.pairs.targets, there)))
-        confirmed, sources = yield from batch.reread(
-            (yield from comparison.provisionals(there, present)), "", acts=delete
-        )
+        present = comparing.present(there, (yield from batch.read(batch.pairs.targets, there)))
+        found = yield from comparing.provisionals(there, present)
+        confirmed, sources = yield from batch.reread(found, "", acts=delete)
         equal = {index: result for index, result in confirmed.items() if result.answer == b"same"}
         batch.results |= {index: _kept(result.answer) for index, result in confirmed.items() if index not in equal}
         if not delete:
@@ -150,16 +136,22 @@ def find_extra(batch: CrossSlotBatch) -> Steps:
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparison:
-    """How the targets of a batch are compared with their sources."""
+class _Comparing:
+    """The targets of a batch being compared with their sources."""
 
     batch: CrossSlotBatch
-    expiries: Expiries
-    """As cross_slot/compare.lua has it."""
-    show_values: bool
-    filling: Filling = Filling.NOTHING
+    comparison: Comparison
     acts: bool = False
-    """Whether this look may write, and what it finds missing is to be looked at again."""
+    """Whether this check may write, and what it finds missing is to be checked again."""
+    removes: bool = False
+    """Whether only what expires sooner in the source than in the target counts as different."""
+
+    @property
+    def expiries(self) -> Expiries:
+        """Which expiries count, as cross_slot/compare.lua is told."""
+        if self.removes:
+            return Expiries.SOONER
+        return Expiries.NONE if self.comparison.ignore_expiry else Expiries.DIFFERENT
 
     def present(self, sources: dict[int, KeyState], targets: KeyStates, *, sizes: bool = False) -> dict[int, KeyState]:
         """Return the targets that are there; for the other pairs, store the result."""
@@ -216,8 +208,8 @@ class _Comparison:
         return unlike
 
     def _against(self, sources: dict[int, KeyState]) -> Ask:
-        looked = self.batch.pairs.digests
-        writes = self.acts and bool(self.filling) and bool(looked)
+        lacking = self.batch.pairs.digests
+        writes = self.acts and bool(self.comparison.filling) and bool(lacking)
 
         def ask(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
             states: list[bytes | str | int] = []
@@ -226,15 +218,15 @@ class _Comparison:
                 contents, moments = source.beside
                 states += [source.kind, source.at, source.digest]
                 states += [len(contents), *contents, len(moments), *moments]
-                states.append(looked[index] if writes else b"")
+                states.append(lacking[index] if writes else b"")
             return calls.cross_slot_compare(
                 server,
                 names,
                 self.batch.pause,
                 *states,
                 expiries=self.expiries,
-                show_values=self.show_values,
-                filling=self.filling,
+                show_values=self.comparison.show_values,
+                filling=self.comparison.filling,
                 writes=writes,
                 alone=alone,
             )
@@ -318,10 +310,6 @@ def _withdraw_older(batch: CrossSlotBatch, made: dict[int, KeyId]) -> Generator[
 def _is_no_copy(answer: Answer) -> bool:
     """Tell whether a source has become another type meanwhile, or too large for this, or cannot be read any more."""
     return said(answer)[0] in (b"ignored", PairReply.BIG, b"failed")
-
-
-def _expiries(ignore: bool) -> Expiries:  # noqa: FBT001  # as the verbs have it
-    return Expiries.NONE if ignore else Expiries.DIFFERENT
 
 
 def _without_gone(

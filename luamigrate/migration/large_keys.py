@@ -28,8 +28,9 @@ from luamigrate.migration.chunks import (
     supply,
 )
 from luamigrate.migration.watch import Act, Attempt, Disturbed, LargeSteps, reconnecting, undisturbed
+from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.errors import Error
-from luamigrate.model.status import Filling, KeyOutcome, LargePartial, TargetAbsent, Word
+from luamigrate.model.status import KeyOutcome, LargePartial, TargetAbsent, Word
 from luamigrate.scripts import calls, library, replies
 from luamigrate.scripts.calls import Expiries
 
@@ -52,45 +53,33 @@ def too_big(pair: LargePair) -> str:
     return f"too-big: a {pair.kind} of {pair.size:,} bytes cannot be taken apart; --allow-long-pause takes it whole"
 
 
-def copy(pair: LargePair, *, validate: bool = True, ignore_expiry: bool = False) -> LargeSteps:
+def copy(pair: LargePair, comparison: Comparison) -> LargeSteps:
     """Copy where the target is absent, else compare."""
     library.register(pair.target_server, "chunk/append" if pair.cross_slot else "chunk/stage")
     try:
-        return (
-            yield from undisturbed(
-                pair, lambda target_kind: _copy(pair, target_kind, validate=validate, ignore_expiry=ignore_expiry)
-            )
-        )
+        return (yield from undisturbed(pair, lambda target_kind: _copy(pair, target_kind, comparison)))
     finally:
         # One that has been published has another name; one that cannot be removed now expires.
         with suppress(Error):
             pair.target_server.call("UNLINK", pair.staging).answer()
 
 
-def compare(
-    pair: LargePair,
-    *,
-    validate: bool = True,
-    ignore_expiry: bool = False,
-    sizes: bool = False,
-    filling: Filling = Filling.NOTHING,
-) -> LargeSteps:
-    """Compare and write nothing; with `sizes`, tell what a copy would do."""
-    options = {"validate": validate, "ignore_expiry": ignore_expiry, "sizes": sizes}
-    outcome = yield from undisturbed(pair, lambda target_kind: _compare(pair, target_kind, **options))
-    return _fillable(pair, outcome, filling)
+def compare(pair: LargePair, comparison: Comparison) -> LargeSteps:
+    """Compare and write nothing; where sizes are wanted, tell what a copy would do."""
+    outcome = yield from undisturbed(pair, lambda target_kind: _compare(pair, target_kind, comparison))
+    return _fillable(pair, outcome, comparison.filling)
 
 
-def fill(pair: LargePair, *, filling: Filling, ignore_expiry: bool = False) -> LargeSteps:
+def fill(pair: LargePair, comparison: Comparison) -> LargeSteps:
     """Copy where the target is absent; else compare, and add what two looks found missing."""
-    outcome = _fillable(pair, (yield from copy(pair, ignore_expiry=ignore_expiry)), filling)
+    outcome = _fillable(pair, (yield from copy(pair, comparison)), comparison.filling)
     if not outcome or outcome.lacking != LargePartial() or pair.lacking != LargePartial():
         return outcome
     try:
         yield from reconnecting(pair, lambda: _add_what_is_missing(pair))
     except Stopping:
         return None
-    after = yield from compare(pair, ignore_expiry=ignore_expiry)
+    after = yield from compare(pair, replace(comparison, filling=Filling.NOTHING))
     return pair.outcome(Word.FILLED) if after and after.word is Word.SAME else after
 
 
@@ -107,17 +96,17 @@ def _expiry(pair: LargePair) -> int:
     return replies.expiry(replies.chunk(call), call)
 
 
-def _copy(pair: LargePair, target_kind: str, *, validate: bool, ignore_expiry: bool) -> Attempt:
+def _copy(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
     if pair.is_recheck and pair.lacking != TargetAbsent() and target_kind == "none":
         return KeyOutcome(pair.source, pair.target, Word.MISSING, lacking=TargetAbsent()), None
     if target_kind != "none":
-        return (yield from _stand(pair, target_kind, validate=validate, ignore_expiry=ignore_expiry, sizes=False)), None
+        return (yield from _stand(pair, target_kind, comparison)), None
     if refusal := _cannot_be_copied(pair):
         return refusal, None
     pair.target_server.call("UNLINK", pair.staging, once=True).answer()
-    if not (yield from _stage(pair, 0.5 if validate else 1.0)):
+    if not (yield from _stage(pair, 0.5 if comparison.validate else 1.0)):
         return pair.outcome(Word.GONE), None  # all its fields have expired
-    if validate:
+    if comparison.validate:
         diff = yield from diff_both_ways(pair, pair.staging, Expiries.DIFFERENT, after=0.5, lifetime_ms=LIFETIME_MS)
         if diff.other_is_gone:
             raise Disturbed
@@ -131,28 +120,27 @@ def _copy(pair: LargePair, target_kind: str, *, validate: bool, ignore_expiry: b
     return pair.outcome(Word.COPIED), Act(partial(publish, pair, expires_at), makes=True)
 
 
-def _compare(pair: LargePair, target_kind: str, *, validate: bool, ignore_expiry: bool, sizes: bool) -> Attempt:
+def _compare(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
     if target_kind != "none":
-        return (yield from _stand(pair, target_kind, validate=validate, ignore_expiry=ignore_expiry, sizes=sizes)), None
-    refusal = _cannot_be_copied(pair) if sizes else None
-    return refusal or pair.sized(Word.MISSING, (length_of(pair), 0) if sizes else None), None
+        return (yield from _stand(pair, target_kind, comparison)), None
+    refusal = _cannot_be_copied(pair) if comparison.sizes else None
+    return refusal or pair.sized(Word.MISSING, (length_of(pair), 0) if comparison.sizes else None), None
 
 
-def _stand(
-    pair: LargePair, target_kind: str, *, validate: bool, ignore_expiry: bool, sizes: bool
-) -> Generator[Progress, None, KeyOutcome]:
+def _stand(pair: LargePair, target_kind: str, comparison: Comparison) -> Generator[Progress, None, KeyOutcome]:
     """Return how a target that is there compares to its source."""
-    if not validate:
+    if not comparison.validate:
         return pair.outcome(Word.EXISTS)
     if target_kind != pair.kind:
         return pair.unlike(Word.DIFFERS, target_kind)
     if pair.kind not in KINDS:
         return pair.outcome(Word.FAILED, too_big(pair))
+    ignore_expiry = comparison.ignore_expiry
     diff = yield from diff_both_ways(pair, pair.target, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT)
     if diff.is_gone:
         return pair.outcome(Word.GONE)
     word, notes = diff.word_with_expiry(ignore=ignore_expiry), diff.notes_but(ignore_expiry=ignore_expiry)
-    return pair.sized(word, diff.lengths if sizes or diff.tells_sizes else None, notes)
+    return pair.sized(word, diff.lengths if comparison.sizes or diff.tells_sizes else None, notes)
 
 
 def _remove(pair: LargePair, target_kind: str, *, delete: bool) -> Attempt:

@@ -287,7 +287,7 @@ class Runner:
         return keys
 
     def _would_be_filled(self, outcome: KeyOutcome, before: Recheck | None) -> bool:
-        if outcome.lacking is None or not self._verb.tells_fillable:
+        if outcome.lacking is None or not (self._verb.dry_run and self._verb.fills):
             return False
         return not self._options.settle or (before is not None and before.outcome.lacking == outcome.lacking)
 

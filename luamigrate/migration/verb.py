@@ -6,19 +6,19 @@ A new verb is a class here, and a command.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from luamigrate.migration import cross_slot_verbs, large_keys
 from luamigrate.migration.chunks import LargePair
 from luamigrate.migration.cross_slot import CrossSlotBatch, Steps
 from luamigrate.migration.watch import LargeSteps
+from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import Pairs
-from luamigrate.model.status import Command, Filling, Stage, Word, unfinished
-from luamigrate.scripts import calls
-from luamigrate.scripts.calls import ScriptCall
+from luamigrate.model.status import Command, Stage, Word, unfinished
+from luamigrate.scripts.calls import ScriptCall, ask_about
 from luamigrate.server.connection import Connection
 
 ALWAYS = frozenset((Word.GONE, Word.FAILED, Word.IGNORED))
@@ -40,10 +40,8 @@ class Verb(ABC):
     """The command that asks for it."""
     dry_run: bool = False
     """Whether it only tells what the command would do."""
-    filling: Filling = Filling.NOTHING
-    """Which targets are completed; in a dry run, which ones would be."""
-    show_values: bool = False
-    """Whether notes on what differs hold values."""
+    comparison: Comparison = field(default_factory=Comparison)
+    """How each source is compared with its target."""
 
     @property
     @abstractmethod
@@ -66,9 +64,9 @@ class Verb(ABC):
         return self.writes and self.command is Command.RUN
 
     @property
-    def tells_fillable(self) -> bool:
-        """Whether targets are counted that the command would fill."""
-        return self.dry_run and self.filling is not Filling.NOTHING
+    def fills(self) -> bool:
+        """Whether targets that lack a part of their source are completed, or would be."""
+        return self.comparison.filling is not Filling.NOTHING
 
     def rehearsal(self) -> Verb:
         """Return the verb that tells what this one would do, and writes nothing."""
@@ -95,10 +93,6 @@ class Copy(Verb):
     acts_on_recheck = True
 
     command: Command = Command.RUN
-    validate: bool = True
-    """Whether source and target are compared."""
-    ignore_expiry: bool = False
-    """Whether equal values with different expiries are `same`."""
 
     @property
     def possible(self) -> frozenset[Word]:
@@ -107,49 +101,30 @@ class Copy(Verb):
 
     def rehearsal(self) -> Verb:
         """Return a comparison that tells sizes."""
-        return Compare(
-            command=self.command,
-            dry_run=True,
-            filling=self.filling,
-            show_values=self.show_values,
-            validate=self.validate,
-            ignore_expiry=self.ignore_expiry,
-            sizes=True,
-        )
+        return Compare(command=self.command, dry_run=True, comparison=replace(self.comparison, sizes=True))
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Copy and compare in one script."""
-        return calls.copy(
-            server,
-            pairs,
-            pause,
-            validate=self.validate,
-            ignore_expiry=self.ignore_expiry,
-            show_values=self.show_values,
-        )
+        how = self.comparison
+        options = (int(how.validate), int(how.ignore_expiry), int(how.show_values))
+        return ask_about(server, "copy", pairs.keys, pause, pairs.rule.type, *options, *pairs.digests)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Restore the source's payload at the target; else compare, and fill."""
-        return cross_slot_verbs.copy(
-            batch,
-            validate=self.validate,
-            ignore_expiry=self.ignore_expiry,
-            show_values=self.show_values,
-            filling=self.filling,
-        )
+        return cross_slot_verbs.copy(batch, self.comparison)
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Copy in chunks to a staging key, and publish it."""
-        return large_keys.copy(pair, validate=self.validate, ignore_expiry=self.ignore_expiry)
+        return large_keys.copy(pair, self.comparison)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fill(Copy):
-    """Copy, compare, and add to a target what two looks, some time apart, found it to lack."""
+    """Copy, compare, and add to a target what two checks, some time apart, found it to lack."""
 
     scripts = ("fill",)
 
-    filling: Filling = Filling.SETS
+    comparison: Comparison = field(default_factory=lambda: Comparison(filling=Filling.SETS))
 
     @property
     def possible(self) -> frozenset[Word]:
@@ -158,18 +133,18 @@ class Fill(Copy):
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Copy, compare and fill in one script."""
-        return calls.fill(
-            server,
-            pairs,
-            pause,
-            ignore_expiry=self.ignore_expiry,
-            show_values=self.show_values,
-            filling=self.filling,
-        )
+        how = self.comparison
+        options = (int(how.ignore_expiry), int(how.show_values), how.filling)
+        return ask_about(server, "fill", pairs.keys, pause, pairs.rule.type, *options, *pairs.digests)
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Copy in chunks; else add the missing names, a bounded number at a time."""
-        return large_keys.fill(pair, filling=self.filling, ignore_expiry=self.ignore_expiry)
+        return large_keys.fill(pair, self.comparison)
+
+
+def copying(comparison: Comparison) -> Copy:
+    """Return the verb that copies, and fills too where the comparison is to find what can be filled."""
+    return Fill(comparison=comparison) if comparison.filling else Copy(comparison=comparison)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,47 +154,25 @@ class Compare(Verb):
     scripts = ("compare",)
 
     command: Command = Command.VERIFY
-    validate: bool = True
-    """Whether source and target are compared: else it is only looked whether the target is there."""
-    ignore_expiry: bool = False
-    """Whether equal values with different expiries are `same`."""
-    sizes: bool = False
-    """Whether the sizes of source and target are told."""
 
     @property
     def possible(self) -> frozenset[Word]:
         """Return the words that its scripts may answer."""
-        return ALWAYS | COMPARED | (frozenset() if self.validate else {Word.EXISTS})
+        return ALWAYS | COMPARED | (frozenset() if self.comparison.validate else {Word.EXISTS})
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Compare in one script."""
-        return calls.compare(
-            server,
-            pairs,
-            pause,
-            validate=self.validate,
-            ignore_expiry=self.ignore_expiry,
-            show_values=self.show_values,
-            filling=self.filling,
-            sizes=self.sizes,
-        )
+        how = self.comparison
+        options = (int(how.validate), int(how.ignore_expiry), int(how.show_values), how.filling, int(how.sizes))
+        return ask_about(server, "compare", pairs.keys, pause, pairs.rule.type, *options, writes=False)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Compare payloads, and contents where these differ."""
-        return cross_slot_verbs.compare(
-            batch,
-            validate=self.validate,
-            ignore_expiry=self.ignore_expiry,
-            show_values=self.show_values,
-            filling=self.filling,
-            sizes=self.sizes,
-        )
+        return cross_slot_verbs.compare(batch, self.comparison)
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Compare in chunks."""
-        return large_keys.compare(
-            pair, validate=self.validate, ignore_expiry=self.ignore_expiry, sizes=self.sizes, filling=self.filling
-        )
+        return large_keys.compare(pair, self.comparison)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,11 +194,12 @@ class Remove(Verb):
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Compare and delete in one script."""
-        return calls.remove(server, pairs, pause, delete=self.writes, show_values=self.show_values)
+        options = (int(self.writes), int(self.comparison.show_values))
+        return ask_about(server, "remove", pairs.keys, pause, pairs.rule.type, *options, writes=self.writes)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Compare, read the source last, and delete the target while it is what was compared."""
-        return cross_slot_verbs.remove(batch, delete=self.writes, show_values=self.show_values)
+        return cross_slot_verbs.remove(batch, self.comparison, delete=self.writes)
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Compare in chunks, and delete if nobody wrote meanwhile."""
@@ -268,7 +222,7 @@ class FindExtra(Verb):
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Look for the sources in one script."""
-        return calls.find_extra(server, pairs, pause)
+        return ask_about(server, "find_extra", pairs.keys, pause, pairs.rule.type, writes=False)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Look for each source at its own node."""

@@ -8,21 +8,18 @@ from typing import Literal
 from luamigrate.migration.routing import scripts_for
 from luamigrate.migration.runner import Options, Runner
 from luamigrate.migration.throttle import Throttle
-from luamigrate.migration.verb import Compare, Copy, Fill, FindExtra, Remove, Verb
+from luamigrate.migration.verb import Compare, FindExtra, Remove, Verb, copying
+from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError
-from luamigrate.model.limits import Limits
+from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
 from luamigrate.model.rules import BUILT_IN, Plan
-from luamigrate.model.status import Filling
 from luamigrate.model.summary import Batch
 from luamigrate.preflight import checks
 from luamigrate.scripts import library
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ServerChanged
-
-SETTLE_SECONDS = 2.0
-LONGEST_SETTLE = 3600
 
 BEGINNINGS = 20
 """At most: a server that is another one each time would have the work begin anew for ever."""
@@ -68,12 +65,8 @@ def migrate(
         raise UsageError("filling always compares: it cannot go without validation")
     if fill_queues and on_existing != "fill":
         raise UsageError("only filling can fill queues")
-    verb: Verb
-    if on_existing == "fill":
-        filling = Filling.QUEUES if fill_queues else Filling.SETS
-        verb = Fill(filling=filling, ignore_expiry=ignore_expiry, show_values=show_values)
-    else:
-        verb = Copy(validate=validate, ignore_expiry=ignore_expiry, show_values=show_values)
+    filling = Filling.of(fills=on_existing == "fill", queues=fill_queues)
+    verb = copying(Comparison(validate=validate, ignore_expiry=ignore_expiry, show_values=show_values, filling=filling))
     options = Options(limits=limits or Limits(), settle=settle, ignored_checks=ignored_checks, every_key=every_key)
     return execute(server, plan, verb.rehearsal() if dry_run else verb, options, operator)
 
@@ -105,7 +98,8 @@ def verify(
         sample=sample,
         extra=extra,
     )
-    return execute(server, plan, Compare(ignore_expiry=ignore_expiry, show_values=show_values), options, operator)
+    verb = Compare(comparison=Comparison(ignore_expiry=ignore_expiry, show_values=show_values))
+    return execute(server, plan, verb, options, operator)
 
 
 def rollback(
@@ -127,7 +121,7 @@ def rollback(
     `extra`, targets without a source are looked for as well; they are never deleted. Everything
     else is as with `migrate`.
     """
-    verb = Remove(show_values=show_values)
+    verb = Remove(comparison=Comparison(show_values=show_values))
     options = Options(
         limits=limits or Limits(), settle=settle, ignored_checks=ignored_checks, every_key=every_key, extra=extra
     )
@@ -176,7 +170,7 @@ def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> 
         plan,
         verb.command,
         dry_run=verb.dry_run,
-        fills=verb.filling is not Filling.NOTHING,
+        fills=verb.fills,
         extra=options.extra,
         limits=options.limits,
         ignored=options.ignored_checks,

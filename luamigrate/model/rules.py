@@ -138,6 +138,13 @@ class Pairs:
         """Return what a script is told of the last look at each pair; empty in a first look."""
         return [lacking.argument if lacking else b"" for lacking in self.lacking]
 
+    @property
+    def keys(self) -> list[bytes]:
+        """Return source and target of each pair in turn, as the scripts take them."""
+        keys = [b""] * (2 * len(self.sources))
+        keys[::2], keys[1::2] = self.sources, self.targets
+        return keys
+
     def chosen(self, indexes: Sequence[int]) -> Pairs:
         """Return only these pairs."""
         return Pairs(

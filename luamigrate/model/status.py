@@ -18,27 +18,6 @@ class Command(StrEnum):
     CHECK = "check"
 
 
-class Filling(StrEnum):
-    """Which targets are completed that only lack a part of their source, as the scripts are told."""
-
-    NOTHING = ""
-    SETS = "sets"
-    """Hashes and sets."""
-    QUEUES = "queues"
-    """Sorted sets too: members that consumers took meanwhile would come back."""
-
-    def covers(self, kind: str) -> bool:
-        """Tell whether targets of a type are completed."""
-        return kind in _FILLED[self]
-
-
-_FILLED: dict[Filling, tuple[str, ...]] = {
-    Filling.NOTHING: (),
-    Filling.SETS: ("hash", "set"),
-    Filling.QUEUES: ("hash", "set", "zset"),
-}
-
-
 class Word(StrEnum):
     """How one (source, target) pair stands: the same words in Lua, Python, JSON and the docs."""
 

@@ -1,4 +1,4 @@
-"""One typed call for each script of lua/."""
+"""Typed calls of the scripts of lua/: one for each; those of a verb about pairs are in migration/verb.py."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Pause
-from luamigrate.model.rules import Pairs
 from luamigrate.scripts.library import digest, register
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import ScriptMissing
@@ -31,13 +30,6 @@ class Expiries(StrEnum):
     """Those that are more than a second apart."""
     SOONER = "sooner"
     """Those that come sooner in the source than in the target."""
-
-
-class Question(Protocol):
-    """A script that answers for pairs, with its options bound: the verbs differ in nothing else."""
-
-    def __call__(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
-        """Ask about these pairs; no longer than the pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,47 +112,25 @@ class ScriptCall:
         return self._call.repeated
 
 
-def copy(
-    server: Connection, pairs: Pairs, pause: Pause, *, validate: bool, ignore_expiry: bool, show_values: bool
-) -> ScriptCall:
-    """Call copy.lua: copy where the target is absent, and compare."""
-    options = (int(validate), int(ignore_expiry), int(show_values))
-    return _ask_about("EVALSHA", "copy", server, _keys(pairs), pause, pairs.rule.type, *options, *pairs.digests)
-
-
-def fill(
-    server: Connection, pairs: Pairs, pause: Pause, *, ignore_expiry: bool, show_values: bool, filling: str
-) -> ScriptCall:
-    """Call fill.lua: copy, compare, and add what the look that gave `pairs.digests` found missing too."""
-    options = (int(ignore_expiry), int(show_values), filling)
-    return _ask_about("EVALSHA", "fill", server, _keys(pairs), pause, pairs.rule.type, *options, *pairs.digests)
-
-
-def compare(
+def ask_about(
     server: Connection,
-    pairs: Pairs,
+    name: str,
+    keys: Sequence[bytes],
     pause: Pause,
-    *,
-    validate: bool = True,
-    ignore_expiry: bool,
-    show_values: bool,
-    filling: str = "",
-    sizes: bool = False,
+    *options: bytes | str | int,
+    writes: bool = True,
+    alone: bool = False,
 ) -> ScriptCall:
-    """Call compare.lua: say how each pair stands; reads only, and the server holds it to that."""
-    options = (int(validate), int(ignore_expiry), int(show_values), filling, int(sizes))
-    return _ask_about(_reading_command(server), "compare", server, _keys(pairs), pause, pairs.rule.type, *options)
+    """Call a script about keys, many at once, with its options: each verb knows those of its own script.
 
-
-def remove(server: Connection, pairs: Pairs, pause: Pause, *, delete: bool, show_values: bool) -> ScriptCall:
-    """Call remove.lua: delete the targets that equal their source, or only say which."""
-    command = "EVALSHA" if delete else _reading_command(server)
-    return _ask_about(command, "remove", server, _keys(pairs), pause, pairs.rule.type, int(delete), int(show_values))
-
-
-def find_extra(server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
-    """Call find_extra.lua: say which targets have no source; reads only."""
-    return _ask_about(_reading_command(server), "find_extra", server, _keys(pairs), pause, pairs.rule.type)
+    In a cluster the keys are of many slots and not declared, unless it is one `alone`. What does not write is held
+    to that by the server, where it can.
+    """
+    command = "EVALSHA" if writes else _reading_command(server)
+    arguments = (pause.microseconds, pause.capacity, *options)
+    if server.identity.mode != "cluster" or alone:
+        return ScriptCall(server, name, command, keys, *arguments)
+    return ScriptCall(server, name, command, (), "names", len(keys), *keys, *arguments)
 
 
 def chunk_stage(
@@ -283,8 +253,8 @@ def cross_slot_read(
     A node that hands its slots over to its replica still answers for a moment, though there are newer writes at
     the replica; what is read `steadily` it lets wait until then, as it does with everything that could write.
     """
-    command = "EVALSHA" if steadily and not alone else _reading_command(server)
-    return _ask_about(command, "cross_slot/read", server, names, pause, kind, beside, *digests, alone=alone)
+    writes = steadily and not alone
+    return ask_about(server, "cross_slot/read", names, pause, kind, beside, *digests, writes=writes, alone=alone)
 
 
 def cross_slot_create(
@@ -294,7 +264,7 @@ def cross_slot_create(
 
     Each payload is followed by its expiry and weight.
     """
-    return _ask_about("EVALSHA", "cross_slot/create", server, targets, pause, *payloads, alone=alone)
+    return ask_about(server, "cross_slot/create", targets, pause, *payloads, alone=alone)
 
 
 def cross_slot_replace(
@@ -304,14 +274,14 @@ def cross_slot_replace(
 
     What each was, digest and expiry, is followed by its new payload, expiry and weight.
     """
-    return _ask_about("EVALSHA", "cross_slot/replace", server, targets, pause, *payloads, alone=alone)
+    return ask_about(server, "cross_slot/replace", targets, pause, *payloads, alone=alone)
 
 
 def cross_slot_compare(
     server: Connection,
     targets: Sequence[bytes],
     pause: Pause,
-    *halves: bytes | str | int,
+    *contents: bytes | str | int,
     expiries: Expiries,
     show_values: bool,
     filling: str,
@@ -319,31 +289,9 @@ def cross_slot_compare(
     alone: bool = False,
 ) -> ScriptCall:
     """Call cross_slot/compare.lua: compare targets with the contents of sources, and fill them."""
-    command, options = "EVALSHA" if writes else _reading_command(server), (expiries, int(show_values), filling)
-    return _ask_about(command, "cross_slot/compare", server, targets, pause, *options, *halves, alone=alone)
-
-
-def _ask_about(
-    command: str,
-    name: str,
-    server: Connection,
-    names: Sequence[bytes],
-    pause: Pause,
-    *options: bytes | str | int,
-    alone: bool = False,
-) -> ScriptCall:
-    """Ask about keys; in a cluster they are of many slots and not declared, unless it is one `alone`."""
-    arguments = (pause.microseconds, pause.capacity, *options)
-    if server.identity.mode != "cluster" or alone:
-        return ScriptCall(server, name, command, names, *arguments)
-    return ScriptCall(server, name, command, (), "names", len(names), *names, *arguments)
+    arguments = (expiries, int(show_values), filling, *contents)
+    return ask_about(server, "cross_slot/compare", targets, pause, *arguments, writes=writes, alone=alone)
 
 
 def _reading_command(server: Connection) -> str:
     return "EVALSHA_RO" if server.identity.is_at_least(redis=(7, 0), valkey=(7, 2)) else "EVALSHA"
-
-
-def _keys(pairs: Pairs) -> list[bytes]:
-    keys = [b""] * (2 * len(pairs.sources))
-    keys[::2], keys[1::2] = pairs.sources, pairs.targets
-    return keys
