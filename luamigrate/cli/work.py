@@ -10,7 +10,7 @@ from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
-from luamigrate.migration.runner import Options
+from luamigrate.migration.options import Options
 from luamigrate.migration.verb import Compare, Remove, Verb, copying
 from luamigrate.migration.verbs import execute
 from luamigrate.model.control import Control

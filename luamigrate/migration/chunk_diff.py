@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from luamigrate.migration.chunks import (
     LargePair,
     Progress,
-    contrast_chunk,
+    compare_chunk,
     length_of,
     raise_if_stopped,
     step_for,
@@ -18,7 +17,7 @@ from luamigrate.migration.chunks import (
 from luamigrate.model.errors import printable
 from luamigrate.model.status import Note, Word
 from luamigrate.scripts.calls import Expiries
-from luamigrate.scripts.replies import Chunk
+from luamigrate.scripts.chunk_replies import DIFFERENCES, ComparedChunk
 
 NAMES_SHOWN = 5
 
@@ -45,11 +44,16 @@ class ChunkDiff:
     visited: int = 0
     """Elements of the source."""
 
-    def add(self, what: str, count: int, names: list[Any]) -> None:
-        """Count what one chunk found."""
-        self.counts[what] += count
-        room = NAMES_SHOWN - len(self.names[what])
-        self.names[what] += [printable(name)[:200] for name in names[: max(0, room)] if isinstance(name, bytes)]
+    def add(self, chunk: ComparedChunk) -> None:
+        """Count what one more chunk has shown; lengths and expiries are those at the last one."""
+        self.visited += chunk.visited
+        self.lengths, self.ttls = chunk.lengths, chunk.ttls
+        self.exact &= chunk.exact
+        self.expiries_differ, self.source_lasts = chunk.expiries_differ, chunk.outlives
+        for what in DIFFERENCES:
+            self.counts[what] += chunk.counts[what]
+            names = [printable(name)[:200] for name in chunk.names[what] if isinstance(name, bytes)]
+            self.names[what] += names[: max(0, NAMES_SHOWN - len(self.names[what]))]
 
     @property
     def expiring_apart(self) -> int:
@@ -128,14 +132,14 @@ def diff_both_ways(
     """
     diff = ChunkDiff(pair.kind)
     middle = after + (1.0 - after) / 2
-    for _, progress in contrast(pair, (pair.source, other), expiries, diff):
+    for _, progress in compare_in_chunks(pair, (pair.source, other), expiries, diff):
         _renew(pair, other, lifetime_ms)
         yield progress.within(after, middle)
     # Where all is there and the lengths are equal, there can be no more.
     complete = diff.exact and not diff.counts["missing"] and diff.lengths[0] == diff.lengths[1]
     if not complete and pair.kind in ("hash", "set", "zset"):
         backwards = ChunkDiff(pair.kind)
-        for _, progress in contrast(pair, (other, pair.source), Expiries.NONE, backwards):
+        for _, progress in compare_in_chunks(pair, (other, pair.source), Expiries.NONE, backwards):
             _renew(pair, other, lifetime_ms)
             yield progress.within(middle, 1.0)
         diff.counts["additional"] = backwards.counts["missing"]
@@ -145,26 +149,21 @@ def diff_both_ways(
 
 def _renew(pair: LargePair, staging: bytes, lifetime_ms: int) -> None:
     if lifetime_ms:
-        pair.target_server.call("PEXPIRE", staging, lifetime_ms, once=True)
+        pair.target_node.call("PEXPIRE", staging, lifetime_ms, once=True)
 
 
-def contrast(
+def compare_in_chunks(
     pair: LargePair, keys: tuple[bytes, bytes], expiries: Expiries, diff: ChunkDiff, names: int = NAMES_SHOWN
-) -> Iterator[tuple[Chunk, Progress]]:
+) -> Iterator[tuple[ComparedChunk, Progress]]:
     """Compare the first key with the second one chunk by chunk, adding to `diff`; yield each chunk and the progress."""
     position, done, step = b"0", 0, 0
     while True:
         raise_if_stopped(pair)
         step = step or step_for(pair, max(1, length_of(pair)))
-        chunk = contrast_chunk(pair, keys, position, step, expiries=expiries, names=names)
-        position = chunk["position"]
-        done += chunk["visited"]
-        diff.visited = done
-        diff.lengths, diff.exact = tuple(chunk["lengths"]), diff.exact and bool(chunk["exact"])
-        diff.ttls = tuple(chunk["ttls"])
-        diff.expiries_differ, diff.source_lasts = bool(chunk["expiries_differ"]), bool(chunk["outlives"])
-        for what in ("missing", "contradicting", "expiring_apart"):
-            diff.add(what, chunk[what], chunk[f"{what}_names"])
-        yield chunk, Progress(min(1.0, done / max(1, diff.lengths[0])), chunk["seconds"], chunk["largest"])
+        chunk = compare_chunk(pair, keys, position, step, expiries=expiries, names=names)
+        position = chunk.position
+        done += chunk.visited
+        diff.add(chunk)
+        yield chunk, Progress(min(1.0, done / max(1, diff.lengths[0])), chunk.seconds, chunk.largest)
         if position == b"0":
             return

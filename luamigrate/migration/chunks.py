@@ -14,10 +14,11 @@ from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import KeyOutcome, Lacking, Notes, Word
-from luamigrate.scripts import calls, replies
-from luamigrate.scripts.calls import Elements, Expiries, ScriptCall
-from luamigrate.scripts.replies import Chunk
+from luamigrate.scripts import calls, chunk_replies
+from luamigrate.scripts.calls import Expiries
+from luamigrate.scripts.chunk_replies import ComparedChunk, ReadChunk
 from luamigrate.server.connection import Call, Connection
+from luamigrate.server.deployment import Place
 
 KINDS = ("hash", "set", "zset", "list", "string")
 """Types that can be taken apart."""
@@ -58,9 +59,8 @@ class Progress:
 class LargePair:
     """A pair that is too large for one script."""
 
-    server: Connection
-    """The server that has the source."""
-    target_server: Connection
+    source_place: Place
+    target_place: Place
     cross_slot: bool = False
     """Whether source and target are in different slots of a cluster."""
     source: bytes
@@ -81,6 +81,16 @@ class LargePair:
     """Makes the staging key one that no other run uses."""
 
     @property
+    def source_node(self) -> Connection:
+        """The server that has the source."""
+        return self.source_place.node
+
+    @property
+    def target_node(self) -> Connection:
+        """The server that has the target and the staging key."""
+        return self.target_place.node
+
+    @property
     def staging(self) -> bytes:
         """The key that is made into the target; it lives in the target's slot."""
         _, brace, rest = self.target.partition(b"{")
@@ -91,7 +101,7 @@ class LargePair:
 
     def holder(self, key: bytes) -> Connection:
         """Return where the source is, or the target and the staging key."""
-        return self.server if key == self.source else self.target_server
+        return self.source_node if key == self.source else self.target_node
 
     def outcome(self, word: Word, text: str = "", notes: Notes | None = None) -> KeyOutcome:
         """Return an outcome of this pair."""
@@ -108,7 +118,7 @@ class LargePair:
 
 def length_of(pair: LargePair) -> int:
     """Return how many elements the source has, or bytes."""
-    length = pair.server.call(LENGTH[pair.kind], pair.source).answer()
+    length = pair.source_node.call(LENGTH[pair.kind], pair.source).answer()
     return length if isinstance(length, int) else 0
 
 
@@ -132,13 +142,14 @@ def _tag_for(slot: int) -> bytes:
     return next(tag for tag in (b"%d" % number for number in count()) if key_slot(tag) == slot)
 
 
-def contrast_chunk(
+def compare_chunk(
     pair: LargePair, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: Expiries, names: int
-) -> Chunk:
+) -> ComparedChunk:
     """Compare a chunk of the first key with the second one."""
+    one, other = keys
     if not pair.cross_slot:
         call = calls.chunk_compare(
-            pair.server,
+            pair.source_node,
             keys,
             pair.pause,
             kind=pair.kind,
@@ -147,24 +158,19 @@ def contrast_chunk(
             expiries=expiries,
             names=names,
         )
-        chunk = replies.chunk(call)
-        return replies.compared(chunk | {"seconds": call.held(chunk["microseconds"])}, call)
-    one, other = keys
-    fetching, chunk, elements = _fetch(pair, one, position, step)
-    comparing = calls.chunk_compare_elements(
+        return chunk_replies.compared_chunk(call)
+    read = _read(pair, one, position, step)
+    call = calls.chunk_compare_elements(
         pair.holder(other),
         other,
-        elements,
+        read.elements,
         kind=pair.kind,
         position=position,
-        expires_at=replies.expiry(chunk, fetching),
+        expires_at=read.expiry,
         expiries=expiries,
         names=names,
     )
-    compared = replies.chunk(comparing)
-    seconds = max(fetching.held(chunk["microseconds"]), comparing.held(compared["microseconds"]))
-    lengths, exact = [chunk["length"], compared["length"]], chunk["exact"] and compared["exact"]
-    return replies.compared(chunk | compared | {"lengths": lengths, "exact": exact, "seconds": seconds}, comparing)
+    return chunk_replies.compared_elements(call, read)
 
 
 def stage_chunk(pair: LargePair, position: bytes, step: int, lifetime_ms: int) -> tuple[bytes, int, Progress]:
@@ -173,20 +179,19 @@ def stage_chunk(pair: LargePair, position: bytes, step: int, lifetime_ms: int) -
     Raises Vanished where the staging key has expired meanwhile.
     """
     if pair.cross_slot:
-        fetching, chunk, elements = _fetch(pair, pair.source, position, step)
+        read = _read(pair, pair.source, position, step)
         is_first = position == b"0"
         call = calls.chunk_append(
-            pair.target_server, pair.staging, elements, kind=pair.kind, lifetime_ms=lifetime_ms, is_first=is_first
+            pair.target_node, pair.staging, read.elements, kind=pair.kind, lifetime_ms=lifetime_ms, is_first=is_first
         )
-        if (microseconds := replies.appended(call)) is None:
+        if (microseconds := chunk_replies.appended(call)) is None:
             raise Vanished
-        seconds = max(fetching.held(chunk["microseconds"]), call.held(microseconds))
-        return chunk["position"], chunk["visited"], Progress(0.0, seconds, chunk["largest"])
+        return read.position, read.visited, Progress(0.0, max(read.seconds, call.held(microseconds)), read.largest)
     keys = pair.source, pair.staging
     call = calls.chunk_stage(
-        pair.server, keys, pair.pause, kind=pair.kind, position=position, step=step, lifetime_ms=lifetime_ms
+        pair.source_node, keys, pair.pause, kind=pair.kind, position=position, step=step, lifetime_ms=lifetime_ms
     )
-    if not (done := replies.staged(call)):
+    if not (done := chunk_replies.staged(call)):
         raise Vanished
     position, copied, largest, microseconds = done
     return position, copied, Progress(0.0, call.held(microseconds), largest)
@@ -199,8 +204,8 @@ def supply(pair: LargePair, names: Sequence[bytes]) -> tuple[int, float]:
     """
     if not pair.cross_slot:
         return _supply(pair, [pair.target, pair.source], names)
-    call = calls.chunk_read_fields(pair.server, pair.source, pair.pause, kind=pair.kind, names=names)
-    looked_at, microseconds, picked = replies.fields_read(call)
+    call = calls.chunk_read_fields(pair.source_node, pair.source, pair.pause, kind=pair.kind, names=names)
+    looked_at, microseconds, picked = chunk_replies.fields_read(call)
     longest = call.held(microseconds)
     while picked:
         done, seconds = _supply(pair, [pair.target], picked)
@@ -209,8 +214,8 @@ def supply(pair: LargePair, names: Sequence[bytes]) -> tuple[int, float]:
 
 
 def _supply(pair: LargePair, keys: list[bytes], names: Sequence[Any]) -> tuple[int, float]:
-    call = calls.chunk_add_fields(pair.target_server, keys, pair.pause, kind=pair.kind, names=names)
-    if not (added := replies.fields_added(call)):
+    call = calls.chunk_add_fields(pair.target_node, keys, pair.pause, kind=pair.kind, names=names)
+    if not (added := chunk_replies.fields_added(call)):
         raise Vanished
     done, microseconds = added
     return done, call.held(microseconds)
@@ -219,9 +224,9 @@ def _supply(pair: LargePair, keys: list[bytes], names: Sequence[Any]) -> tuple[i
 def publish(pair: LargePair, expires_at: int | None) -> Call:
     """Have the staging key made into the target by the EXEC that follows."""
     source: bytes | int = pair.source if expires_at is None else expires_at
-    return calls.chunk_publish(pair.target_server, pair.staging, pair.target, source=source)
+    return calls.chunk_publish(pair.target_node, pair.staging, pair.target, source=source)
 
 
-def _fetch(pair: LargePair, key: bytes, position: bytes, step: int) -> tuple[ScriptCall, Chunk, Elements]:
+def _read(pair: LargePair, key: bytes, position: bytes, step: int) -> ReadChunk:
     call = calls.chunk_read(pair.holder(key), key, pair.pause, kind=pair.kind, position=position, step=step)
-    return call, *replies.read_chunk(call)
+    return chunk_replies.read_chunk(call)

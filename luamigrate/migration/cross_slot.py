@@ -16,6 +16,7 @@ from redis.crc import key_slot
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import ANY, Pairs
+from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
@@ -175,7 +176,7 @@ class CrossSlotBatch:
         """Return what was read; what could not be is a result."""
         states: KeyStates = {}
         for index, reply in replies.items():
-            if reply == b"gone":
+            if reply == Word.GONE.reply:
                 states[index] = None
             elif isinstance(reply, bytes):
                 self.results[index] = reply

@@ -14,7 +14,7 @@ from luamigrate.migration.cross_slot import Ask, CrossSlotBatch, KeyStates, Prov
 from luamigrate.model.comparison import Comparison
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import ANY
-from luamigrate.model.status import TargetAbsent
+from luamigrate.model.status import TargetAbsent, Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
@@ -23,13 +23,13 @@ from luamigrate.server.connection import Connection
 ATTEMPTS = 5
 """To find a moment in which nobody writes to a source."""
 
-VANISHED: Answer = [b"missing", b"digest", b"missing"]
+VANISHED: Answer = [Word.MISSING.reply, b"digest", TargetAbsent.argument]
 """Of a target that was there at the last look: it is made again only if it still is not there at the next."""
 
 UNREAD: list[list[bytes]] = [[], []]
 """In the place of a source's contents and moments: its digest is to tell."""
 
-BUSY = b"failed busy: somebody wrote to it in each attempt; try again when it is quieter"
+BUSY = Word.FAILED.reply + b" busy: somebody wrote to it in each attempt; try again when it is quieter"
 
 
 def copy(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
@@ -45,21 +45,21 @@ def copy(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
             break
         ours, present = yield from _make(batch, there, ours)
         made |= ours
-        found = {index: Provisional(there[index], b"copied") for index in ours}
+        found = {index: Provisional(there[index], Word.COPIED.reply) for index in ours}
         if comparison.validate:
             found |= yield from comparing.provisionals(there, present)
         else:
-            batch.results |= dict.fromkeys(present, b"exists")
-        filled |= {index for index, result in found.items() if result.answer == b"filled"}
+            batch.results |= dict.fromkeys(present, Word.EXISTS.reply)
+        filled |= {index for index, result in found.items() if result.answer == Word.FILLED.reply}
         confirmed, sources = yield from batch.reread(found, "payload", acts=True)
         batch.results |= {
-            index: b"filled" if index in filled and result.answer == b"same" else result.answer
+            index: Word.FILLED.reply if index in filled and result.answer == Word.SAME.reply else result.answer
             for index, result in confirmed.items()
         }
     else:
         yield from _without_gone(batch, sources, ours)
     yield from _withdraw_older(batch, made)
-    _give_up(batch, b"differs")
+    _give_up(batch, Word.DIFFERS.reply)
 
 
 def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
@@ -77,12 +77,12 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
         if comparison.validate:
             found = yield from comparing.provisionals(there, present)
         else:
-            found = {index: Provisional(there[index], b"exists") for index in present}
+            found = {index: Provisional(there[index], Word.EXISTS.reply) for index in present}
         confirmed, sources = yield from batch.reread(found, beside, acts=False)
         for index, result in confirmed.items():
             batch.results[index] = _sized(result.answer, there[index], present[index]) if sizes else result.answer
     yield from _without_gone(batch, sources, {})
-    _give_up(batch, b"differs")
+    _give_up(batch, Word.DIFFERS.reply)
 
 
 def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> Steps:
@@ -96,19 +96,19 @@ def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> St
         present = comparing.present(there, (yield from batch.read(batch.pairs.targets, there)))
         found = yield from comparing.provisionals(there, present)
         confirmed, sources = yield from batch.reread(found, "", acts=delete)
-        equal = {index: result for index, result in confirmed.items() if result.answer == b"same"}
+        equal = {index: result for index, result in confirmed.items() if result.answer == Word.SAME.reply}
         batch.results |= {index: _kept(result.answer) for index, result in confirmed.items() if index not in equal}
         if not delete:
-            batch.results |= dict.fromkeys(equal, b"same")
+            batch.results |= dict.fromkeys(equal, Word.SAME.reply)
             continue
         targets = {index: result.target for index, result in equal.items() if result.target}
         for index, reply in (yield from _replace(batch, targets, {})).items():
             if reply == CrossSlotReply.CHANGED:
                 sources[index] = equal[index].source
             else:
-                batch.results[index] = b"removed" if reply == CrossSlotReply.VANISHED else reply
+                batch.results[index] = Word.REMOVED.reply if reply == CrossSlotReply.VANISHED else reply
     yield from _without_gone(batch, sources, {})
-    _give_up(batch, [b"kept", b"reason", b"differs"])
+    _give_up(batch, [Word.KEPT.reply, b"reason", Word.DIFFERS.reply])
 
 
 def find_extra(batch: CrossSlotBatch) -> Steps:
@@ -120,19 +120,19 @@ def find_extra(batch: CrossSlotBatch) -> Steps:
     for index, reply in list(batch.results.items()):
         if said(reply)[0] == PairReply.BIG:
             there.add(index)
-        elif said(reply)[0] == b"ignored":
+        elif said(reply)[0] == Word.IGNORED.reply:
             batch.results[index] = PairReply.PAIRED
     sources = yield from batch.ask(batch.pairs.sources, sorted(there), batch.reading())
     for index, reply in sources.items():
         match reply:
-            case b"gone":
-                batch.results[index] = b"extra"
+            case Word.GONE.reply:
+                batch.results[index] = Word.EXTRA.reply
             case bytes() if said(reply)[0] != PairReply.BIG:
                 batch.results[index] = reply
             case _:
                 kind = said(reply)[1].split(b" ")[0] if isinstance(reply, bytes) else key_state(reply).kind.encode()
                 paired = wanted in (ANY, printable(kind))
-                batch.results[index] = PairReply.PAIRED if paired else [b"extra", b"source_type", kind]
+                batch.results[index] = PairReply.PAIRED if paired else [Word.EXTRA.reply, b"source_type", kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,9 @@ class _Comparing:
             if index not in targets:
                 self.batch.results[index] = _told_of(source, self.batch.results[index])
             elif targets[index] is None:
-                self.batch.results[index] = b"missing %d 0" % source.beside[0] if sizes else b"missing"
+                self.batch.results[index] = (
+                    Word.MISSING.reply + b" %d 0" % source.beside[0] if sizes else Word.MISSING.reply
+                )
         return {index: state for index, state in targets.items() if state}
 
     def provisionals(
@@ -172,11 +174,11 @@ class _Comparing:
             source = sources[index]
             if source.kind != target.kind:
                 types: list[object] = [b"source_type", source.kind.encode(), b"target_type", target.kind.encode()]
-                found[index] = Provisional(source, [b"differs", *types])
+                found[index] = Provisional(source, [Word.DIFFERS.reply, *types])
             elif source.digest != target.digest:
                 unlike.append(index)
             elif source.at == target.at or not self.expiries:
-                found[index] = Provisional(source, b"same", target.state)
+                found[index] = Provisional(source, Word.SAME.reply, target.state)
             else:
                 expiring[index] = replace(source, beside=UNREAD)
         # Which moments count as one, the server decides that has the target.
@@ -201,7 +203,7 @@ class _Comparing:
                     unlike.append(index)
                 case [bytes() as word, bytes() as digest, int() as at, *notes]:
                     found[index] = Provisional(sources[index], [word, *notes] if notes else word, (digest, at))
-                case b"missing" if self.acts:
+                case Word.MISSING.reply if self.acts:
                     batch.results[index] = VANISHED
                 case _:
                     batch.results[index] = _told_of(sources[index], reply)
@@ -263,8 +265,8 @@ def _make(
             case bytes() if said(reply)[0] == CrossSlotReply.CREATED:
                 made[index] = said(reply)[1], sources[index].at
             case CrossSlotReply.VANISHED:
-                batch.results[index] = b"gone"
-            case b"missing":
+                batch.results[index] = Word.GONE.reply
+            case Word.MISSING.reply:
                 batch.results[index] = VANISHED
             case bytes():
                 batch.results[index] = _told_of(sources[index], reply)
@@ -309,7 +311,7 @@ def _withdraw_older(batch: CrossSlotBatch, made: dict[int, KeyId]) -> Generator[
 
 def _is_no_copy(answer: Answer) -> bool:
     """Tell whether a source has become another type meanwhile, or too large for this, or cannot be read any more."""
-    return said(answer)[0] in (b"ignored", PairReply.BIG, b"failed")
+    return said(answer)[0] in (Word.IGNORED.reply, PairReply.BIG, Word.FAILED.reply)
 
 
 def _without_gone(
@@ -317,7 +319,7 @@ def _without_gone(
 ) -> Generator[None, None, dict[int, KeyState]]:
     """Return the sources that are there; where one is gone, store that result and delete the target if it is ours."""
     gone = [index for index, state in sources.items() if state is None]
-    batch.results |= dict.fromkeys(gone, b"gone")
+    batch.results |= dict.fromkeys(gone, Word.GONE.reply)
     yield from _withdraw(batch, {index: ours[index] for index in gone if index in ours})
     return {index: state for index, state in sources.items() if state}
 
@@ -337,7 +339,7 @@ def _told_of(source: KeyState, reply: Answer) -> Answer:
 
 def _kept(answer: Answer) -> Answer:
     word, *notes = answer if isinstance(answer, list) else [answer]
-    return [b"kept", *notes, b"reason", word]
+    return [Word.KEPT.reply, *notes, b"reason", word]
 
 
 def _sized(answer: Answer, source: KeyState, target: KeyState) -> Answer:

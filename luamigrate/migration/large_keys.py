@@ -1,236 +1,117 @@
-"""Large keys, in chunks: copied to a staging key, compared, filled, removed, each step within the pause.
-
-Everything happens under WATCH of source and target: see watch.py. Each public function takes one pair: it yields the
-progress of each chunk, and returns the outcome.
-"""
+"""Pairs that are too large for one script: taken in chunks, followed where their slots move, or taken whole."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections import deque
-from collections.abc import Generator, Iterator
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from collections.abc import Generator
 
-from luamigrate.migration.chunk_diff import ChunkDiff, contrast, diff_both_ways
-from luamigrate.migration.chunks import (
-    KINDS,
-    LargePair,
-    Progress,
-    Stopping,
-    Vanished,
-    length_of,
-    publish,
-    raise_if_stopped,
-    stage_chunk,
-    step_for,
-    supply,
-)
-from luamigrate.migration.watch import Act, Attempt, Disturbed, LargeSteps, reconnecting, undisturbed
-from luamigrate.model.comparison import Comparison, Filling
-from luamigrate.model.errors import Error
-from luamigrate.model.status import KeyOutcome, LargePartial, TargetAbsent, Word
-from luamigrate.scripts import calls, library, replies
-from luamigrate.scripts.calls import Expiries
+from luamigrate.migration.chunks import LargePair
+from luamigrate.migration.in_flight import InFlight
+from luamigrate.migration.options import Options
+from luamigrate.migration.routing import Router
+from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
+from luamigrate.migration.verb import Verb
+from luamigrate.model.control import Control
+from luamigrate.model.errors import Refused, printable
+from luamigrate.model.status import KeyOutcome, Reason, Word
+from luamigrate.model.summary import Batch
+from luamigrate.scripts import replies
+from luamigrate.server.errors import Answered
 
-LIFETIME_MS = 60_000
-"""Of a staging key, from its last chunk on: what a killed run leaves behind ends by itself."""
-
-NAMES_WAITING = 100_000
-"""Names that wait to be added to a large target, at most."""
-NAMES_PER_CALL = 500
-
-GONE = -2
-"""The expiry of what is not there."""
-
-STRINGS = 40
-"""Times what a script copies and compares of others: a string is copied as a block of memory."""
+WARNINGS = 10
+"""The most warnings of elements that cannot be cut."""
 
 
-def too_big(pair: LargePair) -> str:
-    """Say why a key fails that cannot be taken apart."""
-    return f"too-big: a {pair.kind} of {pair.size:,} bytes cannot be taken apart; --allow-long-pause takes it whole"
+class LargeKeys:
+    """Carries out a verb on one large pair after the other, and tells of each chunk."""
 
+    def __init__(self, verb: Verb, options: Options, control: Control, throttle: Throttle, router: Router) -> None:
+        self._verb, self._options, self._control = verb, options, control
+        self._throttle, self._router = throttle, router
+        self._deployment = throttle.deployment
+        self._uncut = 0
+        """How many sources with an element that cannot be cut have been warned of."""
+        self._nonce = secrets.token_hex(8)
+        """Makes the names of staging keys such that no other run uses, and this one, starting over, finds its own."""
 
-def copy(pair: LargePair, comparison: Comparison) -> LargeSteps:
-    """Copy where the target is absent, else compare."""
-    library.register(pair.target_server, "chunk/append" if pair.cross_slot else "chunk/stage")
-    try:
-        return (yield from undisturbed(pair, lambda target_kind: _copy(pair, target_kind, comparison)))
-    finally:
-        # One that has been published has another name; one that cannot be removed now expires.
-        with suppress(Error):
-            pair.target_server.call("UNLINK", pair.staging).answer()
+    def outcome(self, flight: InFlight, kind: str, size: int) -> Generator[Batch, None, KeyOutcome | None]:
+        """Take the only pair of a batch in chunks until that succeeds; return None where the work is to end first.
 
-
-def compare(pair: LargePair, comparison: Comparison) -> LargeSteps:
-    """Compare and write nothing; where sizes are wanted, tell what a copy would do."""
-    outcome = yield from undisturbed(pair, lambda target_kind: _compare(pair, target_kind, comparison))
-    return _fillable(pair, outcome, comparison.filling)
-
-
-def fill(pair: LargePair, comparison: Comparison) -> LargeSteps:
-    """Copy where the target is absent; else compare, and add what two looks found missing."""
-    outcome = _fillable(pair, (yield from copy(pair, comparison)), comparison.filling)
-    if not outcome or outcome.lacking != LargePartial() or pair.lacking != LargePartial():
-        return outcome
-    try:
-        yield from reconnecting(pair, lambda: _add_what_is_missing(pair))
-    except Stopping:
+        Raises Replaced where the source has become another type.
+        """
+        deadline = time.monotonic() + self._options.limits.patience
+        while not self._control.stop():
+            pair = self._pair(flight, kind, size)
+            try:
+                return (yield from self._in_chunks(flight, pair))
+            except (Refused, Answered) as refusal:
+                if self._deployment.is_unsettled(refusal) and time.monotonic() < deadline:
+                    self._wait_for_slot()
+                elif replies.takes_no_writes(str(refusal)):
+                    self._throttle.refused(str(refusal))
+                else:
+                    return pair.outcome(Word.FAILED, str(refusal))
         return None
-    after = yield from compare(pair, replace(comparison, filling=Filling.NOTHING))
-    return pair.outcome(Word.FILLED) if after and after.word is Word.SAME else after
+
+    def may_be_taken_whole(self, flight: InFlight, outcome: KeyOutcome, size: int) -> bool:
+        """Tell whether one script may take a pair that could not be taken in chunks."""
+        match outcome.reason:
+            case Reason.TOO_BIG:
+                fits = size <= self._router.pace(flight.batch.server).whole_key
+                return fits or self._options.limits.allow_long_pause
+            case Reason.BUSY:
+                return self._options.limits.allow_long_pause
+            case _:
+                return False
+
+    def _in_chunks(self, flight: InFlight, pair: LargePair) -> Generator[Batch, None, KeyOutcome | None]:
+        largest, longest = 0, 0.0
+        steps = self._verb.large(pair)
+        try:
+            while True:
+                progress = next(steps)
+                largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
+                yield flight.told(seconds=progress.seconds, big=(pair.source, progress.done))
+                self._throttle.wait()
+        except StopIteration as end:
+            if largest > self._router.pace(flight.batch.server).whole_key and self._uncut < WARNINGS:
+                self._uncut += 1
+                yield flight.told(warnings=(_uncut(pair.source, largest, longest),))
+            outcome: KeyOutcome | None = end.value
+            return outcome
+        finally:
+            steps.close()
+
+    def _pair(self, flight: InFlight, kind: str, size: int) -> LargePair:
+        pairs = flight.batch.pairs
+        (source,), (target,) = pairs.sources, pairs.targets
+        return LargePair(
+            source_place=self._router.place(source),
+            target_place=self._router.place(target),
+            cross_slot=flight.batch.cross_slot,
+            source=source,
+            target=target,
+            kind=kind,
+            size=size,
+            pause=flight.batch.pause,
+            lacking=pairs.lacking[0] if pairs.lacking else None,
+            is_recheck=bool(pairs.lacking),
+            settle=self._options.settle,
+            control=self._control,
+            allow_long_pause=self._options.limits.allow_long_pause,
+            nonce=self._nonce,
+        )
+
+    def _wait_for_slot(self) -> None:
+        """Wait a moment, and find out where keys are now: a slot must have come to rest before a key is watched."""
+        self._control.tell("waiting for the cluster: the slot of a big key is being moved")
+        time.sleep(SECONDS_TO_SLEEP)
+        self._deployment.refresh()
 
 
-def remove(pair: LargePair, *, delete: bool) -> LargeSteps:
-    """Delete the target if it equals the source, and the source lives at least as long."""
-    return (yield from undisturbed(pair, lambda target_kind: _remove(pair, target_kind, delete=delete)))
-
-
-def _expiry(pair: LargePair) -> int:
-    """Return when the source expires, in milliseconds since 1970."""
-    call = calls.chunk_read(
-        pair.server, pair.source, replace(pair.pause, capacity=1), kind=pair.kind, position=b"0", step=1
+def _uncut(source: bytes, largest: int, longest: float) -> str:
+    return (
+        f"{printable(source)} has an element of {largest:,} bytes, and one element cannot be cut: a chunk of it held "
+        f"the server for {longest * 1000:,.0f} ms"
     )
-    return replies.expiry(replies.chunk(call), call)
-
-
-def _copy(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
-    if pair.is_recheck and pair.lacking != TargetAbsent() and target_kind == "none":
-        return KeyOutcome(pair.source, pair.target, Word.MISSING, lacking=TargetAbsent()), None
-    if target_kind != "none":
-        return (yield from _stand(pair, target_kind, comparison)), None
-    if refusal := _cannot_be_copied(pair):
-        return refusal, None
-    pair.target_server.call("UNLINK", pair.staging, once=True).answer()
-    if not (yield from _stage(pair, 0.5 if comparison.validate else 1.0)):
-        return pair.outcome(Word.GONE), None  # all its fields have expired
-    if comparison.validate:
-        diff = yield from diff_both_ways(pair, pair.staging, Expiries.DIFFERENT, after=0.5, lifetime_ms=LIFETIME_MS)
-        if diff.other_is_gone:
-            raise Disturbed
-        if diff.word is not Word.SAME or diff.expiring_apart:
-            notes = diff.notes_but(ignore_expiry=True)
-            return pair.outcome(Word.FAILED, f"the fresh copy is not the same: {diff.word}", notes), None
-    library.register(pair.target_server, "chunk/publish")
-    expires_at = _expiry(pair) if pair.cross_slot else None
-    if expires_at == GONE:
-        return pair.outcome(Word.GONE), None
-    return pair.outcome(Word.COPIED), Act(partial(publish, pair, expires_at), makes=True)
-
-
-def _compare(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
-    if target_kind != "none":
-        return (yield from _stand(pair, target_kind, comparison)), None
-    refusal = _cannot_be_copied(pair) if comparison.sizes else None
-    return refusal or pair.sized(Word.MISSING, (length_of(pair), 0) if comparison.sizes else None), None
-
-
-def _stand(pair: LargePair, target_kind: str, comparison: Comparison) -> Generator[Progress, None, KeyOutcome]:
-    """Return how a target that is there compares to its source."""
-    if not comparison.validate:
-        return pair.outcome(Word.EXISTS)
-    if target_kind != pair.kind:
-        return pair.unlike(Word.DIFFERS, target_kind)
-    if pair.kind not in KINDS:
-        return pair.outcome(Word.FAILED, too_big(pair))
-    ignore_expiry = comparison.ignore_expiry
-    diff = yield from diff_both_ways(pair, pair.target, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT)
-    if diff.is_gone:
-        return pair.outcome(Word.GONE)
-    word, notes = diff.word_with_expiry(ignore=ignore_expiry), diff.notes_but(ignore_expiry=ignore_expiry)
-    return pair.sized(word, diff.lengths if comparison.sizes or diff.tells_sizes else None, notes)
-
-
-def _remove(pair: LargePair, target_kind: str, *, delete: bool) -> Attempt:
-    if target_kind == "none":
-        return pair.outcome(Word.MISSING), None
-    if target_kind != pair.kind:
-        return pair.unlike(Word.KEPT, target_kind, "differs"), None
-    if pair.kind not in KINDS:
-        return pair.outcome(Word.FAILED, too_big(pair)), None
-    diff = yield from diff_both_ways(pair, pair.target, Expiries.SOONER)
-    if diff.is_gone:
-        return pair.outcome(Word.GONE), None
-    if diff.word is not Word.SAME:
-        lengths = diff.lengths if diff.tells_sizes else None
-        return replace(pair.sized(Word.KEPT, lengths, diff.notes), text=str(diff.word)), None
-    if diff.expiring_apart or not diff.source_lasts:
-        return pair.outcome(Word.KEPT, "expiry", diff.notes_but(ignore_expiry=False)), None
-    if not delete:
-        return pair.outcome(Word.SAME), None
-    unlink = partial(pair.target_server.call, "UNLINK", pair.target, once=True)
-    return pair.outcome(Word.REMOVED), Act(unlink, makes=False)
-
-
-def _cannot_be_copied(pair: LargePair) -> KeyOutcome | None:
-    if pair.kind not in KINDS:
-        return pair.outcome(Word.FAILED, too_big(pair))
-    if (
-        pair.kind == "string"
-        and not pair.cross_slot
-        and pair.size > STRINGS * pair.pause.capacity
-        and not pair.allow_long_pause
-    ):
-        return pair.outcome(Word.FAILED, too_big(pair))
-    return None
-
-
-def _stage(pair: LargePair, most: float) -> Generator[Progress, None, int]:
-    """Copy the source to the staging key, yielding progress up to `most`; return how many elements there were."""
-    length, position, done = max(1, length_of(pair)), b"0", 0
-    step = step_for(pair, length)
-    while True:
-        raise_if_stopped(pair)
-        try:
-            position, copied, progress = stage_chunk(pair, position, step, LIFETIME_MS)
-        except Vanished:
-            raise Disturbed from None
-        done += copied
-        yield replace(progress, done=min(1.0, done / length)).within(0.0, most)
-        if position == b"0":
-            return done
-
-
-def _fillable(pair: LargePair, outcome: KeyOutcome | None, filling: Filling) -> KeyOutcome | None:
-    """Mark a partial target that differs in nothing else as one that can be filled."""
-    if not outcome or outcome.word is not Word.PARTIAL or not filling.covers(pair.kind):
-        return outcome
-    expiries_differ = "source_ttl_ms" in outcome.notes or "expiring_apart" in outcome.notes
-    return outcome if expiries_differ else replace(outcome, lacking=LargePartial())
-
-
-def _add_what_is_missing(pair: LargePair) -> Generator[Progress, None, None]:
-    """Add what the target lacks now, and still lacks after the time to settle.
-
-    The names wait here, a bounded number of them; each is looked at again in the moment in which it
-    is added, so what is deleted or written meanwhile stays as it is.
-    """
-    library.register(pair.target_server, "chunk/add_fields")
-    waiting: deque[tuple[float, list[bytes]]] = deque()
-    diff = ChunkDiff(pair.kind)
-    for chunk, progress in contrast(pair, (pair.source, pair.target), Expiries.NONE, diff, NAMES_WAITING):
-        names = chunk["missing_names"]
-        if names:
-            waiting.append((time.monotonic() + pair.settle, names))
-        yield progress.within(0.0, 0.5)
-        while sum(len(names) for _, names in waiting) >= NAMES_WAITING:
-            yield from _add_oldest(pair, waiting, progress.done / 2)
-    while waiting:
-        yield from _add_oldest(pair, waiting, 0.5)
-
-
-def _add_oldest(pair: LargePair, waiting: deque[tuple[float, list[bytes]]], done: float) -> Iterator[Progress]:
-    due, names = waiting.popleft()
-    while (left := due - time.monotonic()) > 0:
-        raise_if_stopped(pair)
-        time.sleep(min(0.1, left))
-        yield Progress(done)
-    while names:
-        try:
-            looked_at, seconds = supply(pair, names[:NAMES_PER_CALL])
-        except Vanished:
-            return
-        names = names[looked_at:]
-        yield Progress(done, seconds)

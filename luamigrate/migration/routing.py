@@ -18,7 +18,7 @@ from luamigrate.model.rules import Pairs
 from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
-from luamigrate.server.deployment import Deployment
+from luamigrate.server.deployment import Deployment, Place
 
 
 class PairsCall(Protocol):
@@ -53,6 +53,8 @@ class RoutedBatch:
     ask: Callable[[Connection, Pairs, Pause], PairsCall]
     cross_slot: bool = False
     """Whether source and target live in different slots."""
+    shard: str = ""
+    """The name of a node of a cluster."""
 
     def chosen(self, indexes: Sequence[int]) -> RoutedBatch:
         """Return only these pairs."""
@@ -72,6 +74,10 @@ class Router:
             self._paces[server] = Pace(self._limits, server.round_trip)
         return self._paces[server]
 
+    def place(self, key: bytes) -> Place:
+        """Return where an end of a pair lives: two places make two commands of what one script would do."""
+        return self._deployment.place(key)
+
     def route(self, pairs: Pairs, found: Sequence[bytes]) -> Iterator[RoutedBatch]:
         """Yield pairs by the server that has the key by which they were found, and by whether it has both.
 
@@ -81,15 +87,14 @@ class Router:
             return
         self._rate.sent(len(pairs), time.monotonic)
         if not isinstance(self._deployment, Cluster):
-            server = self._deployment.holder(found[0])  # and of all others
-            yield RoutedBatch(server, pairs, self.pace(server).pause, self._verb.same_slot)
+            yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
         indexes: dict[tuple[Connection, bool], list[int]] = {}
         for index, name in enumerate(found):
             crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
             indexes.setdefault((self._deployment.holder(name), crosses), []).append(index)
         for (server, crosses), chosen in indexes.items():
-            batch = RoutedBatch(server, pairs.chosen(chosen), self.pace(server).pause, self._verb.same_slot)
+            batch = self._batch(server, pairs.chosen(chosen))
             yield self._across(batch, self._deployment) if crosses else batch
             server.flush()  # another server will be waited for first
 
@@ -103,6 +108,10 @@ class Router:
         if not isinstance(self._deployment, Cluster):
             raise Error("the server says that a key has moved, and there is no cluster")
         return self._across(replace(batch, pause=self.pace(batch.server).pause), self._deployment)
+
+    def _batch(self, server: Connection, pairs: Pairs) -> RoutedBatch:
+        shard = self._deployment.shard(server)
+        return RoutedBatch(server, pairs, self.pace(server).pause, self._verb.same_slot, shard=shard)
 
     def _across(self, batch: RoutedBatch, cluster: Cluster) -> RoutedBatch:
         ask = partial(CrossSlotBatch, cluster, steps=self._verb.cross_slot)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from luamigrate.migration import cross_slot_verbs, large_keys
+from luamigrate.migration import cross_slot_verbs, large_key_verbs
 from luamigrate.migration.chunks import LargePair
 from luamigrate.migration.cross_slot import CrossSlotBatch, Steps
 from luamigrate.migration.watch import LargeSteps
@@ -115,7 +115,7 @@ class Copy(Verb):
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Copy in chunks to a staging key, and publish it."""
-        return large_keys.copy(pair, self.comparison)
+        return large_key_verbs.copy(pair, self.comparison)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class Fill(Copy):
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Copy in chunks; else add the missing names, a bounded number at a time."""
-        return large_keys.fill(pair, self.comparison)
+        return large_key_verbs.fill(pair, self.comparison)
 
 
 def copying(comparison: Comparison) -> Copy:
@@ -172,7 +172,7 @@ class Compare(Verb):
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Compare in chunks."""
-        return large_keys.compare(pair, self.comparison)
+        return large_key_verbs.compare(pair, self.comparison)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ class Remove(Verb):
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Compare in chunks, and delete if nobody wrote meanwhile."""
-        return large_keys.remove(pair, delete=self.writes)
+        return large_key_verbs.remove(pair, delete=self.writes)
 
 
 @dataclass(frozen=True, kw_only=True)

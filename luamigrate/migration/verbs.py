@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from luamigrate.migration.options import Options
 from luamigrate.migration.routing import scripts_for
-from luamigrate.migration.runner import Options, Runner
+from luamigrate.migration.runner import Runner
 from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verb import Compare, FindExtra, Remove, Verb, copying
 from luamigrate.model.comparison import Comparison, Filling

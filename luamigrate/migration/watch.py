@@ -15,7 +15,7 @@ from luamigrate.migration.chunks import LargePair, Progress, Stopping
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.scripts import library
-from luamigrate.scripts.replies import ChunkReply
+from luamigrate.scripts.chunk_replies import ChunkReply
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, explain
 
@@ -57,7 +57,7 @@ _Result = TypeVar("_Result")
 def undisturbed(pair: LargePair, attempt: Callable[[str], Attempt]) -> LargeSteps:
     """Make attempts until EXEC confirms one: each is given the type of the target."""
     for server, name in (
-        ((pair.server, "chunk/read"), (pair.target_server, "chunk/compare_elements")) if pair.cross_slot else ()
+        ((pair.source_node, "chunk/read"), (pair.target_node, "chunk/compare_elements")) if pair.cross_slot else ()
     ):
         library.register(server, name)
     disturbed = 0
@@ -69,7 +69,7 @@ def undisturbed(pair: LargePair, attempt: Callable[[str], Attempt]) -> LargeStep
         except Stopping:
             return None
         finally:
-            for server in (pair.server, pair.target_server):
+            for server in (pair.source_node, pair.target_node):
                 with suppress(Error):
                     server.call("UNWATCH").answer()
     text = f"busy: somebody wrote to it in each of {disturbed} attempts; try again when it is quieter"
@@ -84,7 +84,7 @@ def reconnecting(
         try:
             return (yield from work())
         except ConnectionLost:
-            if pair.server.is_lost or pair.target_server.is_lost:
+            if pair.source_node.is_lost or pair.target_node.is_lost:
                 raise
     raise Answered(f"busy: the connection was lost {RECONNECTIONS} times in the middle of this key")
 
@@ -124,12 +124,12 @@ class _Watched:
     def execute(self, act: Act | None) -> Any:
         """Act, if nobody has written meanwhile; return the answer. Raises Disturbed."""
         if len(self.connections) == 1:
-            return self._exec(self.pair.server, act)
+            return self._exec(self.pair.source_node, act)
         # No node has both. So a second watch on the source begins before the first one ends.
-        with self.pair.server.once_more() as second:
+        with self.pair.source_node.once_more() as second:
             second.call("WATCH", self.pair.source, once=True).answer()
-            self._exec(self.pair.server, None)
-            answer = self._exec(self.pair.target_server, act)
+            self._exec(self.pair.source_node, None)
+            answer = self._exec(self.pair.target_node, act)
             if act and act.makes:
                 try:
                     self._exec(second, None)
@@ -141,8 +141,8 @@ class _Watched:
     def _withdraw(self, source_server: Connection, act: Act) -> None:
         """Delete what has been made of a source that is gone now, unless somebody has written to it since."""
         if not source_server.call("EXISTS", self.pair.source).answer():
-            unlink = partial(self.pair.target_server.call, "UNLINK", self.pair.target, once=True)
-            self._exec(self.pair.target_server, replace(act, call=unlink))
+            unlink = partial(self.pair.target_node.call, "UNLINK", self.pair.target, once=True)
+            self._exec(self.pair.target_node, replace(act, call=unlink))
 
     def confirm(self) -> None:
         """Raise Disturbed where somebody has written."""
@@ -171,7 +171,7 @@ class _Watched:
 
 
 def _watch(pair: LargePair) -> _Watched:
-    watched = _Watched(pair, {server: server.connections for server in (pair.server, pair.target_server)})
+    watched = _Watched(pair, {server: server.connections for server in (pair.source_node, pair.target_node)})
     for keys in ((pair.source,), (pair.target,)) if pair.cross_slot else ((pair.source, pair.target),):
         if pair.holder(keys[0]).call("WATCH", *keys, once=True).answer() != b"OK":
             raise Error("the server does not answer WATCH as it should")

@@ -50,6 +50,11 @@ class Word(StrEnum):
     EXTRA = "extra"
     """A target that has no source; not part of the sum."""
 
+    @property
+    def reply(self) -> bytes:
+        """The word as a script answers it."""
+        return self.encode()
+
 
 SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
 """What a run says of targets that were there before."""

@@ -16,7 +16,7 @@ from luamigrate.model.errors import Error, printable
 from luamigrate.model.rules import Pairs
 from luamigrate.model.status import KeyOutcome, Note, Word, lacking_from
 from luamigrate.model.summary import Tally
-from luamigrate.scripts.calls import Answer, Elements, ScriptCall
+from luamigrate.scripts.calls import Answer
 
 
 class PairReply(bytes, Enum):
@@ -45,19 +45,6 @@ class CrossSlotReply(bytes, Enum):
     """The payloads differ, and only the contents of the source can tell how the target stands."""
 
 
-class ChunkReply(bytes, Enum):
-    """What the scripts of lua/chunk/ may say instead of what they did."""
-
-    PUBLISHED = b"published"
-    """The staging key is the target now."""
-    VANISHED = b"vanished"
-    """The key that is written to is not there any more."""
-    EXISTS = b"exists"
-    """The target is there, and is not ours."""
-    GONE = b"gone"
-    """There is no source any more."""
-
-
 class ProbeReply(StrEnum):
     """What probe.lua may say of a command; anything else is a refusal, in the server's words."""
 
@@ -65,36 +52,6 @@ class ProbeReply(StrEnum):
     UNTRIED = "untried"
     """Nobody can tell without writing."""
 
-
-class ChunkValue(StrEnum):
-    """What lua/chunk/compare.lua tells of a chunk, by name."""
-
-    POSITION = "position"
-    VISITED = "visited"
-    LARGEST = "largest"
-    MICROSECONDS = "microseconds"
-    LENGTHS = "lengths"
-    EXACT = "exact"
-    TTLS = "ttls"
-    EXPIRIES_DIFFER = "expiries_differ"
-    OUTLIVES = "outlives"
-    MISSING = "missing"
-    CONTRADICTING = "contradicting"
-    EXPIRING_APART = "expiring_apart"
-    MISSING_NAMES = "missing_names"
-    CONTRADICTING_NAMES = "contradicting_names"
-    EXPIRING_APART_NAMES = "expiring_apart_names"
-
-
-Chunk = dict[str, Any]
-"""What came of a chunk, by ChunkValue."""
-
-_TWO_NUMBERS = (ChunkValue.LENGTHS, ChunkValue.TTLS)
-_NAMES = (ChunkValue.MISSING_NAMES, ChunkValue.CONTRADICTING_NAMES, ChunkValue.EXPIRING_APART_NAMES)
-_NUMBERS = (
-    *(ChunkValue.VISITED, ChunkValue.LARGEST, ChunkValue.EXPIRIES_DIFFER, ChunkValue.OUTLIVES),
-    *(ChunkValue.MISSING, ChunkValue.CONTRADICTING, ChunkValue.EXPIRING_APART),
-)
 
 _BIG = b"big "
 _FAILED = b"failed "
@@ -127,38 +84,83 @@ class Reading:
     """Its words."""
 
 
-def read(pairs: Pairs, answers: list[Answer], unclean: frozenset[Word], *, every_key: bool, first: bool) -> Reading:
-    """Read what was answered for the first pairs, or for all.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairReader:
+    """Reads what the scripts of one verb answer about pairs."""
 
-    Only the `first` look at a pair is measured. Raises Error where the answers are none.
-    """
-    if not 1 <= len(answers) <= len(pairs):
-        raise Error(f"the script answered for {len(answers)} of {len(pairs)} keys")
-    reading = Reading(len(answers))
-    # A batch holds few different answers; those with notes are lists, each of its own.
-    words = [answer for answer in answers if isinstance(answer, bytes)]
-    single = {
-        answer
-        for answer, times in Counter(words).items()
-        if not _is_counted(reading.tally, answer, times, unclean, first=first, has_star=pairs.rule.source.has_star)
-        or (every_key and answer != PairReply.PAIRED)
-    }
-    if single or len(words) < len(answers):
-        for index, answer in enumerate(answers):
-            if isinstance(answer, list) or answer in single:
-                _read_one(reading, pairs, index, answer, unclean)
-    return reading
+    possible: frozenset[Word]
+    """The words that they may answer."""
+    unclean: frozenset[Word]
+    """Those that need an outcome of their own."""
+    every_key: bool
+    """Whether every pair needs one."""
+    finds_extra: bool
+    """Whether they are asked for targets without a source."""
 
+    def read(self, pairs: Pairs, answers: list[Answer], *, first: bool) -> Reading:
+        """Read and count what was answered for the first pairs, or for all.
 
-def one(outcome: KeyOutcome, unclean: frozenset[Word], *, every_key: bool) -> Reading:
-    """Read what came of a pair that no script has answered for alone."""
-    reading, clean = Reading(1), outcome.word not in unclean
-    if clean:
-        reading.tally.count(outcome.word, outcome.text)
-        reading.tally.measure(outcome.sizes)
-    if every_key or not clean:
-        reading.outcomes.append(replace(outcome, clean=clean))
-    return reading
+        Only the `first` check of a pair is measured. Raises Error where the answers make no sense.
+        """
+        if not 1 <= len(answers) <= len(pairs):
+            raise Error(f"the script answered for {len(answers)} of {len(pairs)} keys")
+        reading = Reading(len(answers))
+        # A batch holds few different answers; those with notes are lists, each of its own.
+        words = Counter(answer for answer in answers if isinstance(answer, bytes))
+        single = set[bytes]()
+        for word, times in words.items():
+            is_counted = self._is_counted(reading.tally, word, times, pairs, first=first)
+            if not is_counted or (self.every_key and word != PairReply.PAIRED):
+                single.add(word)
+        if single or words.total() < len(answers):
+            for index, answer in enumerate(answers):
+                if isinstance(answer, list) or answer in single:
+                    self._read_one(reading, pairs, index, answer)
+        return reading
+
+    def one(self, outcome: KeyOutcome) -> Reading:
+        """Read what came of a pair that no script has answered for alone."""
+        reading, clean = Reading(1), outcome.word not in self.unclean
+        if clean:
+            reading.tally.count(outcome.word, outcome.text)
+            reading.tally.measure(outcome.sizes)
+        if self.every_key or not clean:
+            reading.outcomes.append(replace(outcome, clean=clean))
+        return reading
+
+    def _is_counted(self, tally: Tally, answer: bytes, times: int, pairs: Pairs, *, first: bool) -> bool:
+        """Count an answer, unless each pair that has it needs an outcome of its own."""
+        if answer == PairReply.PAIRED and self.finds_extra:
+            return True
+        if answer == PairReply.MOVED or answer.startswith(_BIG) or _is_refusal(answer):
+            return False
+        outcome = self._outcome(b"", b"", answer)
+        if outcome.word is Word.GONE and first and not pairs.rule.source.has_star:
+            return True  # Nothing was found here: the name comes from the rule.
+        if outcome.clean:
+            tally.count(outcome.word, outcome.text, times)
+            tally.measure(outcome.sizes if first else None, times)
+        return outcome.clean
+
+    def _read_one(self, reading: Reading, pairs: Pairs, index: int, answer: Answer) -> None:
+        if isinstance(answer, bytes) and answer.startswith(_BIG):
+            kind, _, size = printable(answer.removeprefix(_BIG)).partition(" ")
+            if not _SIZE.fullmatch(size):
+                raise Error(f"the script answered '{printable(answer)}', which has no size")
+            reading.big.append((index, kind, int(size)))
+        elif answer == PairReply.MOVED:
+            reading.moved.append(index)
+        elif isinstance(answer, bytes) and _is_refusal(answer):
+            reading.refused.append(index)
+            reading.refusal = printable(answer.removeprefix(_FAILED))
+        else:
+            reading.outcomes.append(self._outcome(pairs.sources[index], pairs.targets[index], answer))
+
+    def _outcome(self, source: bytes, target: bytes, answer: Answer) -> KeyOutcome:
+        outcome = _outcome(source, target, answer)
+        if outcome.word not in self.possible:
+            raise Error(f"the script answered '{outcome.word}', which is not for it to say")
+        return replace(outcome, clean=False) if outcome.word in self.unclean else outcome
 
 
 def takes_no_writes(words: str) -> bool:
@@ -168,38 +170,6 @@ def takes_no_writes(words: str) -> bool:
 
 def _is_refusal(answer: bytes) -> bool:
     return answer.startswith(_FAILED) and takes_no_writes(printable(answer))
-
-
-def _is_counted(
-    tally: Tally, answer: bytes, times: int, unclean: frozenset[Word], *, first: bool, has_star: bool
-) -> bool:
-    """Count an answer, unless each pair that has it needs an outcome of its own."""
-    if answer == PairReply.PAIRED:
-        return True
-    if answer == PairReply.MOVED or answer.startswith(_BIG) or _is_refusal(answer):
-        return False
-    outcome = _outcome(b"", b"", answer, unclean)
-    if outcome.word is Word.GONE and first and not has_star:
-        return True  # Nothing was found here: the name comes from the rule.
-    if outcome.clean:
-        tally.count(outcome.word, outcome.text, times)
-        tally.measure(outcome.sizes if first else None, times)
-    return outcome.clean
-
-
-def _read_one(reading: Reading, pairs: Pairs, index: int, answer: Answer, unclean: frozenset[Word]) -> None:
-    if isinstance(answer, bytes) and answer.startswith(_BIG):
-        kind, _, size = printable(answer.removeprefix(_BIG)).partition(" ")
-        if not _SIZE.fullmatch(size):
-            raise Error(f"the script answered '{printable(answer)}', which has no size")
-        reading.big.append((index, kind, int(size)))
-    elif answer == PairReply.MOVED:
-        reading.moved.append(index)
-    elif isinstance(answer, bytes) and _is_refusal(answer):
-        reading.refused.append(index)
-        reading.refusal = printable(answer.removeprefix(_FAILED))
-    else:
-        reading.outcomes.append(_outcome(pairs.sources[index], pairs.targets[index], answer, unclean))
 
 
 def _parse(answer: bytes) -> tuple[Word, str]:
@@ -217,11 +187,11 @@ def _sizes(word: Word, text: str) -> tuple[int, int] | None:
     return int(source), int(target)
 
 
-def _outcome(source: bytes, target: bytes, answer: Answer, unclean: frozenset[Word]) -> KeyOutcome:
+def _outcome(source: bytes, target: bytes, answer: Answer) -> KeyOutcome:
     if isinstance(answer, bytes):
         word, text = _parse(answer)
         sizes = _sizes(word, text)
-        return KeyOutcome(source, target, word, "" if sizes else text, sizes, clean=word not in unclean)
+        return KeyOutcome(source, target, word, "" if sizes else text, sizes)
     word, notes = _parse_notes(answer)
     digest, reason = str(notes.pop("digest", "")), str(notes.pop("reason", ""))
     match notes.pop("source_size", None), notes.pop("target_size", None):
@@ -229,9 +199,7 @@ def _outcome(source: bytes, target: bytes, answer: Answer, unclean: frozenset[Wo
             sizes = source_size, target_size
         case _:
             sizes = None
-    return KeyOutcome(
-        source, target, word, reason, sizes, notes, lacking_from(digest.encode()), clean=word not in unclean
-    )
+    return KeyOutcome(source, target, word, reason, sizes, notes, lacking_from(digest.encode()))
 
 
 def _parse_notes(answer: list[object]) -> tuple[Word, dict[str, Note]]:
@@ -296,90 +264,3 @@ def key_state(answer: Answer) -> KeyState:
             return KeyState(printable(kind), at, digest, size, beside)
         case _:
             raise Error("the server does not tell about a key as it should")
-
-
-def chunk(call: ScriptCall) -> Chunk:
-    """Wait for what a script tells of a chunk, by name. Raises Error."""
-    reply = call.reply()
-    if not isinstance(reply, list) or len(reply) % 2 or not all(isinstance(name, bytes) for name in reply[::2]):
-        raise call.odd()
-    named = {name.decode("ascii", "replace"): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
-    if not isinstance(named.get("microseconds"), int) or not isinstance(named.get("exact"), int):
-        raise call.odd()
-    return named
-
-
-def compared(chunk: Chunk, call: ScriptCall) -> Chunk:
-    """Return a chunk that has been compared. Raises Error where it lacks what belongs to it."""
-    if not (
-        isinstance(chunk.get(ChunkValue.POSITION), bytes)
-        and all(isinstance(value := chunk.get(name), int) and value >= 0 for name in _NUMBERS)
-        and all(isinstance(chunk.get(name), list) for name in (*_TWO_NUMBERS, *_NAMES))
-        and all(list(map(type, chunk[name])) == [int, int] for name in _TWO_NUMBERS)
-    ):
-        raise call.odd()
-    return chunk
-
-
-def read_chunk(call: ScriptCall) -> tuple[Chunk, Elements]:
-    """Wait for what chunk/read.lua tells: return the chunk, and its elements. Raises Error."""
-    named = chunk(call)
-    elements, moments = named.pop("elements", None), named.pop("moments", None)
-    if not isinstance(elements, list) or not isinstance(moments, list):
-        raise call.odd()
-    return named, Elements(elements, moments)
-
-
-def expiry(chunk: Chunk, call: ScriptCall) -> int:
-    """Return when the key that was read expires, in milliseconds since 1970; -1 for never, -2 where it is not there."""
-    if not isinstance(at := chunk.get("expiry"), int):
-        raise call.odd()
-    return at
-
-
-def staged(call: ScriptCall) -> tuple[bytes, int, int, int] | None:
-    """Wait for what chunk/stage.lua did: next position, elements, bytes of the largest, microseconds.
-
-    None where the staging key has vanished. Raises Error.
-    """
-    match call.reply():
-        case [bytes() as position, int() as copied, int() as largest, int() as microseconds]:
-            return position, copied, largest, microseconds
-        case ChunkReply.VANISHED:
-            return None
-        case _:
-            raise call.odd()
-
-
-def appended(call: ScriptCall) -> int | None:
-    """Wait for chunk/append.lua: return its microseconds; None where the staging key has vanished. Raises Error."""
-    match call.reply():
-        case int() as microseconds:
-            return microseconds
-        case ChunkReply.VANISHED:
-            return None
-        case _:
-            raise call.odd()
-
-
-def fields_read(call: ScriptCall) -> tuple[int, int, list[Any]]:
-    """Wait for chunk/read_fields.lua: return how many names it did, microseconds, and what it read. Raises Error."""
-    match call.reply():
-        case [int() as done, int() as microseconds, *found] if done > 0:
-            return done, microseconds, found
-        case _:
-            raise call.odd()
-
-
-def fields_added(call: ScriptCall) -> tuple[int, int] | None:
-    """Wait for chunk/add_fields.lua: return how many names it did, and microseconds.
-
-    None where the target has vanished. Raises Error.
-    """
-    match call.reply():
-        case [int() as done, int() as microseconds] if done > 0:
-            return done, microseconds
-        case ChunkReply.VANISHED:
-            return None
-        case _:
-            raise call.odd()

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.server.connection import Connection, ReconnectPolicy, at_one_moment
-from luamigrate.server.deployment import SLOTS, Layout
+from luamigrate.server.deployment import SLOTS, Layout, Place
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
 
@@ -88,6 +88,11 @@ class Cluster:
     def holder(self, key: bytes) -> Connection:
         """Return the node that holds a key's slot. Raises Error where nobody does."""
         return self.holder_of(key_slot(key))
+
+    def place(self, key: bytes) -> Place:
+        """Return the node that holds a key's slot, and the database. Raises Error where nobody does."""
+        node = self.holder(key)
+        return Place(node, node.database)
 
     def holder_of(self, slot: int) -> Connection:
         """Return the node that holds a slot. Raises Error where nobody does."""

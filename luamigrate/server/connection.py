@@ -166,6 +166,11 @@ class Connection:
         """Where it is: host and port."""
         return address(self.host, int(self._pool.connection_kwargs.get("port") or 0))
 
+    @property
+    def database(self) -> int:
+        """The number of the database that it has selected."""
+        return int(self._pool.connection_kwargs.get("db") or 0)
+
     def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for a server that is lost."""
         self._policy = policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from luamigrate.model.errors import Error
 from luamigrate.server.connection import Connection, ReconnectPolicy
@@ -12,6 +12,13 @@ from luamigrate.server.identity import Identity
 
 SLOTS = 16_384
 """How many slots a cluster has."""
+
+
+class Place(NamedTuple):
+    """Where a key lives."""
+
+    node: Connection
+    database: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,9 @@ class Deployment(Protocol):
 
     def holder(self, key: bytes, /) -> Connection:
         """Return the server that holds a key. Raises Error where nobody does."""
+
+    def place(self, key: bytes, /) -> Place:
+        """Return where a key lives, whether it is there or not. Raises Error where nobody holds its slot."""
 
     def shard(self, server: Connection, /) -> str:
         """Name one of the primaries; empty where there can be no other."""

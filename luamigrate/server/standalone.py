@@ -6,6 +6,7 @@ from typing import Self
 
 from luamigrate.model.errors import Error
 from luamigrate.server.connection import Connection, ReconnectPolicy
+from luamigrate.server.deployment import Place
 from luamigrate.server.identity import Identity
 
 
@@ -42,6 +43,10 @@ class Standalone:
     def holder(self, _key: bytes) -> Connection:
         """Return its connection: it holds every key."""
         return self.connection
+
+    def place(self, _key: bytes) -> Place:
+        """Return the only place there is: its connection, in the database of its URL."""
+        return Place(self.connection, self.connection.database)
 
     def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for a server that is lost."""

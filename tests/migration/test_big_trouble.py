@@ -301,7 +301,7 @@ def test_a_staging_key_that_expires_while_the_work_is_held_is_made_again(
     any_server: Instance, moment: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held for longer than it lives, whatever was being done with it."""
-    monkeypatch.setattr("luamigrate.migration.large_keys.LIFETIME_MS", 100)
+    monkeypatch.setattr("luamigrate.migration.large_key_verbs.LIFETIME_MS", 100)
     write(any_server, "job:hash", VALUES["hash"])
     assert words(stepping(any_server, once(moment, lambda: time.sleep(0.12)))) == {"copied": 1}
     assert_equal(any_server, "job:hash", "step:hash")

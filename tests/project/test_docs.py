@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from luamigrate.cli import summary_messages
-from luamigrate.migration import runner, throttle, verbs, watch
+from luamigrate.migration import large_keys, throttle, verbs, watch
 from luamigrate.model.status import CHECKS, Reason
 from luamigrate.preflight import checks, emptiness
 from luamigrate.server import connection
@@ -32,7 +32,7 @@ def test_every_check_has_a_row() -> None:
     assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == CHECKS
 
 
-@pytest.mark.parametrize("module", [checks, throttle, connection, watch, runner, verbs, emptiness, summary_messages])
+@pytest.mark.parametrize("module", [checks, throttle, connection, watch, large_keys, verbs, emptiness, summary_messages])
 def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
         ),
         connection: ("waiting for the server", "no answer for", "it is a replica now", "times between MULTI and EXEC"),
         watch: ("busy: somebody wrote to it in each of",),
-        runner: ("has an element of",),
+        large_keys: ("has an element of",),
         verbs: ("another server process answered",),
         emptiness: ("NO KEY MATCHED ANY RULE.", "NO KEY IS OF ITS RULE'S TYPE"),
         summary_messages: ("The first that failed (",),

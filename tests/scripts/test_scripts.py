@@ -9,7 +9,8 @@ import pytest
 
 from luamigrate.model.status import Word
 from luamigrate.scripts import library
-from luamigrate.scripts.replies import ChunkReply, ChunkValue, CrossSlotReply, PairReply, ProbeReply
+from luamigrate.scripts.chunk_replies import ChunkReply, ChunkValue
+from luamigrate.scripts.replies import CrossSlotReply, PairReply, ProbeReply
 
 FOLDER = library.folder()
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.lua"))

@@ -1,0 +1,24 @@
+"""How a verb is carried out, whichever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luamigrate.model.limits import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user has said about how to work, besides what is done with each pair."""
+
+    limits: Limits
+    settle: float
+    """Seconds before what is not clean is checked again; 0 for one check."""
+    ignored_checks: frozenset[str]
+    """Names of checks and guards that are not to be heard."""
+    every_key: bool
+    """Whether `Batch.keys` lists all keys, not only those that are not clean."""
+    sample: int | None = None
+    """How many keys of each rule are compared, at most."""
+    extra: bool = False
+    """Whether targets without a source are searched for too."""
