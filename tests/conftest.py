@@ -168,7 +168,7 @@ def any_server(request: pytest.FixtureRequest, running: Callable[[str], Instance
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the throttle look each time they are asked, and not once a second, and wait for moments only."""
-    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", 0.0)
     monkeypatch.setattr(throttle, "SECONDS_TO_SLEEP", 0.02)
     monkeypatch.setattr(throttle, "ACKNOWLEDGED_MS", 100)
 

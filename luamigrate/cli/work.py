@@ -43,12 +43,12 @@ def carry_out(settings: Settings) -> Exit:
 
 
 def _ask(settings: Settings, key_report: KeyReport | None) -> Exit | None:
-    """Look first what would be deleted, and ask; return the exit code where that is all."""
-    look = replace(settings, dry_run=True)
-    first = _summary(look)
+    """Find out first what would be deleted, and ask; return the exit code where that is all."""
+    first_check = replace(settings, dry_run=True)
+    first = _summary(first_check)
     with Interruption() as interruption:
         rewritable = key_report if key_report and key_report.can_start_again else None
-        server = _perform(look, first, rewritable, interruption, introduce=True)
+        server = _perform(first_check, first, rewritable, interruption, introduce=True)
     if not _agreed(first, server):
         return _conclude(settings, first, server, key_report)
     if key_report:
@@ -57,7 +57,7 @@ def _ask(settings: Settings, key_report: KeyReport | None) -> Exit | None:
 
 
 def _agreed(first: Summary, server: Deployment | None) -> bool:
-    """Ask whether to delete what a first look found; there must be something."""
+    """Ask whether to delete what a first check found; there must be something."""
     if first.interrupted or first.error or not first.totals.counts[Word.SAME]:
         return False
     with Interruption():  # at the prompt every signal means no

@@ -1,1 +1,1 @@
-"""The work itself: scan, send, count, look again."""
+"""The work itself: scan, send, count, check again."""

@@ -21,12 +21,12 @@ from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Place
 
 KINDS = ("hash", "set", "zset", "list", "string")
-"""Types that can be taken apart."""
+"""Types that can be processed in chunks."""
 
 LENGTH = {"hash": "HLEN", "set": "SCARD", "zset": "ZCARD", "list": "LLEN", "string": "STRLEN"}
 
 STEPS_PER_CHUNK = 8
-"""Readings of one chunk: between two of them the script looks at its time."""
+"""Readings of one chunk: between two of them the script checks its time."""
 LARGEST_STEP = 1000
 BYTES_OF_STRING = 64 * 1024
 
@@ -44,14 +44,14 @@ class Progress:
     """What has come of a chunk."""
 
     done: float
-    """The part of the pair that is done, 0 to 1."""
+    """The share of the pair that is done, 0 to 1."""
     seconds: float = 0.0
-    """How long the chunk held the server."""
+    """How long the chunk kept the server busy."""
     largest: int = 0
     """Bytes of its largest element, which cannot be cut."""
 
     def within(self, first: float, last: float) -> Progress:
-        """Return this progress as a part of something larger."""
+        """Return this progress as a share of something larger."""
         return replace(self, done=first + self.done * (last - first))
 
 
@@ -71,10 +71,10 @@ class LargePair:
     """The bytes of memory of the larger of source and target."""
     pause: Pause
     lacking: Lacking | None = None
-    """What the last look found missing, and this one may add."""
+    """What the last check found missing, and this one may add."""
     is_recheck: bool = False
     settle: float = 0.0
-    """Seconds between the two looks of a fill."""
+    """Seconds between the two checks of a fill."""
     control: Control = NOBODY
     allow_long_pause: bool = False
     nonce: str
@@ -186,7 +186,7 @@ def stage_chunk(pair: LargePair, position: bytes, step: int, lifetime_ms: int) -
         )
         if (microseconds := chunk_replies.appended(call)) is None:
             raise Vanished
-        return read.position, read.visited, Progress(0.0, max(read.seconds, call.held(microseconds)), read.largest)
+        return read.position, read.visited, Progress(0.0, max(read.seconds, call.busy(microseconds)), read.largest)
     keys = pair.source, pair.staging
     call = calls.chunk_stage(
         pair.source_node, keys, pair.pause, kind=pair.kind, position=position, step=step, lifetime_ms=lifetime_ms
@@ -194,23 +194,23 @@ def stage_chunk(pair: LargePair, position: bytes, step: int, lifetime_ms: int) -
     if not (done := chunk_replies.staged(call)):
         raise Vanished
     position, copied, largest, microseconds = done
-    return position, copied, Progress(0.0, call.held(microseconds), largest)
+    return position, copied, Progress(0.0, call.busy(microseconds), largest)
 
 
 def supply(pair: LargePair, names: Sequence[bytes]) -> tuple[int, float]:
-    """Add to the target what the source holds of names that it lacks: return how many were looked at, and seconds.
+    """Add to the target what the source holds of names that it lacks: return how many were tried, and seconds.
 
     Raises Vanished where the target is not there any more.
     """
     if not pair.cross_slot:
         return _supply(pair, [pair.target, pair.source], names)
     call = calls.chunk_read_fields(pair.source_node, pair.source, pair.pause, kind=pair.kind, names=names)
-    looked_at, microseconds, picked = chunk_replies.fields_read(call)
-    longest = call.held(microseconds)
+    tried, microseconds, picked = chunk_replies.fields_read(call)
+    longest = call.busy(microseconds)
     while picked:
         done, seconds = _supply(pair, [pair.target], picked)
         picked, longest = picked[3 * done :], max(longest, seconds)
-    return looked_at, longest
+    return tried, longest
 
 
 def _supply(pair: LargePair, keys: list[bytes], names: Sequence[Any]) -> tuple[int, float]:
@@ -218,7 +218,7 @@ def _supply(pair: LargePair, keys: list[bytes], names: Sequence[Any]) -> tuple[i
     if not (added := chunk_replies.fields_added(call)):
         raise Vanished
     done, microseconds = added
-    return done, call.held(microseconds)
+    return done, call.busy(microseconds)
 
 
 def publish(pair: LargePair, expires_at: int | None) -> Call:

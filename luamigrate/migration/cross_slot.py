@@ -35,12 +35,12 @@ KeyStates = dict[int, KeyState | None]
 
 @dataclass(frozen=True, slots=True)
 class Provisional:
-    """The result for a pair that holds if its source turns out not to have changed."""
+    """The result for a pair, valid only if its source turns out not to have changed."""
 
     source: KeyState
     answer: Answer
     target: KeyId | None = None
-    """The target for which it holds, where that may be acted on."""
+    """The target for which it is valid, where that may be acted on."""
 
 
 Provisionals = dict[int, Provisional]
@@ -54,7 +54,7 @@ class Ask(Protocol):
 
 
 class CrossSlotBatch:
-    """Pairs of two slots each, on their way. They are answered for as by a script: the first of them, or all."""
+    """Pairs of two slots each that are being decided. Like a script, it answers for the first of them, or for all."""
 
     waited = False
     """The times are the servers' own."""
@@ -68,7 +68,7 @@ class CrossSlotBatch:
         self.answered = 0
         """How many pairs are answered for, from the first on."""
         self.seconds = 0.0
-        """The longest that one call held a server."""
+        """The longest time for which one call kept a server busy."""
         self.repeated = False
         self._cluster, self._server = cluster, server
         self._steps: Steps | None = steps(self)
@@ -76,14 +76,14 @@ class CrossSlotBatch:
         self.advance()
 
     def advance(self) -> bool:
-        """Wait for the calls under way, and send the next; tell whether there were any."""
+        """Wait for the calls in flight, and send the next; tell whether there were any."""
         if self._steps:
             try:
                 next(self._steps)
             except StopIteration:
                 self._steps = None
             except Error as problem:
-                # Whoever waits for the answers is to hear of it: others may be on their way beside this.
+                # Whoever waits for the answers is to hear of it: others may be in flight beside this.
                 self._steps, self._problem = None, problem
         return self._steps is not None
 

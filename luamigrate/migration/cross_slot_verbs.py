@@ -24,7 +24,7 @@ ATTEMPTS = 5
 """To find a moment in which nobody writes to a source."""
 
 VANISHED: Answer = [Word.MISSING.reply, b"digest", TargetAbsent.argument]
-"""Of a target that was there at the last look: it is made again only if it still is not there at the next."""
+"""For a target that was there at the last check: it is made again only if the next one finds none either."""
 
 UNREAD: list[list[bytes]] = [[], []]
 """In the place of a source's contents and moments: its digest is to tell."""
@@ -325,7 +325,7 @@ def _without_gone(
 
 
 def _give_up(batch: CrossSlotBatch, answer: Answer) -> None:
-    """Store a result for what changed in each attempt: a first look will be followed by another."""
+    """Store a result for what changed in each attempt: a first check will be followed by another."""
     for index in range(batch.answered):
         batch.results.setdefault(index, BUSY if batch.pairs.lacking else answer)
 

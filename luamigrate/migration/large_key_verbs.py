@@ -49,7 +49,7 @@ STRINGS = 40
 
 
 def too_big(pair: LargePair) -> str:
-    """Say why a key fails that cannot be taken apart."""
+    """Say why a key fails that cannot be copied in chunks."""
     return f"too-big: a {pair.kind} of {pair.size:,} bytes cannot be taken apart; --allow-long-pause takes it whole"
 
 
@@ -71,7 +71,7 @@ def compare(pair: LargePair, comparison: Comparison) -> LargeSteps:
 
 
 def fill(pair: LargePair, comparison: Comparison) -> LargeSteps:
-    """Copy where the target is absent; else compare, and add what two looks found missing."""
+    """Copy where the target is absent; else compare, and add what two checks found missing."""
     outcome = _fillable(pair, (yield from copy(pair, comparison)), comparison.filling)
     if not outcome or outcome.lacking != LargePartial() or pair.lacking != LargePartial():
         return outcome
@@ -204,7 +204,7 @@ def _fillable(pair: LargePair, outcome: KeyOutcome | None, filling: Filling) -> 
 def _add_what_is_missing(pair: LargePair) -> Generator[Progress, None, None]:
     """Add what the target lacks now, and still lacks after the time to settle.
 
-    The names wait here, a bounded number of them; each is looked at again in the moment in which it
+    The names wait here, a bounded number of them; each is compared again in the moment in which it
     is added, so what is deleted or written meanwhile stays as it is.
     """
     library.register(pair.target_node, "chunk/add_fields")
@@ -229,8 +229,8 @@ def _add_oldest(pair: LargePair, waiting: deque[tuple[float, list[bytes]]], done
         yield Progress(done)
     while names:
         try:
-            looked_at, seconds = supply(pair, names[:NAMES_PER_CALL])
+            tried, seconds = supply(pair, names[:NAMES_PER_CALL])
         except Vanished:
             return
-        names = names[looked_at:]
+        names = names[tried:]
         yield Progress(done, seconds)

@@ -15,7 +15,7 @@ SMALLEST_CAPACITY = 20_000
 """One small key, which a script may always take up, however short the pause."""
 
 SCRIPT_SHARE, SCAN_SHARE = 0.4, 0.2
-"""Of the longest pause: two scripts and a SCAN that are under way together may come one right after the other."""
+"""Of the longest pause: two scripts and a SCAN that are in flight together may run one right after the other."""
 
 SCANNED_PER_MS = 1000
 """Keys that a SCAN returns in a millisecond, to begin with; fewer than it passes over."""
@@ -32,7 +32,7 @@ BATCHES_PER_SECOND = 10
 
 
 class Pace:
-    """How many pairs the next script gets, and how many keys the next SCAN looks at.
+    """How many pairs the next script gets, and how many keys the next SCAN goes through.
 
     Both follow what the last ones took: down at once, up again slowly. `round_trip` is what a command
     that does nothing takes, in seconds.
@@ -51,7 +51,7 @@ class Pace:
         first_count = min(BATCHES_PER_SCAN * self._most, int(limits.max_pause * SCAN_SHARE * SCANNED_PER_MS))
         self._first_count = max(SMALLEST_COUNT, first_count)
         self.count = self._first_count
-        """How many keys the next SCAN is to look at."""
+        """How many keys the next SCAN is to go through."""
 
     @property
     def whole_key(self) -> int:
@@ -59,7 +59,7 @@ class Pace:
         return max(SMALLEST_CAPACITY, int(self._limits.max_pause * BYTES_PER_MS))
 
     def answered(self, pairs: int, seconds: float) -> None:
-        """Learn what a script took for so many pairs, all that was under way with it included."""
+        """Learn what a script took for so many pairs, all that was in flight with it included."""
         self._round_trip = min(self._round_trip, seconds)  # no answer comes sooner
         longest, took = self._limits.max_pause / 1000, seconds - self._round_trip
         if took > longest and pairs > 1:
@@ -68,7 +68,7 @@ class Pace:
             self.size = min(self._most, self.size + 1 + self.size // 10)
 
     def scanned(self, found: int, seconds: float | None, *, waited: bool = True) -> None:
-        """Learn how many keys a SCAN found and what it took; None where it was not alone under way.
+        """Learn how many keys a SCAN found and what it took; None where it was not alone in flight.
 
         Where nobody `waited` for it, it took so long at most: that can make COUNT larger, not smaller.
         """

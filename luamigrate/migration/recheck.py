@@ -1,7 +1,7 @@
 """Rechecks: pairs that were not clean wait here until they are compared again.
 
 A writer may have been between its two writes; and what is missing in a target may just be being
-deleted on both sides. So nothing is reported, and nothing filled, on one look alone.
+deleted on both sides. So nothing is reported, and nothing filled, after one check alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from luamigrate.model.status import KeyOutcome
 MOST_WAITING = 10_000
 """When so many wait, the scan waits too."""
 
-MOST_FIRST_LOOKS = 3
-"""Where the second look acts: one that finds something else missing than the one before is a new first look."""
+MOST_FIRST_CHECKS = 3
+"""Where the second check acts: one that finds something else missing than the one before counts as a first one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """What the last look at a pair found, and how many there have been."""
+    """What the last check of a pair found, and how many there have been."""
 
     rule: Rule
     outcome: KeyOutcome
@@ -32,7 +32,7 @@ class Recheck:
 
 
 class RecheckQueue:
-    """The queue of pairs that wait for another look, `settle` seconds after the last one."""
+    """The queue of pairs that wait to be checked again, `settle` seconds after the last time."""
 
     def __init__(self, settle: float, *, acts: bool) -> None:
         self._settle, self._acts = settle, acts
@@ -48,27 +48,27 @@ class RecheckQueue:
 
     @property
     def first_rule(self) -> Rule:
-        """The rule of the pair that is looked at next."""
+        """The rule of the pair that is checked next."""
         return self._waiting[0].rule
 
     @property
     def seconds_left(self) -> float:
-        """How long until the next look is due; nothing waits for ever."""
+        """Seconds until the next check is due; nothing waits for ever."""
         return max(0.0, self._waiting[0].due - time.monotonic()) if self._waiting else 0.0
 
     def put(self, rule: Rule, outcome: KeyOutcome, before: Recheck | None) -> bool:
-        """Have a pair that is not clean looked at again; False where this look was the last one."""
+        """Have a pair that is not clean checked again; return False where this check was the last one."""
         number = before.number + 1 if before else 1
-        # What a first look found missing is added by the second, also where that comes at once.
+        # What a first check found missing is added by the second, also where that comes at once.
         acts = self._acts and bool(outcome.lacking)
-        looks = MOST_FIRST_LOOKS + 1 if acts else 2 if self._settle else 1
-        if number >= looks:
+        checks = MOST_FIRST_CHECKS + 1 if acts else 2 if self._settle else 1
+        if number >= checks:
             return False
         self._waiting.append(Recheck(rule, outcome, number, time.monotonic() + self._settle))
         return True
 
     def take(self, size: int) -> list[Recheck]:
-        """Take pairs whose look is due, all of one rule, at most `size` of them."""
+        """Take pairs whose check is due, all of one rule, at most `size` of them."""
         taken: list[Recheck] = []
         now = time.monotonic()
         while self._waiting and len(taken) < size:
@@ -79,7 +79,7 @@ class RecheckQueue:
         return taken
 
     def put_back(self, rechecks: list[Recheck]) -> None:
-        """Put back, in front, what was taken and could not be looked at."""
+        """Put back, in front, what was taken and could not be checked."""
         self._waiting.extendleft(reversed(rechecks))
 
     def take_all(self) -> list[Recheck]:

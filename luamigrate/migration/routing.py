@@ -40,12 +40,12 @@ class PairsCall(Protocol):
         """Take the next step, if there is one before the last; tell whether there was."""
 
     def answers(self) -> tuple[list[Answer], float]:
-        """Wait for the answers, and how long they say a server was held for, in seconds; 0 for unknown."""
+        """Wait for the answers, and how long they say a server was kept busy, in seconds; 0 for unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedBatch:
-    """Pairs that are asked about together: at which server, in which way, and for how long at most."""
+    """Pairs that are asked about together: at which server, by which call, and for how long at most."""
 
     server: Connection
     pairs: Pairs
@@ -62,7 +62,7 @@ class RoutedBatch:
 
 
 class Router:
-    """Which way each pair takes through a deployment, at the pace of each server."""
+    """Decides which protocol each pair needs and which server is asked about it, at the pace of each server."""
 
     def __init__(self, deployment: Deployment, verb: Verb, limits: Limits, rate: Rate) -> None:
         self._deployment, self._verb, self._limits, self._rate = deployment, verb, limits, rate

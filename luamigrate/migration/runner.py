@@ -1,4 +1,4 @@
-"""One verb on its way through a plan: scan -> pairs -> script -> words, and rechecks of what was not clean."""
+"""One verb carried out on a plan: scan -> pairs -> script -> words, and rechecks of what was not clean."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Runner:
         yield Batch(rule, self._verb.stage)
         try:
             for found in self._scan(rule):
-                yield from self._hold_back(in_flight)
+                yield from self._wait_if_needed(in_flight)
                 if self._control.stop():
                     break
                 yield from self._progress(rule, found)
@@ -78,21 +78,21 @@ class Runner:
             raise
 
     def finish_rechecks(self) -> Iterator[Batch]:
-        """Look at what waits for it, then at the servers once more. Raises ServerChanged, Stopped."""
+        """Recheck what waits for it, then check the servers once more. Raises ServerChanged, Stopped."""
         while self._rechecks and not self._control.stop():
             yield from self._recheck(scanned=1.0)
         self._throttle.end()
         yield from self.unresolved()
 
     def unresolved(self) -> Iterator[Batch]:
-        """Count what waits for a recheck as its last look found it, because there will be no other."""
+        """Count what waits for a recheck as its last check found it, because there will be no other."""
         for recheck in self._rechecks.take_all():
             tally = Tally(waiting=-1)
             tally.count(recheck.outcome.word, recheck.outcome.text)
             yield Batch(recheck.rule, Stage.AGAIN, tally, [recheck.outcome])
 
     def forget(self) -> None:
-        """Begin anew: what waits for a recheck was found at a server that is no more."""
+        """Drop what waits for a recheck: it was found at a server that is no more."""
         self._rechecks.take_all()
 
     def _scan(self, rule: Rule) -> Iterator[scan.Found]:
@@ -108,7 +108,7 @@ class Runner:
             again = len(found.keys) if found.again else 0
             yield Batch(rule, self._verb.stage, scanned=found.scanned, again=again)
 
-    def _hold_back(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
+    def _wait_if_needed(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
         """Wait while there is a reason to, having counted what has been sent."""
         if self._throttle.must_wait():
             # What takes several steps is not to be left between two of them.
@@ -127,7 +127,7 @@ class Runner:
             yield from self._recheck()
 
     def _recheck(self, scanned: float = 0.0) -> Iterator[Batch]:
-        """Look again at some of what is due, or wait a moment."""
+        """Recheck some of what is due, or wait a moment."""
         self._throttle.wait()
         due = self._rechecks.take(self._options.limits.batch_size)
         if not due:

@@ -18,7 +18,7 @@ from luamigrate.server.deployment import SLOTS, Deployment, Slots
 from luamigrate.server.info import reply_of
 
 IN_FLIGHT = 2
-"""Batches whose script may be under way while the next is collected: the server never waits for us."""
+"""Batches whose script may be in flight while the next is collected: the server never waits for us."""
 
 FIRST_CURSOR = b"0"
 
@@ -34,7 +34,7 @@ class Found:
     keys: list[bytes]
     """At most a batch; empty where a SCAN brought too few to make one."""
     scanned: float
-    """The part of the key space that has been seen, 0 to 1."""
+    """The share of the key space that has been seen, 0 to 1."""
     again: bool = False
     """Whether they may have been found before, in a slot that was moved meanwhile."""
 
@@ -50,7 +50,7 @@ def batches(
 ) -> Iterator[Found]:
     """Yield the keys that match, at most `most`, in batches as the pace has them, until `stop` says so.
 
-    A key that SCAN returns twice is dropped where its first look may still be under way. A pattern
+    A key that SCAN returns twice is dropped where its first pair may still be in flight. A pattern
     without a star is its own only key, and nothing is scanned. A node of a cluster is given the `slots` that
     it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
     """
@@ -58,7 +58,7 @@ def batches(
         yield Found(server, [pattern.prefix], 1.0)
         return
     waiting: list[bytes] = []
-    under_way: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
+    in_flight: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
     left = sys.maxsize if most is None else most
     call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
     while call and left and not stop():
@@ -69,16 +69,16 @@ def batches(
         pace.scanned(len(keys), call.seconds if call.alone else None, waited=call.waited)
         finished = cursor == FIRST_CURSOR
         call = None if finished else _scan(server, pattern, pace.count, cursor)
-        known = set(waiting).union(*under_way)
+        known = set(waiting).union(*in_flight)
         waiting += [key for key in dict.fromkeys(keys) if key not in known and not key.startswith(RESERVED)]
-        scanned = 1.0 if finished else _part(server, int(cursor), slots)
+        scanned = 1.0 if finished else _share(server, int(cursor), slots)
         if len(waiting) < pace.size and not finished:
             yield Found(server, [], scanned)
         while (len(waiting) >= pace.size or (finished and waiting)) and left and not stop():
             size = min(pace.size, left)
             batch, waiting = waiting[:size], waiting[size:]
             left -= len(batch)
-            under_way.append(batch)
+            in_flight.append(batch)
             yield Found(server, batch, scanned)
 
 
@@ -91,7 +91,7 @@ def everywhere(
 ) -> Iterator[Found]:
     """Yield the keys that match of a server, or of all primaries of a cluster at once, each at its own pace.
 
-    In a cluster, slots that were moved meanwhile are looked through again: their keys may come twice.
+    In a cluster, slots that were moved meanwhile are scanned again: their keys may come twice.
     """
     slots = deployment.slots
     before = slots.layout() if slots else None
@@ -115,17 +115,17 @@ def everywhere(
             left -= len(keys)
             yield Found(server, keys, sum(parts.values()) / len(parts))
     if slots and before and pattern.has_star and most is None and not stop():
-        yield from _overlooked(slots, pattern, pace_of, stop, slots.moved_since(before))
+        yield from _of_moved_slots(slots, pattern, pace_of, stop, slots.moved_since(before))
 
 
-def _overlooked(
+def _of_moved_slots(
     slots: Slots,
     pattern: Pattern,
     pace_of: Callable[[Connection], Pace],
     stop: Callable[[], bool],
     moved: list[int],
 ) -> Iterator[Found]:
-    """Look through slots that were moved during a scan: a key of theirs may have been away from both nodes."""
+    """Scan slots again that were moved during a scan: a key of theirs may have been away from both nodes."""
     naming = slots.keys_of(moved)
     crowded: list[int] = []
     while not stop():
@@ -158,16 +158,16 @@ def _scan(server: Connection, pattern: Pattern, count: int, cursor: bytes) -> Ca
     return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
 
 
-def _part(server: Connection, cursor: int, slots: Sequence[int]) -> float:
-    """Return which part of its keys a server has gone through."""
+def _share(server: Connection, cursor: int, slots: Sequence[int]) -> float:
+    """Return the share of its keys that a server has gone through."""
     if slots and server.identity.is_at_least(redis=(7, 4), valkey=(8, 0)):
         # It goes slot by slot, and says in which one it is.
         return bisect_left(slots, cursor % SLOTS) / len(slots)
-    return part_scanned(cursor)
+    return share_scanned(cursor)
 
 
-def part_scanned(cursor: int) -> float:
-    """Return which part of the key space lies behind a cursor, whatever the size of its table.
+def share_scanned(cursor: int) -> float:
+    """Return the share of the key space that lies behind a cursor, whatever the size of its table.
 
     The server counts up from the highest bit of its table's mask downwards: read from the other
     end, the cursor is a binary fraction.

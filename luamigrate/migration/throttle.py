@@ -1,7 +1,7 @@
-"""What is watched while the work is under way: why it waits, and when it stops.
+"""Guards that watch the servers while the work goes on: why it waits, and when it stops.
 
 A guard measures once a second at most; `Throttle.wait` decides. Whoever waits says why, all the time. Nothing is
-lost by waiting or stopping: what is under way is finished, and running again continues.
+lost by waiting or stopping: what is in flight is finished, and running again continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost
 from luamigrate.server.info import behind_by, number, read_info, tells_how_far_replicas_are
 
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_CHECKS = 1.0
 SECONDS_TO_SLEEP = 0.1
 """At once, so that a wish to stop is heard."""
 
@@ -44,7 +44,7 @@ class Throttle:
     rate: Rate = field(init=False)
     """The rate of all batches together, whichever server they go to."""
     _watched: dict[Connection, _WatchedServer] = field(default_factory=dict, init=False)
-    _looked: float = field(default=-math.inf, init=False)
+    _checked: float = field(default=-math.inf, init=False)
     _reason: str = field(default="", init=False)
     _scarce_since: float | None = field(default=None, init=False)
     _refused_since: float | None = field(default=None, init=False)
@@ -81,16 +81,16 @@ class Throttle:
         """Note that the server takes writes, and wait for replicas to have them."""
         self._refused_since = None
         if self._given_up:
-            return  # what is still under way is only counted
+            return  # what is still in flight is only counted
         if self.limits.wait_replicas and self.verb.writes and "replicas" not in self.ignored:
             for server in self._servers():
                 self._wait_for_replicas(server, self.limits.wait_replicas)
 
     def end(self) -> None:
-        """Look a last time. Raises Stopped, or ServerChanged."""
+        """Check a last time. Raises Stopped, or ServerChanged."""
         self.deployment.confirm()
         if self.verb.copies:
-            self._look_for_evictions()
+            self._stop_if_evicting()
 
     def _servers(self) -> list[_WatchedServer]:
         return [
@@ -113,17 +113,17 @@ class Throttle:
 
     def _reason_to_wait(self) -> str:
         if self.control.held():
-            self._scarce_since = None  # whoever holds it may be making room
+            self._scarce_since = None  # whoever paused it may be making room
             return "held by SIGUSR1: the same signal again goes on"
         now = time.monotonic()
-        if self.verb.writes and now - self._looked >= SECONDS_BETWEEN_LOOKS:
-            self._looked = now
+        if self.verb.writes and now - self._checked >= SECONDS_BETWEEN_CHECKS:
+            self._checked = now
             if self.verb.copies:
-                self._look_for_evictions()
+                self._stop_if_evicting()
             self._reason = (self.verb.copies and self._memory()) or self._lag()
         return self._reason
 
-    def _look_for_evictions(self) -> None:
+    def _stop_if_evicting(self) -> None:
         evicted = sum(server.newly_evicted() for server in self._servers())
         if evicted and "eviction" not in self.ignored:
             raise Stopped(

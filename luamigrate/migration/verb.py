@@ -34,7 +34,7 @@ class Verb(ABC):
     stage: ClassVar[Stage] = Stage.SCAN
     """SCAN goes from sources to their targets, EXTRA from targets to their sources."""
     acts_on_recheck: ClassVar[bool] = False
-    """Whether what a first look found missing is copied or filled in by the next one."""
+    """Whether what a first check found missing is copied or filled in by the next one."""
 
     command: Command
     """The command that asks for it."""
@@ -50,7 +50,7 @@ class Verb(ABC):
 
     @property
     def unfinished(self) -> frozenset[Word]:
-        """Return the words that are looked at again, and reported if they stay."""
+        """Return the words that are checked again, and reported if they stay."""
         return unfinished(self.command, dry_run=self.dry_run)
 
     @property
@@ -229,5 +229,5 @@ class FindExtra(Verb):
         return cross_slot_verbs.find_extra(batch)
 
     def large(self, pair: LargePair) -> LargeSteps:
-        """Raise Error: no size is too large for being looked for."""
+        """Raise Error: a key of any size can be searched for."""
         raise Error(f"the script answered 'big {pair.kind}', which is not for it to say")

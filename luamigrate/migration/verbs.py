@@ -1,4 +1,4 @@
-"""Copying, verifying and rolling back: each builds a verb, and all are carried out in the same way."""
+"""Copying, verifying and rolling back: each builds a verb, and `execute` carries it out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ServerChanged
 
 BEGINNINGS = 20
-"""At most: a server that is another one each time would have the work begin anew for ever."""
+"""At most: a server that is another one each time would make the work start over for ever."""
 
 UNSTEADY = (
     f"another server process answered {BEGINNINGS} times, and each time everything was begun anew: see why the server "
@@ -49,9 +49,9 @@ def migrate(
 ) -> Iterator[Batch]:
     """Copy what the plan's rules match to its new names, and yield what came of each batch.
 
-    Rules run in their order, each one to its end. What is not clean is looked at a second time
+    Rules run in their order, each one to its end. What is not clean is checked a second time
     after `settle` seconds and counted only then. With `on_existing="fill"` hashes and sets, with
-    `fill_queues` sorted sets too, that only lack a part of their source are given it, if both looks
+    `fill_queues` sorted sets too, that only lack a part of their source are given it, if both checks
     found the same part missing. With `dry_run` nothing is written.
 
     A batch without keys announces a rule, or tells how far a scan is that found nothing lately.
@@ -88,7 +88,7 @@ def verify(
 ) -> Iterator[Batch]:
     """Compare every source with its target, or the first `sample` of each rule; write nothing.
 
-    With `extra`, targets without a source are then looked for. The server may be a replica.
+    With `extra`, targets without a source are then searched for. The server may be a replica.
     Everything else is as with `migrate`.
     """
     options = Options(
@@ -119,7 +119,7 @@ def rollback(
     """Delete every target that equals its source, whoever made it, if the source lives as long.
 
     The others are kept. With `dry_run` nothing is deleted, and `same` is what would be. With
-    `extra`, targets without a source are looked for as well; they are never deleted. Everything
+    `extra`, targets without a source are searched for as well; they are never deleted. Everything
     else is as with `migrate`.
     """
     verb = Remove(comparison=Comparison(show_values=show_values))
@@ -130,7 +130,7 @@ def rollback(
 
 
 def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, control: Control) -> Iterator[Batch]:
-    """Check, process rule by rule, look again at what was not clean; begin anew if a server process changed."""
+    """Check, process rule by rule, recheck what was not clean; start over if a server process changed."""
     policy = ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=verb.writes)
     deployment.reconnect_by(policy)
     yield from _check(deployment, plan, verb, options)  # raises Refused before any write

@@ -128,14 +128,14 @@ class Pairs:
     sources: list[bytes]
     targets: list[bytes]
     lacking: list[Lacking | None] = field(default_factory=list)
-    """What the last look found each target to lack; empty in a first look."""
+    """What the last check found each target to lack; empty in a first check."""
 
     def __len__(self) -> int:
         return len(self.sources)
 
     @property
     def digests(self) -> list[bytes]:
-        """Return what a script is told of the last look at each pair; empty in a first look."""
+        """Return what a script is told of the last check of each pair; empty in a first check."""
         return [lacking.argument if lacking else b"" for lacking in self.lacking]
 
     @property

@@ -46,7 +46,7 @@ class Elements:
 
 
 class ScriptCall:
-    """A registered script on its way."""
+    """A registered script that has been called, and its answer."""
 
     def __init__(
         self,
@@ -97,8 +97,8 @@ class ScriptCall:
         """How long the script took, seen from here."""
         return self._call.seconds or 0.0
 
-    def held(self, microseconds: int) -> float:
-        """Return for how long it held the server, in seconds: as it says, or seen from here where it cannot tell."""
+    def busy(self, microseconds: int) -> float:
+        """Return how long it kept the server busy, in seconds: as it says, or seen from here where it cannot tell."""
         return microseconds / 1e6 or self.seconds
 
     @property
@@ -200,7 +200,7 @@ def chunk_compare_elements(
 def chunk_read_fields(
     server: Connection, source: bytes, pause: Pause, *, kind: str, names: Sequence[bytes]
 ) -> ScriptCall:
-    """Call chunk/read_fields.lua: read what a source holds of some names."""
+    """Call chunk/read_fields.lua: read the values that a source has under some names."""
     options = (pause.microseconds, pause.capacity, kind)
     return ScriptCall(server, "chunk/read_fields", _reading_command(server), [source], *options, *names)
 

@@ -64,7 +64,7 @@ class ReadChunk:
     """When the key expires, in milliseconds since 1970; -1 for never, -2 where it is not there."""
     elements: Elements
     seconds: float
-    """For how long the script held the server."""
+    """How long the script kept the server busy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class ComparedChunk:
     names: dict[str, list[Any]]
     """The first of them."""
     seconds: float
-    """For how long the longer script held its server."""
+    """How long the longer script kept its server busy."""
 
 
 def read_chunk(call: ScriptCall) -> ReadChunk:
@@ -107,7 +107,7 @@ def read_chunk(call: ScriptCall) -> ReadChunk:
         exact=bool(values.number("exact")),
         expiry=values.any_number("expiry"),
         elements=Elements(elements, moments),
-        seconds=call.held(values.number("microseconds")),
+        seconds=call.busy(values.number("microseconds")),
     )
 
 
@@ -121,7 +121,7 @@ def compared_chunk(call: ScriptCall) -> ComparedChunk:
         largest=values.number("largest"),
         lengths=values.two("lengths"),
         exact=bool(values.number("exact")),
-        seconds=call.held(values.number("microseconds")),
+        seconds=call.busy(values.number("microseconds")),
     )
 
 
@@ -135,7 +135,7 @@ def compared_elements(call: ScriptCall, read: ReadChunk) -> ComparedChunk:
         largest=read.largest,
         lengths=(read.length, values.number("length")),
         exact=read.exact and bool(values.number("exact")),
-        seconds=max(read.seconds, call.held(values.number("microseconds"))),
+        seconds=max(read.seconds, call.busy(values.number("microseconds"))),
     )
 
 

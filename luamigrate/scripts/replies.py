@@ -75,7 +75,7 @@ class Reading:
     outcomes: list[KeyOutcome] = field(default_factory=list)
     """What came of the others, not counted yet; with `every_key` of the clean ones too."""
     big: list[tuple[int, str, int]] = field(default_factory=list)
-    """Pairs that have to be taken apart: index, type, bytes."""
+    """Pairs that are too large for one script: index, type, bytes."""
     moved: list[int] = field(default_factory=list)
     """Pairs that are elsewhere now: indexes."""
     refused: list[int] = field(default_factory=list)
@@ -216,8 +216,8 @@ def _parse_notes(answer: list[object]) -> tuple[Word, dict[str, Note]]:
 def _are_odd(word: Word, notes: dict[str, Note]) -> bool:
     """Tell whether notes lack what belongs to others, or are not of their kind."""
     lacking = ("target_type" in notes or (word is Word.EXTRA and notes)) and "source_type" not in notes
-    apart = ("source_ttl_ms" in notes) != ("target_ttl_ms" in notes)
-    return bool(lacking) or apart or any(not isinstance(notes.get(name, 0), int) for name in _COUNTS)
+    one_sided = ("source_ttl_ms" in notes) != ("target_ttl_ms" in notes)
+    return bool(lacking) or one_sided or any(not isinstance(notes.get(name, 0), int) for name in _COUNTS)
 
 
 def _note(value: object) -> Note:

@@ -215,7 +215,7 @@ def test_without_patience_a_connection_that_is_lost_in_mid_copy_ends_the_run(any
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the guards look after every chunk, so that it is they who notice a lost connection."""
-    monkeypatch.setattr("luamigrate.migration.throttle.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("luamigrate.migration.throttle.SECONDS_BETWEEN_CHECKS", 0.0)
 
 
 def test_what_is_written_while_the_connection_is_lost_is_in_the_copy(server: Instance, watchful: None) -> None:
@@ -251,7 +251,7 @@ def test_a_server_that_is_killed_in_mid_copy_and_comes_back_has_everything_copie
     server_name: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever notices it: from the beginning, with what has been written since; no staging key is there in the end."""
-    monkeypatch.setattr("luamigrate.migration.throttle.SECONDS_BETWEEN_LOOKS", seconds)
+    monkeypatch.setattr("luamigrate.migration.throttle.SECONDS_BETWEEN_CHECKS", seconds)
     with start(server_name, *DURABLE) as server:
         write(server, "job:hash", VALUES["hash"])
 

@@ -225,7 +225,7 @@ def evict(server: Instance) -> Callable[[], None]:
 @pytest.mark.parametrize("moment", [100, 990])
 def test_a_server_that_evicts_keys_stops_it(server: Instance, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     """Sources may be among them: exit 4 at the next look, and be it the last one, when all has been copied."""
-    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0 if moment == 100 else 1000.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", 0.0 if moment == 100 else 1000.0)
     fill(server.client, jobs=1000)
     before: Any = server.client.info("stats")["evicted_keys"]
     with configured(server, maxmemory=UNLIMITED, maxmemory_policy="noeviction"):

@@ -37,7 +37,7 @@ def test_every_key_comes_once_in_batches_of_the_size(server: Instance) -> None:
     assert parts[-1] == 1.0
 
 
-def test_the_part_scanned_is_near_the_truth(server: Instance) -> None:
+def test_the_share_scanned_is_near_the_truth(server: Instance) -> None:
     """The cursor read backwards, against what has been returned so far."""
     server.client.mset({f"k:{number}": "" for number in range(20_000)})
     seen = 0

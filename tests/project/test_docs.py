@@ -32,7 +32,9 @@ def test_every_check_has_a_row() -> None:
     assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == CHECKS
 
 
-@pytest.mark.parametrize("module", [checks, throttle, connection, watch, large_keys, verbs, emptiness, summary_messages])
+@pytest.mark.parametrize(
+    "module", [checks, throttle, connection, watch, large_keys, verbs, emptiness, summary_messages]
+)
 def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock.read)
     monkeypatch.setattr(time, "perf_counter", clock.read)
-    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", 0.0)
     monkeypatch.setattr(throttle, "SECONDS_TO_SLEEP", 0.02)
     return clock
 
@@ -57,7 +57,7 @@ def test_the_guards_look_before_the_first_batch(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """However seldom they look: what is evicted after that is noticed by the last look at the latest."""
-    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", 1000.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", 1000.0)
     fill(any_server.client, jobs=300)
     with configured(any_server, maxmemory=0, maxmemory_policy="noeviction"):
         stopped(any_server, once_at(200, evict(any_server)), "eviction: the server has evicted", told=clock)

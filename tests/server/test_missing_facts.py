@@ -235,7 +235,7 @@ def test_evictions_that_are_not_told_now_and_then_are_no_evictions(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the server had evicted before it began is not taken for new."""
-    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_LOOKS", -1.0)
+    monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", -1.0)
     fill(any_server.client, jobs=200)
     answers = [b"# Stats\r\n", b"# Stats\r\nevicted_keys:5\r\n"]
 
