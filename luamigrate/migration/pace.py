@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 from luamigrate.model.limits import Limits, Pause
@@ -31,6 +32,13 @@ BATCHES_PER_SECOND = 10
 """At least, where a rate is set: a low one is to be a trickle and no succession of gusts."""
 
 
+CUTS = 4
+"""Scripts that were cut short, after which batches become smaller: one alone may have met a large key."""
+
+STEADY_ANSWERS = 100
+"""Before a batch that was made smaller for that grows again."""
+
+
 class Pace:
     """How many pairs the next script gets, and how many keys the next SCAN goes through.
 
@@ -50,6 +58,10 @@ class Pace:
         self.pause = Pause(int(share * 1000), max(SMALLEST_CAPACITY, int(share * BYTES_PER_MS)))
         first_count = min(BATCHES_PER_SCAN * self._most, int(limits.max_pause * SCAN_SHARE * SCANNED_PER_MS))
         self._first_count = max(SMALLEST_COUNT, first_count)
+        self._cuts: deque[int] = deque(maxlen=CUTS)
+        """How many pairs the last scripts that were cut short had time for."""
+        self._steady = 0
+        """For how many answers batches are not to grow."""
         self.count = self._first_count
         """How many keys the next SCAN is to go through."""
 
@@ -64,8 +76,22 @@ class Pace:
         longest, took = self._limits.max_pause / 1000, seconds - self._round_trip
         if took > longest and pairs > 1:
             self.size = max(1, min(self.size, int(pairs * longest / took / 2)))
+        elif self._steady:
+            self._steady -= 1
         elif took < longest / 2:
             self.size = min(self._most, self.size + 1 + self.size // 10)
+
+    def cut_short(self, pairs: int) -> None:
+        """Learn that a script had time for so many pairs of its batch only.
+
+        The others are sent in a call of their own, for which the server has to wait: smaller batches cost less.
+        """
+        self._cuts.append(pairs)
+        if len(self._cuts) == CUTS:
+            fitted = max(self._cuts)
+            self.size = max(1, min(self.size, fitted - fitted // 10))
+            self._cuts.clear()
+            self._steady = STEADY_ANSWERS
 
     def scanned(self, found: int, seconds: float | None, *, waited: bool = True) -> None:
         """Learn how many keys a SCAN found and what it took; None where it was not alone in flight.

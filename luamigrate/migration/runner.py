@@ -190,6 +190,8 @@ class Runner:
         if call.waited or seconds:
             pace = self._router.pace(flight.batch.server)
             pace.answered(len(answers), call.seconds if call.waited else seconds)
+            if len(answers) < len(flight.batch.pairs):
+                pace.cut_short(len(answers))
         return answers, seconds or call.seconds
 
     def _undecided(self, flight: InFlight, reading: Reading) -> list[KeyOutcome]:

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from luamigrate import Limits, UsageError, Word, connect, migrate, plan
-from luamigrate.migration.pace import LARGEST_COUNT, SCAN_SHARE, SCRIPT_SHARE, SMALLEST_COUNT, Pace, Rate
+from luamigrate.migration.pace import (
+    CUTS,
+    LARGEST_COUNT,
+    SCAN_SHARE,
+    SCRIPT_SHARE,
+    SMALLEST_COUNT,
+    STEADY_ANSWERS,
+    Pace,
+    Rate,
+)
 from luamigrate.migration.scan import IN_FLIGHT
 from tests.instances import Instance
 from tests.migration.test_run import fill
@@ -66,6 +75,34 @@ def test_a_script_of_the_former_size_does_not_make_the_batch_grow(pace: Pace) ->
     assert pace.size == 5
     pace.answered(100, 1.01 * PAUSE)
     assert pace.size == 5
+
+
+def test_batches_that_do_not_fit_into_a_script_become_as_small_as_what_fits(pace: Pace) -> None:
+    """Four in a row are enough to know it, and the largest of them is what fits, less a tenth."""
+    for done in (37, 40, 36):
+        pace.cut_short(done)
+        assert pace.size == 100
+    pace.cut_short(38)
+    assert pace.size == 36
+
+
+def test_one_large_key_in_a_batch_does_not_make_it_small(pace: Pace) -> None:
+    """It may stand anywhere in it: the most that was done is nearly the whole."""
+    for done in (3, 96, 50, 71):
+        pace.cut_short(done)
+    assert pace.size == 87
+
+
+def test_a_batch_that_was_cut_short_stays_small_for_a_while(pace: Pace) -> None:
+    """Else every tenth would be too large again; then it is tried larger, and one pair remains in the worst case."""
+    for _ in range(CUTS):
+        pace.cut_short(1)
+    assert pace.size == 1
+    for _ in range(STEADY_ANSWERS):
+        pace.answered(1, 0.1 * PAUSE)
+        assert pace.size == 1
+    pace.answered(1, 0.1 * PAUSE)
+    assert pace.size == 2
 
 
 def test_the_batch_grows_back_slowly_and_not_beyond_its_size(pace: Pace) -> None:
