@@ -107,7 +107,13 @@ Kind = Annotated[
     ),
 ]
 PlanFile = Annotated[
-    Path | None, typer.Option("--plan", envvar="LUAMIGRATE_PLAN", metavar="FILE", help="Rules from a TOML file.")
+    Path | None,
+    typer.Option(
+        "--plan",
+        envvar="LUAMIGRATE_PLAN",
+        metavar="FILE",
+        help="Rules from a TOML file. A --map comes before the file that the variable names.",
+    ),
 ]
 Existing = Annotated[
     OnExisting,
@@ -157,7 +163,7 @@ Extra = Annotated[
     bool,
     typer.Option("--extra/--no-extra", envvar="LUAMIGRATE_EXTRA", help="Also look for targets that have no source."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting; needed where there is no terminal.")]
 MaxPause = Annotated[
     float,
     typer.Option(
@@ -215,11 +221,20 @@ IgnoreCheck = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")]
 Report = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Write a JSON line per key that is not clean to FILE.")
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write a JSON line per key that is not clean to FILE; one that is there is replaced.",
+    ),
 ]
 ReportAll = Annotated[bool, typer.Option("--report-all", help="Write a line per key to the report.")]
 ShowValues = Annotated[
-    bool, typer.Option("--show-values", help="Write the first differing values to the report, not only names.")
+    bool,
+    typer.Option(
+        "--show-values",
+        help="Write the first differing values to the report, not only names; each is cut after 200 bytes.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the summary.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line per key.")]
