@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-cluster check lint-lua chaos bench clean
+.PHONY: demo test test-cluster check lint-lua chaos bench docs pictures dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/luamigrate demo
@@ -48,6 +48,18 @@ chaos: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+# The page on the command line, from the program.
+docs: $(VENV)/.dev
+	$(BIN)/python -m tools.cli_page
+
+# The picture of the README, from a real session.
+pictures: $(VENV)/.dev
+	$(BIN)/python -m tools.picture
+
+# Both distributions, into dist/: built, checked, installed where nothing else is, and tried.
+dist: $(VENV)/.dev
+	$(BIN)/python -m tools.dist
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from luamigrate.server.standalone import Server, Standalone
     from luamigrate.server.waiting import Waiting
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BUILT_IN",

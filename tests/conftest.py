@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +19,11 @@ from hypothesis import settings
 from luamigrate.cli import commands
 from luamigrate.cli.options import VARIABLES
 from luamigrate.migration import throttle
+from luamigrate.model.errors import Exit
 from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
+from tests.schemas import read_document, read_report
 
 SHORT = "0.02"
 """Seconds to settle where a test does not say: nobody writes meanwhile."""
@@ -184,7 +186,7 @@ class Result:
     @property
     def document(self) -> Any:
         """The JSON document on standard output."""
-        return json.loads(self.out)
+        return read_document(self.out)
 
     @property
     def totals(self) -> Any:
@@ -208,7 +210,18 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
         with pytest.raises(SystemExit) as end:
             commands.main()
     assert "Traceback" not in err.getvalue()
-    return Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
+    result = Result(int(end.value.code or 0), out.getvalue(), err.getvalue())
+    _assert_told_by_the_schemas(result, arguments)
+    return result
+
+
+def _assert_told_by_the_schemas(result: Result, arguments: tuple[str, ...]) -> None:
+    """Hold what programs are told against its schema, also where a test does not look at it."""
+    if "--json" in arguments and result.out:
+        read_document(result.out)
+    given = dict(pairwise(arguments)).get("--report")
+    if given and Path(given).is_file() and result.code != Exit.USAGE:
+        read_report(Path(given).read_text(encoding="utf-8"))
 
 
 def run(server: Reachable, *arguments: str, env: Mapping[str, str] | None = None) -> Result:

@@ -25,22 +25,38 @@ app = typer.Typer(
 )
 
 HELP = {
-    Command.RUN: """Copy, compare and sum up.
+    Command.RUN: """Copy keys to new names, and compare each copy with its source.
 
-    Without --map or --plan, the built-in plan: job:* to step:*, and jobs:active, jobs:completed, jobs:failed and
-    jobs:pending to their steps: names.
+    \b
+    luamigrate run --map 'job:*=step:*' --dry-run   say what would be copied
+    luamigrate run --map 'job:*=step:*'             copy it
+
+    Sources are kept, and nothing is overwritten. The server is localhost:6379, or what --url or REDIS_URL says.
+    Without --map or --plan, the rules are the built-in plan: job:* to step:*, and jobs:active, jobs:completed,
+    jobs:failed and jobs:pending to their steps: names.
     """,
     Command.VERIFY: """Compare every source with its target; write nothing.
+
+    \b
+    luamigrate verify --map 'job:*=step:*'
+    luamigrate verify --map 'job:*=step:*' --extra --report FILE
 
     A replica will do. The rules are those of run.
     """,
     Command.ROLLBACK: """Delete the targets that equal their source.
 
-    Whoever made them: what equals its source, and whose source lives as long, is not lost with it. All others are kept
-    and reported. The rules are those of run. With its sides exchanged (--map 'step:*=job:*') a rule deletes the old
-    names that have an equal copy, which completes a move.
+    \b
+    luamigrate rollback --map 'job:*=step:*' --dry-run   say what would be deleted
+    luamigrate rollback --map 'job:*=step:*'             ask, then delete
+
+    It does not matter who made them: what equals its source, and whose source lives as long, is not lost with it. All
+    others are kept and reported. The rules are those of run. With its sides exchanged (--map 'step:*=job:*') a rule
+    deletes the old names that have an equal copy, which completes a move.
     """,
     Command.CHECK: """Look whether run could work here; write nothing.
+
+    \b
+    luamigrate check --map 'job:*=step:*'
 
     Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
     with the name to give to --ignore-check; 3 where no key matches any rule. The rules are those of run.

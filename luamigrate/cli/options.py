@@ -30,6 +30,15 @@ class OnExisting(StrEnum):
     FILL = "fill"
 
 
+class Group(StrEnum):
+    """Headings of the options, in their order."""
+
+    WHERE = "Where"
+    WHAT = "What"
+    GENTLY = "How gently"
+    OUTPUT = "Output"
+
+
 Url = Annotated[
     str,
     typer.Option(
@@ -90,10 +99,21 @@ Maps = Annotated[
 ]
 Kind = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", help=f"The type of the keys of --map: {', '.join(TYPES)}. [default: any]"),
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        autocompletion=lambda: TYPES,
+        help=f"The type of the keys of --map: {', '.join(TYPES)}. [default: any]",
+    ),
 ]
 PlanFile = Annotated[
-    Path | None, typer.Option("--plan", envvar="LUAMIGRATE_PLAN", metavar="FILE", help="Rules from a TOML file.")
+    Path | None,
+    typer.Option(
+        "--plan",
+        envvar="LUAMIGRATE_PLAN",
+        metavar="FILE",
+        help="Rules from a TOML file. A --map comes before the file that the variable names.",
+    ),
 ]
 Existing = Annotated[
     OnExisting,
@@ -143,7 +163,7 @@ Extra = Annotated[
     bool,
     typer.Option("--extra/--no-extra", envvar="LUAMIGRATE_EXTRA", help="Also look for targets that have no source."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting; needed where there is no terminal.")]
 MaxPause = Annotated[
     float,
     typer.Option(
@@ -195,29 +215,40 @@ IgnoreCheck = Annotated[
     typer.Option(
         "--ignore-check",
         metavar="NAME",
+        autocompletion=lambda: CHECKS,
         help=f"Go on although this check or guard says no: {', '.join(CHECKS)}. Repeatable.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; human lines go to stderr.")]
 Report = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Write a JSON line per key that is not clean to FILE.")
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write a JSON line per key that is not clean to FILE; one that is there is replaced.",
+    ),
 ]
 ReportAll = Annotated[bool, typer.Option("--report-all", help="Write a line per key to the report.")]
 ShowValues = Annotated[
-    bool, typer.Option("--show-values", help="Write the first differing values to the report, not only names.")
+    bool,
+    typer.Option(
+        "--show-values",
+        help="Write the first differing values to the report, not only names; each is cut after 200 bytes.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the summary.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line per key.")]
 
 _DEFAULTS = Limits()
 _RUN, _VERIFY, _ROLLBACK, _CHECK = Command
+_WHERE, _WHAT, _GENTLY, _OUTPUT = Group
 
 _Value = TypeVar("_Value")
 
 
-def _of(*commands: Command, default: _Value) -> _Value:
-    """Declare the default of an option, and which commands take it."""
-    value: _Value = field(default=default, metadata={"commands": commands})
+def _of(group: Group, *commands: Command, default: _Value) -> _Value:
+    """Declare the heading and the default of an option, and which commands take it."""
+    value: _Value = field(default=default, metadata={"group": group, "commands": commands})
     return value
 
 
@@ -225,42 +256,44 @@ def _of(*commands: Command, default: _Value) -> _Value:
 class Options:
     """What can be set, in the order of --help; where a command does not take an option, it has its default."""
 
-    url: Url = _of(*Command, default="redis://localhost:6379")
-    password_file: PasswordFile = _of(*Command, default=None)
-    tls_ca: TlsCa = _of(*Command, default=None)
-    tls_cert: TlsCert = _of(*Command, default=None)
-    tls_key: TlsKey = _of(*Command, default=None)
-    tls_insecure: TlsInsecure = _of(*Command, default=False)
-    dry_run: DryRun = _of(_RUN, _ROLLBACK, default=False)
-    validate: Validate = _of(_RUN, default=True)
-    maps: Maps = _of(*Command, default=None)
-    kind: Kind = _of(*Command, default=None)
-    plan_file: PlanFile = _of(*Command, default=None)
-    sample: Sample = _of(_VERIFY, default=None)
-    on_existing: Existing = _of(_RUN, _CHECK, default=OnExisting.SKIP)
-    fill_queues: FillQueues = _of(_RUN, default=False)
-    extra: Extra = _of(_VERIFY, _ROLLBACK, default=False)
-    settle: Settle = _of(_RUN, _VERIFY, _ROLLBACK, default=SETTLE_SECONDS)
-    ignore_expiry: IgnoreExpiry = _of(_RUN, _VERIFY, default=False)
-    allow_empty: AllowEmpty = _of(*Command, default=False)
-    yes: Yes = _of(_ROLLBACK, default=False)
-    batch_size: BatchSize = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.batch_size)
-    max_pause: MaxPause = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_pause)
-    max_rate: MaxRate = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_rate)
-    max_lag: MaxLag = _of(_RUN, _ROLLBACK, default=_DEFAULTS.max_lag)
-    wait_replicas: WaitReplicas = _of(_RUN, _ROLLBACK, default=_DEFAULTS.wait_replicas)
-    allow_long_pause: AllowLongPause = _of(_RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.allow_long_pause)
-    patience: Patience = _of(*Command, default=_DEFAULTS.patience)
-    ignore_check: IgnoreCheck = _of(*Command, default=None)
-    json: Json = _of(*Command, default=False)
-    report_file: Report = _of(_RUN, _VERIFY, _ROLLBACK, default=None)
-    report_all: ReportAll = _of(_RUN, _VERIFY, _ROLLBACK, default=False)
-    show_values: ShowValues = _of(_RUN, _VERIFY, _ROLLBACK, default=False)
-    quiet: Quiet = _of(*Command, default=False)
-    verbose: Verbose = _of(_RUN, _VERIFY, _ROLLBACK, default=False)
+    url: Url = _of(_WHERE, *Command, default="redis://localhost:6379")
+    password_file: PasswordFile = _of(_WHERE, *Command, default=None)
+    tls_ca: TlsCa = _of(_WHERE, *Command, default=None)
+    tls_cert: TlsCert = _of(_WHERE, *Command, default=None)
+    tls_key: TlsKey = _of(_WHERE, *Command, default=None)
+    tls_insecure: TlsInsecure = _of(_WHERE, *Command, default=False)
+    maps: Maps = _of(_WHAT, *Command, default=None)
+    kind: Kind = _of(_WHAT, *Command, default=None)
+    plan_file: PlanFile = _of(_WHAT, *Command, default=None)
+    dry_run: DryRun = _of(_WHAT, _RUN, _ROLLBACK, default=False)
+    validate: Validate = _of(_WHAT, _RUN, default=True)
+    on_existing: Existing = _of(_WHAT, _RUN, _CHECK, default=OnExisting.SKIP)
+    fill_queues: FillQueues = _of(_WHAT, _RUN, default=False)
+    sample: Sample = _of(_WHAT, _VERIFY, default=None)
+    extra: Extra = _of(_WHAT, _VERIFY, _ROLLBACK, default=False)
+    settle: Settle = _of(_WHAT, _RUN, _VERIFY, _ROLLBACK, default=SETTLE_SECONDS)
+    ignore_expiry: IgnoreExpiry = _of(_WHAT, _RUN, _VERIFY, default=False)
+    allow_empty: AllowEmpty = _of(_WHAT, *Command, default=False)
+    yes: Yes = _of(_WHAT, _ROLLBACK, default=False)
+    batch_size: BatchSize = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.batch_size)
+    max_pause: MaxPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_pause)
+    max_rate: MaxRate = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_rate)
+    max_lag: MaxLag = _of(_GENTLY, _RUN, _ROLLBACK, default=_DEFAULTS.max_lag)
+    wait_replicas: WaitReplicas = _of(_GENTLY, _RUN, _ROLLBACK, default=_DEFAULTS.wait_replicas)
+    allow_long_pause: AllowLongPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.allow_long_pause)
+    patience: Patience = _of(_GENTLY, *Command, default=_DEFAULTS.patience)
+    ignore_check: IgnoreCheck = _of(_GENTLY, *Command, default=None)
+    json: Json = _of(_OUTPUT, *Command, default=False)
+    report_file: Report = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=None)
+    report_all: ReportAll = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=False)
+    show_values: ShowValues = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=False)
+    quiet: Quiet = _of(_OUTPUT, *Command, default=False)
+    verbose: Verbose = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=False)
 
 
 _ANNOTATIONS = get_type_hints(Options, include_extras=True)
+for _field in fields(Options):
+    _ANNOTATIONS[_field.name].__metadata__[0].rich_help_panel = _field.metadata["group"]
 
 
 def parameters(command: Command) -> list[Parameter]:

@@ -25,8 +25,9 @@ class StrictCommand(TyperCommand):
         given = {argument.partition("=")[0] for argument in args}
         ctx.allow_extra_args = True  # refused below: the parser would show what may be a part of a secret
         rest = super().parse_args(ctx, args)
-        if not ctx.resilient_parsing:
-            _refuse_surplus(rest, given)
+        if ctx.resilient_parsing:  # the shell asks what could come next
+            return rest
+        _refuse_surplus(rest, given)
         for option in self.params:
             name = option.envvar
             text = os.environ.get(name) if isinstance(name, str) else None
@@ -37,6 +38,16 @@ class StrictCommand(TyperCommand):
             if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
                 raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
         return rest
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options under the headings of their groups."""
+        groups: dict[str, list[Any]] = {}
+        for option in self.get_params(ctx):
+            heading = getattr(option, "rich_help_panel", None) or "Help"
+            groups.setdefault(heading, []).append(option.get_help_record(ctx))
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
 def refuse_blank(name: str, text: str) -> None:

@@ -17,6 +17,7 @@ from tests.conftest import run
 from tests.instances import Instance
 from tests.migration.test_run import HASHES, fill
 from tests.processes import of_this_test
+from tests.schemas import read_document
 
 COMMAND = (sys.executable, "-m", "luamigrate", "run")
 
@@ -235,7 +236,7 @@ def test_the_document_is_json_on_every_terminal(any_server: Instance) -> None:
     for encoding in ("ascii", "latin-1", "utf-8"):
         env = environment(REDIS_URL=any_server.url, PYTHONIOENCODING=encoding)
         process = subprocess.run(command, env=env, capture_output=True, check=False)
-        assert json.loads(process.stdout)["rules"][0]["source"] == "jöb:*"
+        assert read_document(process.stdout)["rules"][0]["source"] == "jöb:*"
 
 
 def test_an_output_that_cannot_show_a_name_shows_something(any_server: Instance) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from tests.conftest import luamigrate, run
 from tests.instances import Instance, assert_kept, snapshot
 from tests.migration.test_run import HASHES, fill
 from tests.processes import of_this_test
+from tests.schemas import read_document
 
 JOBS = 8_000
 SLOWLY = ("--batch-size", "1")
@@ -50,7 +50,7 @@ def test_a_signal_ends_the_run_in_good_order(any_server: Instance, number: signa
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    document = json.loads(out)
+    document = read_document(out)
     assert document["interrupted"] is True
     assert document["exit_code"] == 130
     copied = len(list(any_server.client.scan_iter("step:*", count=1000)))
@@ -93,7 +93,7 @@ def test_many_signals_lose_neither_the_document_nor_the_exit_code(any_server: In
         time.sleep(0.002)
     out, err = process.communicate()
     assert process.returncode == 130
-    assert json.loads(out)["interrupted"] is True
+    assert read_document(out)["interrupted"] is True
     assert "Traceback" not in err
 
 

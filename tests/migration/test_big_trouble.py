@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from tests.migration.test_big import (
 from tests.migration.test_big_live import AND_OTHERS, COMPARING, STAGING, last_part, once, stepping, words
 from tests.migration.test_run import assert_equal
 from tests.processes import of_this_test
+from tests.schemas import read_document
 from tests.server.test_recovery import DURABLE, restart
 
 
@@ -97,7 +97,7 @@ def test_ctrl_c_in_mid_copy_leaves_nothing(any_server: Instance) -> None:
     with run_until_it_stages(any_server, *ANY) as process:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
-    document = json.loads(out)
+    document = read_document(out)
     assert (process.returncode, document["interrupted"]) == (130, True)
     assert document["totals"] == {"found": 0, "ignored": 0}
     assert "Traceback" not in err
@@ -203,7 +203,7 @@ def test_without_patience_a_connection_that_is_lost_in_mid_copy_ends_the_run(any
     with run_until_it_stages(any_server, *ANY, "--patience", "0") as process:
         any_server.client.client_kill_filter(_type="normal", skipme=True)
         out, err = process.communicate(timeout=5)
-    document = json.loads(out)
+    document = read_document(out)
     assert (process.returncode, document["totals"]) == (1, {"found": 0, "ignored": 0})
     assert "the connection was lost" in document["error"]
     assert "Traceback" not in err

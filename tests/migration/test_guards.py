@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from tests.conftest import luamigrate, run
 from tests.instances import Instance, start
 from tests.migration.test_run import HASHES, fill
 from tests.preflight.test_preflight import configured, used
+from tests.schemas import read_document
 from tests.server.test_recovery import DURABLE, assert_all_copied, once_at, restart
 
 JOBS = plan([("job:*", "step:*", "hash")])
@@ -156,7 +156,7 @@ def test_a_run_that_a_guard_stops_tells_so(any_server: Instance) -> None:
         process = start_run(any_server, "--max-rate", "1000", "--patience", "0", "--json")
         nearly_full(any_server)()
         out, err = process.communicate(timeout=20)
-    document = json.loads(out)
+    document = read_document(out)
     assert process.returncode == document["exit_code"] == 4
     assert document["error"].startswith("memory: ")
     assert document["totals"]["copied"] == count_steps(any_server) < 3000

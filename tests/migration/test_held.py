@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import time
@@ -24,6 +23,7 @@ from tests.conftest import luamigrate
 from tests.instances import Instance
 from tests.migration.test_guards import JOBS
 from tests.migration.test_run import HASHES, fill
+from tests.schemas import read_document
 from tests.server.test_recovery import assert_all_copied
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_is_held_can_be_ended(any_server: Instance, number: signal.Si
     out, _ = process.communicate(timeout=10)
     assert process.returncode == 130
     assert any_server.client.dbsize() == size
-    document = json.loads(out)
+    document = read_document(out)
     assert document["interrupted"] is True
     assert document["totals"]["copied"] == size - 3004
     again = luamigrate("run", *HASHES, "--json", url=any_server.url)

@@ -1,12 +1,9 @@
-"""The wheel: built from the source distribution, installed where nothing else is, and run."""
+"""The distributions: built from a copy of what is shipped, installed where nothing else is, and run."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
-import tarfile
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,58 +11,41 @@ import pytest
 from luamigrate.cli.options import environment
 from tests.instances import Instance
 from tests.migration.test_run import HASHES
-
-ROOT = Path(__file__).parents[2]
-SHIPPED = ("luamigrate", "lua", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
+from tools import dist
+from tools.dist import Distributions
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build both distributions from a copy of the sources, and throw the copy away."""
-    copy = tmp_path_factory.mktemp("copy") / "luamigrate"
-    copy.mkdir()
-    for name in SHIPPED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / name)
-    target = tmp_path_factory.mktemp("dist")
-    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(copy))
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    shutil.rmtree(copy)
-    return target
+def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """Build both distributions."""
+    return dist.build(tmp_path_factory.mktemp("dist"))
 
 
-def test_both_distributions_carry_all_of_the_program_and_nothing_else(built: Path) -> None:
-    """Python, Lua, the marker for types; no tests, no caches."""
-    package = ROOT / "luamigrate"
-    python = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.suffix in (".py", ".typed")}
-    lua = {path.relative_to(ROOT / "lua").as_posix() for path in (ROOT / "lua").rglob("*.lua")}
-    expected = {f"luamigrate/{name}" for name in python} | {f"luamigrate/lua/{name}" for name in lua}
-    (wheel,) = built.glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == expected
-    (sdist,) = built.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        files = {name.partition("/")[2] for name in archive.getnames()}
-    assert {f"lua/{name}" for name in lua} <= files
-    assert not any(name.startswith("tests") for name in files)
+def test_both_distributions_carry_all_of_the_program_and_nothing_else(built: Distributions) -> None:
+    """Python, Lua, schemas, the marker for types, the licence; no tests, no caches; and an index would take them."""
+    dist.check(built)
+    assert {"luamigrate/py.typed", "luamigrate/lua/copy.lua", "luamigrate/schema/summary.schema.json"} < built.in_wheel
+    assert {"lua/copy.lua", "docs/schema/summary.schema.json", "README.md", "LICENSE"} < built.in_sdist
+    assert not any(name.startswith(("tests", "tools")) for name in built.in_wheel | built.in_sdist)
+
+
+def test_a_distribution_that_lacks_something_is_refused(built: Distributions) -> None:
+    """By the name of the file."""
+    names = dist.files_of_the_package()
+    with pytest.raises(SystemExit, match=r"the wheel lacks luamigrate/lua/copy\.lua$"):
+        dist.compare("the wheel", names - {"luamigrate/lua/copy.lua"}, names)
+    with pytest.raises(SystemExit, match=r"the wheel should not have tests/x\.py$"):
+        dist.compare("the wheel", names | {"tests/x.py"}, names)
+    with pytest.raises(SystemExit, match="twine check --strict"):
+        dist.check(replace(built, wheel=built.sdist.with_name("nothing.whl")))
 
 
 @pytest.mark.single_server("what is installed is the same for both")
 @pytest.mark.timeout(180)
-def test_the_installed_wheel_finds_its_lua(built: Path, any_server: Instance, tmp_path: Path) -> None:
+def test_the_installed_wheel_finds_its_lua(built: Distributions, any_server: Instance, tmp_path: Path) -> None:
     """In an empty environment, in another folder, with nothing of ours on the path."""
-    (wheel,) = built.glob("*.whl")
-    # Our pip serves the empty environment: to give it one of its own would take longer than all the rest.
-    subprocess.run((sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")), check=True)
-    pip = (sys.executable, "-m", "pip", "--python", str(tmp_path / "venv/bin/python"), "-q", "--no-input")
-    install = (*pip, "--disable-pip-version-check", "install", "--no-compile", "-c", str(ROOT / "constraints.txt"))
-    subprocess.run((*install, str(wheel)), check=True, cwd=tmp_path)
+    luamigrate = str(dist.install(built.wheel, tmp_path / "venv"))
     any_server.client.hset("job:1", "a", "1")
-    luamigrate = str(tmp_path / "venv/bin/luamigrate")
     result = subprocess.run(
         (luamigrate, "run", *HASHES),
         env=environment(REDIS_URL=any_server.url),

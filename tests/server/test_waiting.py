@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from tests.conftest import luamigrate
 from tests.instances import Instance, start
 from tests.liar import Lie, encoded, lying
 from tests.migration.test_run import HASHES, fill
+from tests.schemas import read_document
 
 ANY_NAME = next(name for name in reversed(binaries.NAMES) if isinstance(binaries.find(name), Path))
 COMMANDS = (("run",), ("run", "--dry-run"), ("verify",), ("rollback", "--yes"), ("check",))
@@ -90,7 +90,7 @@ def test_a_document_tells_that_waiting_was_ended(tmp_path: Path) -> None:
             next(line for line in process.stderr if "waiting for the server: cannot connect" in line)
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=20)
-        document = json.loads(out)
+        document = read_document(out)
         assert (document["interrupted"], document["exit_code"], process.returncode) == (True, 130, 130)
 
 

@@ -1,0 +1,1 @@
+"""What makes the project's own pages, pictures and distributions; not part of the program."""
