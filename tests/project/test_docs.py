@@ -1,4 +1,4 @@
-"""docs/operations.md is true: every check, guard and reason is there, in the words that are printed."""
+"""docs/operations.md is true about what is checked and copied; what every page links to and names is there."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from luamigrate.cli import summary_messages
-from luamigrate.migration import large_keys, throttle, verbs, watch
-from luamigrate.model.status import CHECKS, Reason
-from luamigrate.preflight import checks, emptiness
-from luamigrate.server import connection
+from luamigrate.cli.commands import app
+from luamigrate.model.status import CHECKS
 from tests.conftest import luamigrate
 from tests.instances import Instance
 from tests.migration.test_run import HASHES
@@ -32,44 +31,10 @@ def test_every_check_has_a_row() -> None:
     assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == CHECKS
 
 
-@pytest.mark.parametrize(
-    "module", [checks, throttle, connection, watch, large_keys, verbs, emptiness, summary_messages]
-)
-def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
-    """What each module prints begins as the page says."""
-    text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
-    quoted = {
-        checks: (
-            *("this is a replica, and what is written here would be lost", "clients wait in this database"),
-            *(f"the server does not tell {what}" for what in UNTOLD),
-        ),
-        throttle: (
-            *("held by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
-            "the server does not tell how far they are (INFO replication)",
-        ),
-        connection: ("waiting for the server", "no answer for", "it is a replica now", "times between MULTI and EXEC"),
-        watch: ("busy: somebody wrote to it in each of",),
-        large_keys: ("has an element of",),
-        verbs: ("another server process answered",),
-        emptiness: ("NO KEY MATCHED ANY RULE.", "NO KEY IS OF ITS RULE'S TYPE"),
-        summary_messages: ("The first that failed (",),
-    }
-    for words in quoted[module]:  # type: ignore[index]
-        assert words in text
-        assert module not in (emptiness, summary_messages) or words in OPERATIONS
-
-
 def test_the_page_has_what_is_said_where_a_server_does_not_tell() -> None:
     """Each in the words that are printed."""
     for what in UNTOLD:
         assert f"the server does not tell {what}" in OPERATIONS
-
-
-def test_every_reason_has_a_row_or_needs_none() -> None:
-    """`other` has the server's own words."""
-    assert {f"FAILED … {reason}" for reason in Reason if reason is not Reason.OTHER} == set(
-        re.findall(r"^\| `(FAILED … [\w-]+)`", OPERATIONS, re.MULTILINE)
-    )
 
 
 def test_values_are_copied_as_they_are_and_a_dry_run_says_so(any_server: Instance) -> None:
@@ -142,13 +107,14 @@ def test_a_move_is_completed_by_the_rollback_of_the_opposite_rule(any_server: In
     assert (result.code, result.totals) == (3, {"found": 10, "removed": 9, "kept": 1, "ignored": 0})
     assert list(client.scan_iter("job:*", count=100)) == [b"job:3"]
     assert len(list(client.scan_iter("step:*", count=100))) == 10
-    console = re.findall(r"^ +\$ luamigrate (\w+) .*--map '(\S+)'", OPERATIONS, re.MULTILINE)
+    console = re.findall(r"^\$ luamigrate (\w+) .*--map '(\S+)'", OPERATIONS, re.MULTILINE)
     assert console[-1] == ("rollback", opposite[1])
 
 
-@pytest.mark.parametrize(
-    "page", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name
-)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_of_every_page_lead_somewhere(page: Path) -> None:
     """Files that a page names are there, and so are the headings."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
@@ -157,6 +123,17 @@ def test_links_of_every_page_lead_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_on_a_page_can_be_typed(page: Path) -> None:
+    """The command takes each option that is shown with it."""
+    group: Any = typer.main.get_command(app)
+    commands = "|".join(group.commands)
+    for command, rest in re.findall(rf"luamigrate ({commands})\b([^`\n&]*)", page.read_text(encoding="utf-8")):
+        params = group.commands[command].params
+        known = {name for param in params for name in (*param.opts, *param.secondary_opts)}
+        assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= known | {"--help"}, f"luamigrate {command}{rest}"
 
 
 def test_the_page_on_architecture_names_every_module() -> None:

@@ -1,4 +1,4 @@
-"""The README is true: its session, its options, its words, its Python."""
+"""The README and the pages for users are true: their sessions, words, exit codes, plans and Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from luamigrate import BUILT_IN, Exit, Word, plan_from_file
+from luamigrate import BUILT_IN, Exit, Reason, Word, plan_from_file
 from luamigrate.cli import demo
 from luamigrate.cli.commands import app
 from luamigrate.cli.options import VARIABLES
@@ -19,15 +19,26 @@ from tests.conftest import luamigrate
 from tests.instances import Instance
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, TUTORIAL, REFERENCE, PYTHON = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/tutorial.md", "docs/reference.md", "docs/python.md")
+)
+LONGEST = 250
+"""Lines of a README that a newcomer reads to its end."""
 URL = "redis://127.0.0.1:6379/0"
 LONG_ENOUGH = "0.4"
-"""Seconds to settle: second looks must come after the scan, as they do in the README."""
+"""Seconds to settle: second looks must come after the scan, as they do on the pages."""
 
 
-def blocks(language: str) -> list[str]:
-    """Return the fenced blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    """Return the fenced blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+    """A newcomer decides within two minutes."""
+    assert len(README.splitlines()) <= LONGEST
+    assert re.findall(r"^\$ (\w+ \w+)", README, re.MULTILINE)[:2] == ["make demo", "make test"]
 
 
 def replay(session: str, server: Instance) -> str:
@@ -53,7 +64,7 @@ def perform(command: str, server: Instance) -> str:
         case ["export", *_]:
             return ""
         case _:
-            raise AssertionError(f"the README's session has a command that is not tested: {command}")
+            raise AssertionError(f"a session has a command that is not tested: {command}")
 
 
 def normalised(text: str, url: str = URL) -> str:
@@ -67,37 +78,32 @@ def normalised(text: str, url: str = URL) -> str:
     text = re.sub(r"Longest script +[\d.]+ ms", "Longest script 0.5 ms", text)
     # A sample depends on the server's order.
     text = re.sub(r"about [\d.]+ MB, by a sample", "about 1.2 MB, by a sample", text)
-    text = re.sub(r"\d of 104 sources sampled", "0 of 104 sources sampled", text)
+    text = re.sub(r"\d of 10\d sources sampled", "0 of 104 sources sampled", text)
     text = re.sub(r"version( +)\S+ \S+", r"version\1valkey 9.1.2", text)
     # Lines about keys come in the order of the server's table.
     about_keys = re.compile(r"(?:^(?:  \w+ +\S+ -> |\{\"source\").*\n)+", re.MULTILINE)
     return about_keys.sub(lambda lines: "".join(sorted(lines[0].splitlines(keepends=True))), text)
 
 
-def sessions() -> list[str]:
+def sessions(page: str) -> list[str]:
     """Return the sessions that can be replayed: all but the one that sets up."""
-    return [block for block in blocks("console") if "make test" not in block]
+    return [block for block in blocks(page, "console") if "make test" not in block]
 
 
 @pytest.mark.single_server("it is a session with one server")
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=["README.md", "tutorial.md"])
 def test_the_session_is_what_really_happens(
-    any_server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, any_server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every command of the README with its output, against the sample jobs of the demo."""
+    """Every command of the page with its output, against the sample jobs of the demo."""
     monkeypatch.chdir(tmp_path)
     demo.fill(any_server.client)
-    for session in sessions():
+    assert sessions(page)
+    for session in sessions(page):
         assert normalised(replay(session, any_server), any_server.url) == normalised(session)
 
 
 COMMANDS = ("run", "verify", "rollback", "check")
-
-
-def test_the_options_of_the_readme_are_those_of_the_commands() -> None:
-    """Each with its environment variable, and none besides."""
-    rows = re.findall(r"^\| `(--[^`]+)` \| (?:`(\w+)`)? ?\| (.*?) \|", README, re.MULTILINE)
-    documented = {tuple(re.findall(r"--[\w-]+", names)): variable or None for names, variable, _ in rows}
-    assert documented == {names: variable for command in COMMANDS for names, variable, _ in options(command)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -142,18 +148,37 @@ def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_for
     assert {variable for _, variable, _ in every if variable} | PASSWORDS == VARIABLES
 
 
-def test_words_and_exit_codes_are_all_explained() -> None:
-    """A row for each."""
-    rows = re.findall(r"^\| (`?[\w]+`?) \|", README, re.MULTILINE)
-    assert {f"`{word}`" for word in Word} <= set(rows)
-    assert {str(int(code)) for code in Exit} <= set(rows)
+def section(page: str, title: str) -> str:
+    """Return a section of a page."""
+    return page.split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
+def test_words_reasons_and_exit_codes_are_all_explained() -> None:
+    """A row for each, and none besides."""
+    status_words = section(REFERENCE, "Status words")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", status_words, re.MULTILINE)) == {*Word, *Reason}
+    codes = re.findall(r"^\| (\d+) \|", section(REFERENCE, "Exit codes"), re.MULTILINE)
+    assert sorted(codes) == sorted(str(int(code)) for code in Exit)
+
+
+def test_the_readme_has_each_word_and_exit_code_in_short() -> None:
+    """Several words may share a row."""
+    table = section(README, "Words and exit codes")
+    rows = re.findall(r"^\| ((?:`\w+`,? ?)+) \|", table, re.MULTILINE)
+    assert sorted(re.findall(r"\w+", " ".join(rows))) == sorted(Word)
+    assert sorted(re.findall(r"^\| (\d+) \|", table, re.MULTILINE)) == sorted(str(int(code)) for code in Exit)
+
+
+def test_what_has_no_option_is_explained() -> None:
+    """The passwords of the environment."""
+    assert all(f"`{variable}`" in section(REFERENCE, "The environment") for variable in PASSWORDS)
 
 
 def test_the_python_runs(any_server: Instance, capsys: pytest.CaptureFixture[str]) -> None:
     """As it stands, but for the address."""
     demo.fill(any_server.client)
-    (block,) = blocks("python")
-    exec(compile(block.replace(URL, any_server.url), "README.md", "exec"), {})  # noqa: S102
+    (block,) = blocks(PYTHON, "python")
+    exec(compile(block.replace(URL, any_server.url), "python.md", "exec"), {})  # noqa: S102
     assert "partial job:7 step:7" in capsys.readouterr().out
 
 
@@ -162,10 +187,13 @@ def test_the_plan_file_is_the_built_in_plan() -> None:
     assert plan_from_file(ROOT / "job-to-step.toml") == BUILT_IN
 
 
-def test_links_lead_somewhere() -> None:
-    """Files that the README names are there."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists()
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=["README.md", "tutorial.md"])
+def test_the_plan_files_on_the_pages_are_plans(page: str, tmp_path: Path) -> None:
+    """With the rules that they show."""
+    (block,) = blocks(page, "toml")
+    file = tmp_path / "plan.toml"
+    file.write_text(block, encoding="utf-8")
+    assert [str(rule) for rule in plan_from_file(file)] == ["rq:job:* -> q:job:*", "rq:queues -> q:queues"]
 
 
 def test_the_test_command_is_the_one_of_ci() -> None:
