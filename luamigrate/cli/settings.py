@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -15,6 +15,7 @@ from luamigrate.cli import console, messages
 from luamigrate.cli.options import OnExisting, Options
 from luamigrate.cli.strict import refuse_blank
 from luamigrate.model import rules
+from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import CHECKS, Command
@@ -104,14 +105,14 @@ class Access:
             for_nobody=options.patience if is_patience_given else min(options.patience, SECONDS_FOR_NOBODY),
         )
 
-    def connect(self, tell: Callable[[str], None]) -> Deployment:
-        """Connect, and tell what is waited for. Raises what `connect` does."""
+    def connect(self, control: Control) -> Deployment:
+        """Connect to the server, waiting as the user allows. Raises what `connect` does."""
         return connect_to(
             self.url,
             tls=self.tls,
             password=self.password,
             sentinel_password=self.sentinel_password,
-            waiting=Waiting(patience=self.patience, for_nobody=self.for_nobody, tell=tell),
+            waiting=Waiting(patience=self.patience, for_nobody=self.for_nobody, control=control),
         )
 
 

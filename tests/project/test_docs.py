@@ -42,7 +42,7 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
             *(f"the server does not tell {what}" for what in UNTOLD),
         ),
         throttle: (
-            *("held by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
+            *("paused by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
             "the server does not tell how far they are (INFO replication)",
         ),
         connection: ("waiting for the server", "no answer for", "it is a replica now", "times between MULTI and EXEC"),

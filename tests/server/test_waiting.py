@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate import Error, Waiting, connect
+from luamigrate import Control, Error, Waiting, connect
 from luamigrate.cli.embedded import free_port
 from luamigrate.cli.options import environment
 from luamigrate.migration.verbs import BEGINNINGS
@@ -103,7 +103,7 @@ def test_nobody_who_comes_is_given_up() -> None:
 
 def test_what_will_not_pass_is_not_waited_for(any_server: Instance) -> None:
     """A name that leads nowhere, a wrong password, what is no server."""
-    waiting = Waiting(patience=60, for_nobody=60, tell=pytest.fail)
+    waiting = Waiting(patience=60, for_nobody=60, control=Control(tell=pytest.fail))
     for url in ("redis://no-such-host.invalid", any_server.url_for("nobody", "wrong")):
         with pytest.raises(Error):
             connect(url, waiting=waiting)
@@ -120,7 +120,7 @@ def test_a_server_that_comes_later_is_reached(tmp_path: Path) -> None:
                 link.symlink_to(stack.enter_context(start(ANY_NAME)).url.removeprefix("unix://"))
             told.append(text)
 
-        with connect(f"unix://{link}", waiting=Waiting(for_nobody=20, tell=come)) as server:
+        with connect(f"unix://{link}", waiting=Waiting(for_nobody=20, control=Control(tell=come))) as server:
             assert server.identity.role == "master"
     assert told[0].startswith(f"waiting for the server: cannot connect to the server at unix://{link}")
 
@@ -158,7 +158,7 @@ def test_connecting_from_python_waits_only_where_it_is_told_to(any_server: Insta
         return Lie(encoded(Exception("LOADING it is loading"))) if request[0] == b"PING" else None
 
     with lying(any_server.url.removeprefix("unix://"), lie) as url:
-        for waiting in (Waiting(), Waiting(patience=60, stop=lambda: True, tell=pytest.fail)):
+        for waiting in (Waiting(), Waiting(patience=60, control=Control(stop=lambda: True, tell=pytest.fail))):
             with pytest.raises(Error, match="loading its data set"):
                 connect(url, waiting=waiting)
 
