@@ -30,7 +30,7 @@ class KeyReport:
 
     def add(self, batch: Batch) -> None:
         """Write the lines of a batch's keys; one that begins again takes back those before it."""
-        if batch.began_again:
+        if batch.restarted:
             self.start_again()
         if self.problem:
             return

@@ -81,18 +81,18 @@ class ConsoleReporter:
         """Tell about a batch that has been counted; one of another rule than before opens that rule's section."""
         self._waited_for = ""
         self.warn(batch.warnings)
-        if batch.began_again:
+        if batch.restarted:
             self.warn(self._summary.warnings[-1:])
         if self._quiet:
             return
-        if batch.stage is not Stage.AGAIN:
+        if batch.stage is not Stage.RECHECK:
             self._enter_section(batch.rule, batch.stage)
         else:
             self._look_again(batch)
         self._tell_keys(batch.keys)
-        if batch.big:
-            self._tell_big(*batch.big)
-        elif self._section and batch.stage is not Stage.AGAIN:
+        if batch.large:
+            self._tell_big(*batch.large)
+        elif self._section and batch.stage is not Stage.RECHECK:
             self._section.progress(batch.scanned, self._database_size)
 
     def _tell_big(self, source: bytes, part: float) -> None:

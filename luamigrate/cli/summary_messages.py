@@ -115,10 +115,10 @@ def late_warnings(summary: Summary) -> list[str]:
             f"the connection was lost on the way, and {count_keys(summary.repeated)} were sent twice, because no "
             "answer had come: what the first attempt had done is told as the second one found it (a copy as same)"
         )
-    if summary.again:
+    if summary.rescanned:
         warnings.append(
-            f"slots of the cluster were moved meanwhile: {count_keys(summary.again)} in them were looked at again, and "
-            "are counted twice where they had been found before"
+            f"slots of the cluster were moved meanwhile: {count_keys(summary.rescanned)} in them were looked at again, "
+            "and are counted twice where they had been found before"
         )
     return warnings
 

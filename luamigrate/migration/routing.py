@@ -81,13 +81,13 @@ class Router:
             return
         self._rate.sent(len(pairs), time.monotonic)
         if not isinstance(self._deployment, Cluster):
-            server = self._deployment.holder(found[0])  # and of all others
+            server = self._deployment.node_for(found[0])  # and of all others
             yield RoutedBatch(server, pairs, self.pace(server).pause, self._verb.same_slot)
             return
         indexes: dict[tuple[Connection, bool], list[int]] = {}
         for index, name in enumerate(found):
             crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
-            indexes.setdefault((self._deployment.holder(name), crosses), []).append(index)
+            indexes.setdefault((self._deployment.node_for(name), crosses), []).append(index)
         for (server, crosses), chosen in indexes.items():
             batch = RoutedBatch(server, pairs.chosen(chosen), self.pace(server).pause, self._verb.same_slot)
             yield self._across(batch, self._deployment) if crosses else batch

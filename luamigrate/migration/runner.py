@@ -144,7 +144,7 @@ class Runner:
         for recheck in self._rechecks.take_all():
             tally = Tally(waiting=-1)
             tally.count(recheck.outcome.word, recheck.outcome.text)
-            yield Batch(recheck.rule, Stage.AGAIN, tally, [recheck.outcome])
+            yield Batch(recheck.rule, Stage.RECHECK, tally, [recheck.outcome])
 
     def forget(self) -> None:
         """Begin anew: what waits for a recheck was found at a server that is no more."""
@@ -161,7 +161,7 @@ class Runner:
     def _progress(self, rule: Rule, found: scan.Found) -> Iterator[Batch]:
         if found.again or not found.keys:
             again = len(found.keys) if found.again else 0
-            yield Batch(rule, self._verb.stage, scanned=found.scanned, again=again)
+            yield Batch(rule, self._verb.stage, scanned=found.scanned, rescanned=again)
 
     def _hold_back(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
         """Wait while there is a reason to, having counted what has been sent."""
@@ -186,7 +186,7 @@ class Runner:
         self._throttle.wait()
         due = self._rechecks.take(self._options.limits.batch_size)
         if not due:
-            yield Batch(self._rechecks.first_rule, Stage.AGAIN, scanned=scanned)
+            yield Batch(self._rechecks.first_rule, Stage.RECHECK, scanned=scanned)
             self._rest()
             return
         undecided = {recheck.outcome.source: recheck for recheck in due}
@@ -195,7 +195,7 @@ class Runner:
         pairs = Pairs(due[0].rule, *names, [outcome.lacking for outcome in outcomes])
         try:
             for flight in [
-                InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.AGAIN, scanned, undecided)
+                InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.RECHECK, scanned, undecided)
                 for batch in self._router.route(pairs, names[self._verb.stage is not Stage.SCAN])
             ]:
                 yield from self._collect(flight)
@@ -240,7 +240,7 @@ class Runner:
         if call.waited or seconds:
             pace = self._router.pace(flight.batch.server)
             pace.answered(len(answers), call.seconds if call.waited else seconds)
-        every_key, first = self._options.every_key, flight.stage is not Stage.AGAIN
+        every_key, first = self._options.every_key, flight.stage is not Stage.RECHECK
         reading = replies.read(pairs, answers, self._unclean, every_key=every_key, first=first)
         self._refuse_impossible(answers, reading)
         keys = self._count(flight, reading)
@@ -346,7 +346,7 @@ class Runner:
                 progress = next(steps)
                 largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
                 batch = self._batch(flight, Tally(), [], seconds=progress.seconds)
-                yield replace(batch, big=(pair.source, progress.done))
+                yield replace(batch, large=(pair.source, progress.done))
                 self._throttle.wait()
         except StopIteration as end:
             if largest > self._router.pace(flight.batch.server).whole_key and self._uncut < WARNINGS:
@@ -362,7 +362,7 @@ class Runner:
         pair = batch.pairs
         return LargePair(
             server=batch.server,
-            target_server=self._deployment.holder(pair.targets[0]),
+            target_server=self._deployment.node_for(pair.targets[0]),
             cross_slot=batch.cross_slot,
             source=pair.sources[0],
             target=pair.targets[0],
@@ -382,7 +382,7 @@ class Runner:
         self._control.tell("waiting for the cluster: the slot of a big key is being moved")
         time.sleep(SECONDS_TO_SLEEP)
         self._deployment.refresh()
-        server = self._deployment.holder(flight.batch.pairs.sources[0])
+        server = self._deployment.node_for(flight.batch.pairs.sources[0])
         return replace(flight, batch=replace(flight.batch, server=server))
 
 

@@ -193,7 +193,7 @@ class Stage(StrEnum):
     """Where in a walk through the plan a batch comes from."""
 
     SCAN = "scan"
-    AGAIN = "again"
+    RECHECK = "recheck"
     """A second look at what was not clean."""
     EXTRA = "extra"
     """The search for targets without a source."""

@@ -101,13 +101,13 @@ class Batch:
     """For how long the script held the server: by its own clock, or seen from here where it has none."""
     repeated: int = 0
     """Pairs whose script was sent again, because the connection was lost before its answer came."""
-    again: int = 0
+    rescanned: int = 0
     """Keys that may have been found before, in slots of a cluster that were moved meanwhile."""
     warnings: tuple[str, ...] = ()
     """What an operator should know, though it does not forbid anything."""
-    began_again: bool = False
+    restarted: bool = False
     """Whether the walk begins anew, because another server answers: what was counted before holds no more."""
-    big: tuple[bytes, float] | None = None
+    large: tuple[bytes, float] | None = None
     """The source that is being taken apart, and the part of it that is done."""
     shard: str = ""
     """The node of a cluster that it was found at."""
@@ -144,7 +144,7 @@ class Summary:
     seconds: float = 0.0
     slowest_script_seconds: float = 0.0
     repeated: int = 0
-    again: int = 0
+    rescanned: int = 0
 
     def __post_init__(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
@@ -153,16 +153,16 @@ class Summary:
         """Count a batch."""
         self.began = True
         self.warnings += batch.warnings
-        if batch.began_again:
-            self._begin_again()
+        if batch.restarted:
+            self._restart()
         self.by_rule[batch.rule].add(batch.tally)
         if batch.shard:
             self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
-        self.again += batch.again
+        self.rescanned += batch.rescanned
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         words = ", ".join(f"{count:,} {word}" for word, count in self.totals.words) or "nothing"
         self.warnings.append(
             f"another server process answered in mid-run, so everything was looked at from the beginning; "

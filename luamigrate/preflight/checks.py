@@ -99,8 +99,8 @@ def _overridden(finding: Finding) -> Finding:
 
 
 def _role(deployment: Deployment, command: Command) -> Finding:
-    if deployment.slots and deployment.slots.unheld:
-        text = f"{deployment.slots.unheld:,} of the cluster's slots are held by no node: assign them first"
+    if deployment.slots and deployment.slots.unassigned:
+        text = f"{deployment.slots.unassigned:,} of the cluster's slots are held by no node: assign them first"
         return Finding("role", Verdict.REFUSED, text)
     if deployment.identity.mode == "sentinel":
         raise Refused("role: this is a Sentinel, no data server: sentinel://host:port/service asks it for the primary")

@@ -300,9 +300,9 @@ class Permissions:
     def _example(self, pattern: Pattern) -> bytes | None:
         """Return a name that matches, for scripts to be given, not to be touched; None where it is not held here."""
         if pattern.suffix is None:
-            return pattern.prefix if self.deployment.holder(pattern.prefix) is self.server else None
+            return pattern.prefix if self.deployment.node_for(pattern.prefix) is self.server else None
         names = [pattern.prefix + name + pattern.suffix for name in (b"1", b"2", b"3", b"4")]
-        if len(set(map(key_slot, names))) == 1 and self.deployment.holder(names[0]) is not self.server:
+        if len(set(map(key_slot, names))) == 1 and self.deployment.node_for(names[0]) is not self.server:
             return None  # a constant hash tag: they are all held elsewhere
         return self._absent(pattern.prefix, pattern.suffix)
 
@@ -310,7 +310,7 @@ class Permissions:
         """Return the name of a key that is not there, and belongs here."""
         for _ in range(EXAMPLES):
             name = prefix + RESERVED + b"probe:" + secrets.token_hex(8).encode() + suffix
-            if self.deployment.holder(name) is self.server:
+            if self.deployment.node_for(name) is self.server:
                 break
         return name
 

@@ -90,7 +90,7 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     names, found, scanned, complete = _names(server, [rule for rule in plan if rule.source.has_star])
     total = scanned if complete else read_key_count([server])
     literal = [rule for rule in plan if not rule.source.has_star]
-    names += [(rule, rule.source.prefix) for rule in literal if deployment.holder(rule.source.prefix) is server]
+    names += [(rule, rule.source.prefix) for rule in literal if deployment.node_for(rule.source.prefix) is server]
     sampled = Counter(rule for rule, _ in names)
     scale = max(1.0, (total or scanned) / max(1, scanned))
     stands_for = {
@@ -99,7 +99,7 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     calls = []
     for rule, name in names:
         target = rule.pairs([name]).targets[0]
-        holder = deployment.holder(target)
+        holder = deployment.node_for(target)
         asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), holder.call("TYPE", target)
         calls.append((rule, holder, asked))
     keys, types, weighed = [], [], True

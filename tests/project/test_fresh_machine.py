@@ -106,7 +106,7 @@ def test_the_first_line_about_a_big_key_is_told_at_once(clock: Clock, capsys: py
     jobs = plan([("job:*", "step:*", "hash")])
     reporter = ConsoleReporter(Summary(jobs), to_stderr=False, quiet=False, verbose=False)
     for part in (0.25, 0.5):
-        reporter.batch(Batch(jobs[0], big=(b"job:big", part)))
+        reporter.batch(Batch(jobs[0], large=(b"job:big", part)))
     out = capsys.readouterr().out
     assert "25%" in out
     assert "50%" not in out

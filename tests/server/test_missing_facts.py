@@ -217,7 +217,7 @@ def test_a_key_that_has_moved_to_no_host_is_where_the_one_is_that_says_so() -> N
             with connect(url) as cluster:
                 assert isinstance(cluster, Cluster)
                 answer = cluster.ask_alone(b"job:1", lambda node: _Asked(node, sha), time.monotonic() + 10)
-                assert (answer, cluster.holder(b"job:1").place) == (b"missing", f"127.0.0.1:{port}")
+                assert (answer, cluster.node_for(b"job:1").place) == (b"missing", f"127.0.0.1:{port}")
 
 
 class _Asked:
