@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import typer
+from redis.connection import ConnectionPool
 
 from luamigrate.cli import console, messages
 from luamigrate.cli.options import OnExisting, Options
@@ -19,8 +20,9 @@ from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import CHECKS, Command
-from luamigrate.server.connect import Tls, connect_to, pool_for, unreadable
+from luamigrate.server.connect import connect_by, pool_for
 from luamigrate.server.deployment import Deployment
+from luamigrate.server.tls import Tls, unreadable
 from luamigrate.server.url import ServerUrl
 from luamigrate.server.waiting import SECONDS_FOR_NOBODY, Waiting
 
@@ -71,18 +73,14 @@ class Access:
     """How to reach the server, and for how long to try. Raises UsageError where that makes no sense."""
 
     url: ServerUrl
+    pool: ConnectionPool = field(repr=False)
     tls: Tls
     ignored: tuple[str, ...]
     """Variables about TLS, perhaps meant for another program, that a URL without TLS makes no use of."""
-    password: str | None = field(repr=False)
-    sentinel_password: str | None = field(repr=False)
     patience: float
     """Seconds for a server that is loading, or whose place another one is about to take."""
     for_nobody: float
     """Seconds for an address where nobody answers."""
-
-    def __post_init__(self) -> None:
-        pool_for(self.url, tls=self.tls, password=self.password, sentinel_password=self.sentinel_password)
 
     @classmethod
     def of(cls, options: Options, origins: Origins) -> Self:
@@ -95,25 +93,21 @@ class Access:
             if value and origins[name].source is Source.ENVIRONMENT and not url.takes_tls
         ]
         is_patience_given = origins["patience"].source is not Source.DEFAULT
+        tls = Tls(**{name.removeprefix("tls_"): value for name, value in values.items() if name not in unused})
+        password, sentinel_password = _password(options.password_file), _secret("SENTINEL_PASSWORD")
         return cls(
             url=url,
-            tls=Tls(**{name.removeprefix("tls_"): value for name, value in values.items() if name not in unused}),
+            pool=pool_for(url, tls=tls, password=password, sentinel_password=sentinel_password),
+            tls=tls,
             ignored=tuple(str(origins[name]) for name in unused),
-            password=_password(options.password_file),
-            sentinel_password=_secret("SENTINEL_PASSWORD"),
             patience=options.patience,
             for_nobody=options.patience if is_patience_given else min(options.patience, SECONDS_FOR_NOBODY),
         )
 
     def connect(self, control: Control) -> Deployment:
         """Connect to the server, waiting as the user allows. Raises what `connect` does."""
-        return connect_to(
-            self.url,
-            tls=self.tls,
-            password=self.password,
-            sentinel_password=self.sentinel_password,
-            waiting=Waiting(patience=self.patience, for_nobody=self.for_nobody, control=control),
-        )
+        waiting = Waiting(patience=self.patience, for_nobody=self.for_nobody, control=control)
+        return connect_by(self.pool, self.url, waiting)
 
 
 def _password(file: Path | None) -> str | None:

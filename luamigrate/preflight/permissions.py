@@ -196,7 +196,7 @@ class Permissions:
         except (Redirected, Unsettled):
             raise  # the server knows the command, and would do it elsewhere
         except UnknownCommand as problem:
-            raise Refused(self._unknown(command, why, problem.words)) from None
+            raise Refused(self._unknown(command, why, problem.text)) from None
         except ScriptMissing:
             text = "scripts: the server forgets each script at once: what SCRIPT LOAD has loaded, EVALSHA does not find"
             raise Refused(text) from None

@@ -69,9 +69,9 @@ class Answered(Error):
 class UnknownCommand(Refused):
     """The server does not know a command, in these words: it is too old, or the command is renamed or kept back."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(f"version: {words}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
-        self.words = words
+    def __init__(self, text: str) -> None:
+        super().__init__(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
+        self.text = text
 
 
 class Redirected(Answered):
@@ -113,7 +113,7 @@ def passes(error: RedisError) -> bool:
 
 def explain(error: Exception, url: str = "", password: str | None = None, user: str | None = None) -> Error:  # noqa: C901, PLR0912  # a table of cases
     """Turn what the client raised into one line that says what to do, and does not show the password."""
-    text = words(error, password)
+    text = error_text(error, password)
     at = f" at {url}" if url else ""
     match error:
         case NoScriptError():
@@ -160,7 +160,7 @@ def is_nobody_there(error: Exception) -> bool:
     return no_answer or any(isinstance(cause, OSError) and cause.errno in _NOBODY_THERE for cause in causes)
 
 
-def words(error: Exception, password: str | None) -> str:
+def error_text(error: Exception, password: str | None) -> str:
     """Return what an error says, escaped, without what servers repeat of a command that they do not know."""
     text = _ARGUMENTS.sub("", str(error)).strip().rstrip(".")
     return printable((text.replace(password, "***") if password else text).encode("utf-8", "surrogateescape"))
