@@ -91,7 +91,7 @@ def need(server: Instance) -> float:
     """Return what the copies of jobs are expected to take."""
     with connect(server.url) as connection:
         taken = [sampling.take(connection, node, JOBS) for node in connection.primaries]
-        return sum(sampling.need(taken, node) or 0.0 for node in connection.primaries)
+        return sum(sampling.needed_bytes(taken, node) or 0.0 for node in connection.primaries)
 
 
 def assert_refused(server: Instance, command: Sequence[str], *fragments: str, options: Sequence[str] = ()) -> Result:

@@ -11,7 +11,7 @@ import pytest
 from luamigrate.cli import summary_messages
 from luamigrate.migration import runner, throttle, verbs, watch
 from luamigrate.model.status import CHECKS, Reason
-from luamigrate.preflight import checks, emptiness
+from luamigrate.preflight import checks, emptiness, memory
 from luamigrate.server import connection
 from tests.conftest import luamigrate
 from tests.instances import Instance
@@ -19,8 +19,9 @@ from tests.migration.test_run import HASHES
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+EVICTION = "whether it evicts keys"
 UNTOLD = (
-    *("its role (HELLO, ROLE, INFO)", "whether they succeed (INFO)", "whether it evicts keys"),
+    *("its role (HELLO, ROLE, INFO)", "whether they succeed (INFO)", EVICTION),
     "whether clients wait (CLIENT LIST)",
 )
 """What checks warn of where a server leaves it out."""
@@ -32,15 +33,18 @@ def test_every_check_has_a_row() -> None:
     assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == CHECKS
 
 
-@pytest.mark.parametrize("module", [checks, throttle, connection, watch, runner, verbs, emptiness, summary_messages])
+@pytest.mark.parametrize(
+    "module", [checks, memory, throttle, connection, watch, runner, verbs, emptiness, summary_messages]
+)
 def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     quoted = {
         checks: (
             *("this is a replica, and what is written here would be lost", "clients wait in this database"),
-            *(f"the server does not tell {what}" for what in UNTOLD),
+            *(f"the server does not tell {what}" for what in UNTOLD if what != EVICTION),
         ),
+        memory: (f"the server does not tell {EVICTION}",),
         throttle: (
             *("paused by SIGUSR1", "the server has evicted", "of maxmemory is used", "have acknowledged what was"),
             "the server does not tell how far they are (INFO replication)",
