@@ -1,4 +1,4 @@
-"""What the end of a command says: the summary, what it means, and what to do next. Prints nothing itself."""
+"""Lines at the end of a command: the summary, what it means, and what to do next. Prints nothing itself."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _TITLE = {
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """Return the classic block, then by rule every word that is not zero."""
+    """Return the block of totals, then by rule every word that is not zero."""
     totals = summary.totals
     rows = {"Total keys found": totals.found, **_classic_rows(summary), "Errors": totals.counts[Word.FAILED]}
     lines = [
@@ -108,7 +108,7 @@ def _words(tally: Tally) -> str:
 
 
 def late_warnings(summary: Summary) -> list[str]:
-    """Say what is to be known about the counts once they are complete."""
+    """Return warnings about the counts, once they are complete."""
     warnings = []
     if summary.repeated:
         warnings.append(
@@ -124,7 +124,7 @@ def late_warnings(summary: Summary) -> list[str]:
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
-    """Say in words what the result means and what to type next."""
+    """Return what the result means and what to type next."""
     totals = summary.totals
     lines = _ending_lines(summary, databases)
     lines += _unmatched_lines(summary)
@@ -181,7 +181,7 @@ _NOT_FILLED = (
 
 
 def _prospect_lines(summary: Summary) -> list[str]:
-    """Say what the real command would do, where the whole of it has been seen and nobody is asked about it."""
+    """Return what the real command would do, where the dry run is complete and no question follows."""
     if summary.interrupted or summary.error or (summary.asks and summary.totals.counts[Word.SAME]):
         return []
     counts = summary.totals.counts

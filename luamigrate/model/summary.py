@@ -41,12 +41,6 @@ class Tally:
         self.fillable += other.fillable
         self.waiting += other.waiting
 
-    def clear(self) -> None:
-        """Set everything to zero."""
-        for counts in (self.counts, self.ignored, self.reasons, self.texts, self.kept, self.elements):
-            counts.clear()
-        self.fillable = self.waiting = 0
-
     def count(self, word: Word, text: str = "", times: int = 1) -> None:
         """Count an outcome."""
         if word is Word.IGNORED:
@@ -74,6 +68,9 @@ class Tally:
     def words(self) -> list[tuple[Word, int]]:
         """Each word that was counted, with its count, in the order of Word."""
         return [(word, self.counts[word]) for word in Word if self.counts[word]]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {word}" for word, count in self.words)
 
     @property
     def seen(self) -> int:
@@ -163,14 +160,12 @@ class Summary:
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
     def _restart(self) -> None:
-        words = ", ".join(f"{count:,} {word}" for word, count in self.totals.words) or "nothing"
         self.warnings.append(
             f"another server process answered in mid-run, so everything was looked at from the beginning; "
-            f"counted until then, and not in the summary: {words}"
+            f"counted until then, and not in the summary: {str(self.totals) or 'nothing'}"
         )
-        for tally in self.by_rule.values():
-            tally.clear()
-        self.by_shard.clear()
+        self.by_rule = {rule: Tally() for rule in self.plan}
+        self.by_shard = {}
 
     @property
     def totals(self) -> Tally:

@@ -112,7 +112,7 @@ def test_it_asks_with_the_numbers_and_no_means_no(any_server: Instance, answer: 
 
 
 def test_yes_means_yes(any_server: Instance) -> None:
-    """The targets are compared once more in the moment in which they are deleted."""
+    """The targets are compared again as they are deleted."""
     fill(any_server.client, jobs=5)
     digest = any_server.digest()
     luamigrate("run", url=any_server.url)
