@@ -12,12 +12,12 @@ from luamigrate.preflight.emptiness import count_by_type
 from luamigrate.server.deployment import Deployment
 
 FILLS_AT_ONCE = (
-    "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "
-    "first, would be brought back."
+    "--settle 0 leaves no time between the two comparisons of a fill: a field that is just being deleted, on the "
+    "target first, would be brought back."
 )
 
 INSECURE = (
-    "--tls-insecure: no certificate is looked at. Anybody between here and the server can read and change everything, "
+    "--tls-insecure: no certificate is verified. Anybody between here and the server can read and change everything, "
     "the password included."
 )
 
@@ -57,7 +57,7 @@ def _details(notes: Notes) -> list[str]:
             ("missing", "lacks"),
             ("additional", "has more:"),
             ("contradicting", "contradicts in"),
-            ("expiring_apart", "expires apart in"),
+            ("expiring_apart", "expires at another time in"),
         )
         if notes.get(name)
     ]

@@ -48,7 +48,7 @@ class ConsoleReporter:
         width = max(len(value) for _, value, _ in settings)
         lines = [f"  {name:<14} {value:<{width}}  ({origin})" for name, value, origin in settings]
         if self._summary.asks:
-            lines += ["", "First a look: nothing is deleted before you agree."]
+            lines += ["", "First a dry run: nothing is deleted before you agree."]
         self._print(f"luamigrate {self._summary.command}", "", *lines, "")
 
     def connected(self, server: Deployment) -> None:

@@ -16,11 +16,11 @@ VALUES_ARE_KEPT = "Values are copied as they are: key names and ids inside them 
 
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user what the server's words name.",
+    Reason.NOPERM: "noperm: grant this user what the server's text names.",
     Reason.BUSY: "busy: somebody wrote to these keys all the time; try when it is quieter.",
-    Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
+    Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and blocks the server meanwhile.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
-    Reason.OTHER: "other: --report FILE gives the server's words for each key.",
+    Reason.OTHER: "other: --report FILE gives the server's text for each key.",
 }
 
 _TO_COPY_ANEW = "Where the source is right, delete that target (DEL) and run again; where the target is, leave it."
@@ -63,9 +63,7 @@ def summary_lines(summary: Summary) -> list[str]:
     totals = summary.totals
     rows = {"Total keys found": totals.found, **_classic_rows(summary), "Errors": totals.counts[Word.FAILED]}
     lines = [
-        "Summary of the first look: nothing is deleted yet"
-        if summary.asks
-        else _TITLE[summary.command][summary.dry_run]
+        "Summary of the dry run: nothing is deleted yet" if summary.asks else _TITLE[summary.command][summary.dry_run]
     ]
     lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")

@@ -29,14 +29,9 @@ class Filling(StrEnum):
 
     def covers(self, kind: str) -> bool:
         """Tell whether targets of a type are filled."""
-        return kind in _FILLED[self]
-
-
-_FILLED: dict[Filling, tuple[str, ...]] = {
-    Filling.NOTHING: (),
-    Filling.SETS: ("hash", "set"),
-    Filling.QUEUES: ("hash", "set", "zset"),
-}
+        if kind == "zset":
+            return self is Filling.QUEUES
+        return kind in ("hash", "set") and self is not Filling.NOTHING
 
 
 class Word(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from luamigrate.model.rules import ANY, Plan
@@ -12,71 +12,45 @@ Commands = dict[str, str]
 """Commands, and what each is needed for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OfType:
-    """What the scripts call on keys of one type."""
-
-    size: str
-    read: tuple[str, ...]
-    fill: tuple[str, ...] = ()
-    weigh: tuple[str, ...] = ()
-    """Beside `size`, where MEMORY is refused."""
-    read_cross_slot: tuple[str, ...] = ()
-    read_large: tuple[str, ...] = ()
-    write_large: tuple[str, ...] = ()
-    write_large_cross_slot: tuple[str, ...] = ()
-    compares_payloads: bool = True
-    """Whether payloads are compared first."""
-
-
-TYPES = {
-    "hash": OfType(
-        size="HLEN",
-        read=("HGETALL", "HKEYS", "HGET", "HSCAN", "HPEXPIRETIME"),
-        fill=("HSETNX", "HPEXPIREAT"),
-        weigh=("HSCAN",),
-        read_large=("HLEN", "HMGET"),
-        write_large=("HSET", "HPEXPIREAT"),
-    ),
-    "zset": OfType(
-        size="ZCARD",
-        read=("ZRANGE", "ZSCORE"),
-        fill=("ZADD",),
-        weigh=("ZRANGE",),
-        read_large=("ZCARD", "ZMSCORE"),
-        write_large=("ZADD",),
-    ),
-    "set": OfType(
-        size="SCARD",
-        read=("SDIFF",),
-        fill=("SISMEMBER", "SADD"),
-        weigh=("SSCAN",),
-        read_cross_slot=("SMEMBERS",),
-        read_large=("SCARD", "SSCAN", "SMISMEMBER"),
-        write_large=("SADD",),
-        compares_payloads=False,
-    ),
-    "list": OfType(size="LLEN", read=("LRANGE",), weigh=("LRANGE",), read_large=("LLEN",), write_large=("RPUSH",)),
-    "string": OfType(
-        size="STRLEN",
-        read=("GET",),
-        read_large=("STRLEN", "GETRANGE"),
-        write_large_cross_slot=("APPEND",),
-        compares_payloads=False,
-    ),
-    "stream": OfType(size="XLEN", read=("XINFO",), weigh=("XRANGE",)),
+ALWAYS = ("TYPE", "PTTL")
+READING = {
+    "hash": ("HGETALL", "HKEYS", "HGET", "HSCAN", "HPEXPIRETIME"),
+    "zset": ("ZRANGE", "ZSCORE"),
+    "set": ("SDIFF",),
+    "list": ("LRANGE",),
+    "string": ("GET",),
+    "stream": ("XINFO",),
 }
 WRITING = {Command.RUN: ("COPY", "UNLINK"), Command.ROLLBACK: ("UNLINK",)}
+FILLING = {"hash": ("HSETNX", "HPEXPIREAT"), "zset": ("ZADD",), "set": ("SISMEMBER", "SADD")}
+SIZES = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "string": "STRLEN", "stream": "XLEN"}
+
+WEIGHING = {"hash": ("HSCAN",), "zset": ("ZRANGE",), "set": ("SSCAN",), "list": ("LRANGE",), "stream": ("XRANGE",)}
+"""Beside SIZES, where MEMORY is refused."""
+COMPARED_BY_PAYLOAD = ("hash", "zset", "list", "stream")
+"""Types whose payloads are compared first."""
+READING_VECTORS = ("DUMP", "VCARD", "VRANDMEMBER", "VEMB", "VGETATTR")
+
+READING_CROSS_SLOT = {"set": ("SMEMBERS",)}
 WRITING_CROSS_SLOT = {Command.RUN: ("RESTORE", "UNLINK"), Command.ROLLBACK: ("UNLINK",)}
+
+READING_LARGE = {
+    "hash": ("HLEN", "HMGET"),
+    "zset": ("ZCARD", "ZMSCORE"),
+    "set": ("SCARD", "SSCAN", "SMISMEMBER"),
+    "list": ("LLEN",),
+    "string": ("STRLEN", "GETRANGE"),
+}
+WRITING_LARGE = {"zset": ("ZADD",), "hash": ("HSET", "HPEXPIREAT"), "set": ("SADD",), "list": ("RPUSH",)}
+WRITING_LARGE_CROSS_SLOT = {"string": ("APPEND",)}
 PUBLISHING = ("EXISTS", "RENAMENX", "PERSIST", "PEXPIRE", "PEXPIREAT", "UNLINK")
-"""What gives the staged copy of a large key the target's name."""
-VECTORS = ("DUMP", "VCARD", "VRANDMEMBER", "VEMB", "VGETATTR")
+"""These give the staged copy of a large key the target's name."""
 
 OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT", "PEXPIRETIME"))
 """The scripts do without them where the server does not have them."""
 SPARING = "to spare work"
 FOR_VECTORS = "for vector sets, where there are any"
-FOR_LARGE = "to take big keys apart"
+FOR_LARGE = "for keys that go in chunks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,48 +71,44 @@ class Needs:
 
     @property
     def same_slot(self) -> Commands:
-        """What the scripts call on pairs in one slot."""
+        """Commands that the scripts call on pairs in one slot."""
         what = "to copy" if self._copies else "to delete"
-        commands = _for("to look at keys", ("TYPE", "PTTL")) | _for(what, WRITING.get(self.command, ()))
-        commands |= _for("to compare", (name for kind in self._types for name in kind.read))
+        commands = _for("to ask about keys", ALWAYS) | _for(what, WRITING.get(self.command, ()))
+        commands |= _for("to compare", self._of_types(READING))
         if self.dry_run and self._copies:
-            commands |= _for("to tell sizes", (kind.size for kind in self._types))
-        if self.fills:
-            commands |= _for("to fill", (name for kind in self._types for name in kind.fill))
-        return commands
+            commands |= _for("to tell sizes", self._sizes)
+        return commands | (_for("to fill", self._of_types(FILLING)) if self.fills else {})
 
     @property
     def cross_slot(self) -> Commands:
-        """What the scripts call beside that on pairs in two slots."""
-        reading = (name for kind in self._types for name in kind.read_cross_slot)
+        """Commands that the scripts call beside those on pairs in two slots."""
         writing = WRITING_CROSS_SLOT.get(self.command, ())
+        reading = self._of_types(READING_CROSS_SLOT)
         return _for("for keys of two slots", ("TIME", "PEXPIRETIME", "DUMP", *writing, *reading))
 
     @property
     def sparing(self) -> Commands:
-        """What the scripts do without, for whatever reason it is refused."""
-        payloads = ("DUMP", "OBJECT") if any(kind.compares_payloads for kind in self._types) else ()
-        return _for(SPARING, ("MEMORY", *payloads))
+        """Commands that the scripts do without, for whatever reason they are refused."""
+        by_payload = any(kind in COMPARED_BY_PAYLOAD for kind in self._types)
+        return _for(SPARING, ("MEMORY", *(("DUMP", "OBJECT") if by_payload else ())))
 
     @property
     def vectors(self) -> Commands:
-        """What the scripts call on vector sets."""
-        of_any_type = any(rule.type == ANY for rule in self.plan)
-        return _for(FOR_VECTORS, (*VECTORS, *(("RESTORE",) if self._copies else ()))) if of_any_type else {}
+        """Commands that the scripts call on vector sets."""
+        needed = (*READING_VECTORS, "RESTORE") if self._copies else READING_VECTORS
+        return _for(FOR_VECTORS, needed if any(rule.type == ANY for rule in self.plan) else ())
 
     @property
     def weighing(self) -> Commands:
-        """What the scripts call to weigh keys where MEMORY is refused."""
-        commands = [*(kind.size for kind in self._types), *(name for kind in self._types for name in kind.weigh)]
-        return _for("to weigh keys, because MEMORY is refused", commands)
+        """Commands that the scripts call to weigh keys where MEMORY is refused."""
+        return _for("to weigh keys, because MEMORY is refused", (*self._sizes, *self._of_types(WEIGHING)))
 
     def large(self, *, cross_slot: bool) -> Commands:
-        """Return what the scripts call beside that on large keys."""
-        commands = [*(PUBLISHING if self._copies else ()), *(name for kind in self._types for name in kind.read_large)]
+        """Return the commands that the scripts call beside those on large keys."""
+        commands = self._of_types(READING_LARGE)
         if self._copies:
-            commands += [name for kind in self._types for name in kind.write_large]
-        if self._copies and cross_slot:
-            commands += [name for kind in self._types for name in kind.write_large_cross_slot]
+            commands = [*PUBLISHING, *commands, *self._of_types(WRITING_LARGE)]
+            commands += self._of_types(WRITING_LARGE_CROSS_SLOT) if cross_slot else []
         return _for(FOR_LARGE, commands)
 
     @property
@@ -146,9 +116,16 @@ class Needs:
         return self.command is Command.RUN
 
     @property
-    def _types(self) -> list[OfType]:
+    def _types(self) -> list[str]:
         types = {rule.type for rule in self.plan}
-        return [kind for name, kind in TYPES.items() if name in types or ANY in types]
+        return [kind for kind in READING if kind in types or ANY in types]
+
+    @property
+    def _sizes(self) -> list[str]:
+        return [SIZES[kind] for kind in self._types]
+
+    def _of_types(self, table: Mapping[str, tuple[str, ...]]) -> list[str]:
+        return [name for kind in self._types for name in table.get(kind, ())]
 
 
 def _for(why: str, commands: Iterable[str]) -> Commands:

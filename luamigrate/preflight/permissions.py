@@ -76,7 +76,7 @@ class Permissions:
             answers |= self._probe(self.needs.weighing)
         if self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        vectors = self._probe(self.needs.vectors) if self.needs.vectors else {}
+        vectors = self._probe(vector_commands) if (vector_commands := self.needs.vectors) else {}
         failing = {name: text for name, text in _refused(vectors).items() if not _UNKNOWN.search(text)}
         return Permitted(_untried(answers), done_without, failing)
 

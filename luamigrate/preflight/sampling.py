@@ -96,6 +96,15 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     stands_for = {
         rule: found[rule] / sampled[rule] * scale if rule.source.has_star else 1.0 for rule in plan if sampled[rule]
     }
+    keys, types, weighed = _ask_about(deployment, server, names)
+    seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
+    return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
+
+
+def _ask_about(
+    deployment: Deployment, server: Connection, names: list[tuple[Rule, bytes]]
+) -> tuple[list[SampledKey], list[tuple[Rule, str]], bool]:
+    """Return the keys of their rule's type, the type of each key, and whether all of them were weighed."""
     calls = []
     for rule, name in names:
         target = rule.pairs([name]).targets[0]
@@ -112,8 +121,7 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
         if isinstance(size, (int, Error)) and type_name not in ("", "none") and rule.type in (type_name, ANY):
             weight = size if isinstance(size, int) else 0
             keys.append(SampledKey(rule, type_name, weight, target_kind not in (None, b"none"), target_server))
-    seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
-    return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
+    return keys, types, weighed
 
 
 def _answer(call: Call) -> Any:

@@ -47,7 +47,7 @@ class Identity:
 
     @property
     def _numbers(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.version.split(".") if part.isdecimal() and part.isascii())
+        return tuple(int(text) for text in self.version.split(".") if text.isdecimal() and text.isascii())
 
 
 def identity_of(hello: Any, info: Mapping[str, str]) -> Identity | None:
@@ -74,7 +74,7 @@ def role_of(word: str) -> str:
 def facts_of_pairs(reply: Any) -> dict[str, str]:
     """Return the facts of a flat list of names and values, escaped; all but text is left out."""
     # A proxy may answer with a map, though nobody has asked for one.
-    flat = [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
+    flat = [fact for pair in reply.items() for fact in pair] if isinstance(reply, dict) else reply
     pairs = zip(flat[::2], flat[1::2], strict=False) if isinstance(flat, list) else ()
     return {
         printable(name): printable(value)

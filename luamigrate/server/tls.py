@@ -39,7 +39,7 @@ def tls_settings(tls: Tls, *, spoken: bool) -> dict[str, Any]:
     if tls.key and not tls.cert:
         raise UsageError("--tls-key needs --tls-cert (in the environment: TLS_KEY needs TLS_CERT)")
     if tls.ca and tls.insecure:
-        raise UsageError("--tls-insecure looks at no certificate: it excludes --tls-ca")
+        raise UsageError("--tls-insecure verifies no certificate: it excludes --tls-ca")
     _refuse_bad_files(tls)
     names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
     settings: dict[str, Any] = {name: str(path) for name, path in zip(names, files.values(), strict=True) if path}

@@ -155,7 +155,7 @@ def test_where_there_is_nothing_to_delete_it_does_not_ask(any_server: Instance, 
 
 
 def test_the_report_is_of_what_was_done(any_server: Instance, tmp_path: Path) -> None:
-    """After no, what the look found; after yes, what the rollback did."""
+    """After no, what the dry run found; after yes, what the rollback did."""
     file = tmp_path / "report"
     fill(any_server.client, jobs=5)
     luamigrate("run", url=any_server.url)

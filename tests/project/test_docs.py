@@ -1,4 +1,4 @@
-"""docs/operations.md is true: every check, guard and reason is there, in the words that are printed."""
+"""docs/operations.md is true: every check, guard and reason is there, with the text that is printed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_check_has_a_row() -> None:
 @pytest.mark.parametrize(
     "module", [checks, memory, throttle, connection, watch, runner, verbs, emptiness, summary_messages]
 )
-def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
+def test_the_messages_it_quotes_are_those_of_the_program(module: object) -> None:
     """What each module prints begins as the page says."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     quoted = {
@@ -62,13 +62,13 @@ def test_the_words_it_quotes_are_those_of_the_program(module: object) -> None:
 
 
 def test_the_page_has_what_is_said_where_a_server_does_not_tell() -> None:
-    """Each in the words that are printed."""
+    """Each with the text that is printed."""
     for what in UNTOLD:
         assert f"the server does not tell {what}" in OPERATIONS
 
 
 def test_every_reason_has_a_row_or_needs_none() -> None:
-    """`other` has the server's own words."""
+    """`other` has the server's own text."""
     assert {f"FAILED … {reason}" for reason in Reason if reason is not Reason.OTHER} == set(
         re.findall(r"^\| `(FAILED … [\w-]+)`", OPERATIONS, re.MULTILINE)
     )

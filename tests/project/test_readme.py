@@ -1,4 +1,4 @@
-"""The README is true: its session, its options, its words, its Python."""
+"""The README is true: its session, its options, its status words, its Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 URL = "redis://127.0.0.1:6379/0"
 LONG_ENOUGH = "0.4"
-"""Seconds to settle: second looks must come after the scan, as they do in the README."""
+"""Seconds to settle: rechecks must come after the scan, as they do in the README."""
 
 
 def blocks(language: str) -> list[str]:

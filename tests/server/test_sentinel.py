@@ -60,7 +60,7 @@ def run_through(servers: Watched, trouble: Callable[[], None]) -> Result:
 
 
 def assert_all_is_on_the_new_primary(servers: Watched, result: Result) -> None:
-    """Hold a run to having noticed, begun again, and finished where the Sentinels lead."""
+    """Assert that a run noticed it, started again, and finished on the primary that Sentinels name."""
     assert result.code == 0, result.err
     assert any("another server process answered in mid-run" in text for text in result.document["warnings"])
     assert result.totals["found"] == JOBS
@@ -249,7 +249,7 @@ def test_a_url_of_sentinels_that_is_none(url: str, fragments: list[str]) -> None
     assert_one_line(luamigrate("run", url=url), 2, "the URL", *fragments)
 
 
-def test_a_sentinel_in_place_of_a_server_is_told_apart(port: int) -> None:
+def test_a_sentinel_in_place_of_a_server_is_recognised(port: int) -> None:
     """The line says what to write instead."""
     assert_one_line(luamigrate("run", url=f"redis://localhost:{port}"), 4, "Sentinel", "sentinel://host:port/service")
 

@@ -59,7 +59,7 @@ def first_line_about_waiting(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_nobody_there_is_said_at_once_and_ctrl_c_ends_the_waiting(command: tuple[str, ...]) -> None:
-    """With what to look at, and for how long it is waited for: most often the port is wrong. Exit 130."""
+    """The line says what to check and how long it waits: most often the port is wrong. Exit 130."""
     url = f"redis://127.0.0.1:{free_port()}"
     with started(*command, env={"REDIS_URL": url}) as process:
         line = first_line_about_waiting(process)
@@ -128,17 +128,17 @@ def test_a_server_that_comes_later_is_reached(tmp_path: Path) -> None:
 @pytest.mark.single_server("the liar stands before one server")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "LOADING Redis is loading the dataset in memory",
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     ],
 )
-def test_a_server_that_is_not_ready_is_waited_for(any_server: Instance, command: tuple[str, ...], words: str) -> None:
+def test_a_server_that_is_not_ready_is_waited_for(any_server: Instance, command: tuple[str, ...], text: str) -> None:
     """For --patience, also where that is the default."""
     fill(any_server.client, jobs=3)
-    refusals = [words] * 3
+    refusals = [text] * 3
 
     def lie(request: list[bytes]) -> Lie | None:
         return Lie(encoded(Exception(refusals.pop()))) if request[0] == b"PING" and refusals else None
@@ -216,7 +216,7 @@ def test_a_walk_does_not_begin_anew_for_ever(any_server: Instance, command: tupl
 
 @pytest.mark.single_server("the liar stands before one server")
 def test_a_key_that_is_to_be_taken_whole_is_not_sent_for_ever(any_server: Instance) -> None:
-    """A server that calls it too big even then is not believed."""
+    """A server that calls the key too big even then is not believed."""
     any_server.client.xadd("job:1", {"a": "1"})
 
     def lie(request: list[bytes]) -> Lie | None:
