@@ -18,8 +18,8 @@ class Interruption:
     """Takes the signals while work is done, and gives the Control by which the work obeys them.
 
     While `patient`, the first signal only asks, so that the batches under way can be finished; the second one, or any
-    before that, raises KeyboardInterrupt. Once the work is `over`, nobody who has asked before needs to be heard: only
-    the result is still to be printed.
+    before that, raises KeyboardInterrupt. Once the work is `over`, a further signal is ignored: only the result is
+    still to be printed.
     """
 
     def __init__(self) -> None:

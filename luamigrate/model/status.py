@@ -188,8 +188,8 @@ class Stage(StrEnum):
     """The stage of the work that a batch comes from."""
 
     SCAN = "scan"
-    RECHECK = "recheck"
-    """What was not clean is checked a second time."""
+    RECHECK = "again"
+    """What was not clean is checked a second time; the value is the one that callers know."""
     EXTRA = "extra"
     """The search for targets without a source."""
 

@@ -11,7 +11,6 @@ from luamigrate.model.status import Command
 Commands = dict[str, str]
 """Commands, and what each is needed for."""
 
-
 ALWAYS = ("TYPE", "PTTL")
 READING = {
     "hash": ("HGETALL", "HKEYS", "HGET", "HSCAN", "HPEXPIRETIME"),
