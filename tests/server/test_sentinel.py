@@ -10,8 +10,10 @@ import pytest
 import redis
 import trustme
 
-from luamigrate import Error, Limits, Summary, Tls, connect, migrate, plan
+from luamigrate import Error, Limits, Summary, Tls, Waiting, connect, migrate, plan
 from luamigrate.cli.embedded import free_port, throwaway_server
+from luamigrate.server.connect import connect_by, pool_for
+from luamigrate.server.url import ServerUrl
 from tests import binaries
 from tests.cli.test_bad_input import SECRET, assert_one_line
 from tests.clusters import wait_until
@@ -139,6 +141,15 @@ def test_a_server_beside_the_primary_is_reached_by_its_address(primary: str, por
             assert (other.url, other.identity) == (f"redis://localhost:{port_of(primary)}", entry.identity)
         with pytest.raises(Error, match="cannot connect"):
             entry.at("127.0.0.1", free_port())
+
+
+def test_prepared_connections_serve_a_second_time(primary: str, port: int) -> None:
+    """A rollback connects before it asks, and again to delete."""
+    for url in map(ServerUrl.parse, (f"sentinel://127.0.0.1:{port}/{SERVICE}", primary)):
+        pool = pool_for(url)
+        for _ in range(2):
+            with connect_by(pool, url, Waiting()) as server:
+                assert server.node_for(b"job:1").call("EXISTS", "job:1").answer() == 1
 
 
 def test_a_sentinel_with_a_password_of_its_own(primary: str) -> None:
