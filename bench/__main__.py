@@ -32,7 +32,7 @@ from luamigrate.cli.embedded import throwaway_server
 from luamigrate.model.limits import Limits
 from tests import binaries
 
-KEYS_HELP = """jobs, keys to search, members of a big key; with few of them the start of luamigrate's process is most
+KEYS_HELP = """jobs, keys to search, members of a large key; with few of them the start of luamigrate's process is most
 of what it takes"""
 
 IDLE_SECONDS = 5
@@ -40,7 +40,7 @@ ROUND_TRIP_MS = 1.0
 MAX_PAUSE_MS = Limits().max_pause
 
 SLOW_SAMPLE, LINK_SAMPLE, CLUSTER_SAMPLE = 50_000, 1_000, 100_000
-"""Keys for ways that would take too long with all of them."""
+"""Keys for contenders that would take too long with all of them."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Bench:
 
 
 def show_rates(bench: Bench) -> None:
-    """Measure each way right after what it is held against, so that both meet the same machine."""
+    """Measure each contender right after its rival, so that both meet the same machine."""
     client, sample = bench.client, min(bench.keys, SLOW_SAMPLE)
     limit = partial(endless.shipped, client, validate=True)
     limit_unvalidated = partial(endless.shipped, client, validate=False)
-    ways: tuple[tuple[str, int, Callable[[], Measured], Callable[[], Measured]], ...] = (
+    pairs: tuple[tuple[str, int, Callable[[], Measured], Callable[[], Measured]], ...] = (
         ("run : the same in one script", bench.rounds, bench.run_all, limit),
         ("run --no-validate : likewise", bench.rounds, partial(bench.run_all, "--no-validate"), limit_unvalidated),
         ("run : one script, field by field", bench.rounds, bench.run_all, partial(endless.field_by_field, client)),
@@ -77,7 +77,7 @@ def show_rates(bench: Bench) -> None:
         ("five round trips per key : limit", 1, partial(five_round_trips, client, sample), limit),
     )
     print_heading()
-    for name, rounds, measure, against in ways:
+    for name, rounds, measure, against in pairs:
         rates, others = [], []
         for _ in range(rounds):
             others.append(against().rate)
@@ -107,12 +107,12 @@ def time_passes(client: redis.Redis) -> None:
 
 
 def show_record(bench: Bench) -> None:
-    """Show how long scripts and SCANs held the server in a run, by its own record and by luamigrate's."""
+    """Show how long scripts and SCANs blocked the server in a run, by its own record and by luamigrate's."""
     measured, record = recorded(bench.client, 10_000 + bench.keys // 10, bench.run_all)
     bench.clear()
     assert record.scripts.count
     assert record.scans.count
-    print_columns("held by a run, ms, as the server has it")
+    print_columns("blocked by a run, ms, as the server has it")
     for name, commands in (("scripts", record.scripts), ("SCANs", record.scans)):
         print_waits(name, commands.count, commands.percentile)
     print(
@@ -190,9 +190,9 @@ def show_sparse(bench: Bench) -> None:
     )
 
 
-def show_big(bench: Bench) -> None:
-    """Show what it takes to copy and compare a big key in chunks, beside one COPY that blocks everybody."""
-    for kind in jobs.BIG:
+def show_large(bench: Bench) -> None:
+    """Show what it takes to copy and compare a large key in chunks, beside one COPY that blocks everybody."""
+    for kind in jobs.LARGE_TYPES:
         source, target = f"big:{kind}", f"copied:{kind}"
         rule = ("--map", f"{source}={target}", "--type", kind)
         work = partial(luamigrate, bench.url, "run", "--quiet", "--json", *rule)
@@ -246,7 +246,7 @@ def show_costs_across(cluster: shards.Cluster, verb: str) -> None:
     """Show what a key across slots takes, of the nodes' time and of Python's."""
     if verb == "run":
         cluster.clear()
-    work = partial(cluster.luamigrate, verb, shards.APART)
+    work = partial(cluster.luamigrate, verb, shards.CROSS_SLOT)
     measured, record = recorded(cluster.client, 10_000 + cluster.keys // 10, work)
     nodes, scans, python, *each = (
         f"{seconds / cluster.keys * 1e6:.1f}"
@@ -272,7 +272,7 @@ def show_start(bench: Bench) -> None:
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """Something to measure, and what it needs on the server."""
 
     name: str
@@ -280,17 +280,17 @@ class Part:
     fill: Callable[[redis.Redis, int], None] | None
 
 
-PARTS = (
-    Part("rates", show_rates, jobs.fill),
-    Part("feel", show_feel, jobs.fill),
-    Part("record", show_record, jobs.fill),
-    Part("link", show_link, jobs.fill),
-    Part("memory", show_memory, jobs.fill),
-    Part("comparisons", show_comparisons, None),
-    Part("sparse", show_sparse, jobs.fill_sparsely),
-    Part("big", show_big, jobs.fill_big),
-    Part("shards", show_shards, None),
-    Part("start", show_start, None),
+SECTIONS = (
+    Section("rates", show_rates, jobs.fill),
+    Section("feel", show_feel, jobs.fill),
+    Section("record", show_record, jobs.fill),
+    Section("link", show_link, jobs.fill),
+    Section("memory", show_memory, jobs.fill),
+    Section("comparisons", show_comparisons, None),
+    Section("sparse", show_sparse, jobs.fill_sparsely),
+    Section("big", show_large, jobs.fill_large),
+    Section("shards", show_shards, None),
+    Section("start", show_start, None),
 )
 
 
@@ -303,15 +303,15 @@ def main() -> None:
         bench = Bench(client, url, options.binary, options.keys, options.rounds)
         print(f"{options.server}, {options.keys:,} hashes of ten fields, loopback, {options.rounds} rounds")
         filled: Callable[[redis.Redis, int], None] | None = None
-        for part in PARTS:
-            if options.only and part.name not in options.only:
+        for section in SECTIONS:
+            if options.only and section.name not in options.only:
                 continue
-            if part.fill is not filled or not part.fill:
+            if section.fill is not filled or not section.fill:
                 client.flushall()
-                if part.fill:
-                    part.fill(client, options.keys)
-                filled = part.fill
-            part.show(bench)
+                if section.fill:
+                    section.fill(client, options.keys)
+                filled = section.fill
+            section.show(bench)
         client.close()
 
 
@@ -345,7 +345,7 @@ def print_waits(name: str, count: int, percentile: Callable[[float], float]) -> 
 
 def parse() -> argparse.Namespace:
     """Return the options, with the server's binary."""
-    names = [part.name for part in PARTS]
+    names = [section.name for section in SECTIONS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--server", default="valkey-9.1", choices=binaries.NAMES)
     parser.add_argument("--keys", type=int, default=1_000_000, help=KEYS_HELP)

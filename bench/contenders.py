@@ -1,4 +1,4 @@
-"""luamigrate as a whole process, and the ways of copying a namespace from a client."""
+"""luamigrate as a whole process, and the scripts that copy a namespace from a client."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ local function present(kind, source, target)
   for i = 1, #found, 2 do
     if value_of[found[i]] ~= found[i + 1] then return 'differs' end
   end
-  local apart = math.abs(redis.call('PTTL', source) - redis.call('PTTL', target))
-  return apart > 1000 and 'expiry' or 'same'
+  local difference = math.abs(redis.call('PTTL', source) - redis.call('PTTL', target))
+  return difference > 1000 and 'expiry' or 'same'
 end
 
 local function any(kind, source, target)
@@ -54,7 +54,7 @@ return { present = present, any = any }
 
 @dataclass(frozen=True)
 class Measured:
-    """One way, once."""
+    """One measurement of one contender."""
 
     seconds: float
     copied: int
@@ -124,8 +124,8 @@ def plain_luamigrate() -> Iterator[Path]:
     """Yield a folder with the whole program, but for its comparison of hashes, which is plain."""
     with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
         folder = Path(directory)
-        for part in ("luamigrate", "lua"):
-            shutil.copytree(library.folder().parent / part, folder / part)
+        for name in ("luamigrate", "lua"):
+            shutil.copytree(library.folder().parent / name, folder / name)
         compare = folder / "lua" / "lib" / "compare.lua"
         before, shipped, _ = re.split(r"(?ms)^(local READINGS_UNASKED.*)", compare.read_text())
         for function in re.findall(r"^local function (\w+)", _PLAIN, re.MULTILINE):

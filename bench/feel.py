@@ -62,9 +62,9 @@ def _ask(connection: socket.socket, request: bytes, answer: bytes) -> None:
     connection.sendall(request)
     received = b""
     while len(received) < len(answer):
-        part = connection.recv(4096)
-        assert part, "the server has gone"
-        received += part
+        chunk = connection.recv(4096)
+        assert chunk, "the server has gone"
+        received += chunk
     assert received == answer, received
 
 

@@ -16,8 +16,8 @@ ONE_IN = 1000
 LONG_NOTE = "x" * 64
 """Makes a hashtable of each hash."""
 
-BIG = ("hash", "set")
-"""Types of the big keys; each is named big:<type>."""
+LARGE_TYPES = ("hash", "set")
+"""Types of the large keys; each is named big:<type>."""
 
 
 def fill(client: redis.Redis | RedisCluster, keys: int, *, note: str = "", name: str = NAME) -> None:
@@ -48,10 +48,10 @@ def fill_sparsely(client: redis.Redis, keys: int) -> None:
         pipeline.execute()
 
 
-def fill_big(client: redis.Redis, members: int) -> None:
+def fill_large(client: redis.Redis, members: int) -> None:
     """Write one hash of so many small fields, and one set of so many small members."""
     for numbers in _batches(members):
-        client.hset("big:hash", items=[part for number in numbers for part in (f"field:{number}", number)])
+        client.hset("big:hash", items=[text for number in numbers for text in (f"field:{number}", number)])
         client.sadd("big:set", *(f"member:{number}" for number in numbers))
 
 

@@ -1,4 +1,4 @@
-"""The server's own record: how many scripts and SCANs there were, how long they held it, and how busy it was.
+"""The server's own record: how many scripts and SCANs there were, how long they blocked it, and how busy it was.
 
 INFO counts all commands; SLOWLOG keeps those that took long enough. A threshold of zero would record
 every command within the scripts too, some for each key, and that alone would slow them down.
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Commands:
-    """Commands of one kind, and how long they held the server, in milliseconds.
+    """Commands of one kind, and how long they blocked the server, in milliseconds.
 
     What took less than is recorded counts as that.
     """
@@ -51,7 +51,7 @@ class Commands:
         return self.recorded[-1 - above] if above < len(self.recorded) else RECORDED_US / 1000
 
     def part_within(self, milliseconds: float) -> float:
-        """Return which part of all took no longer, 0 to 1."""
+        """Return which share of all took no longer, 0 to 1."""
         return 1 - sum(one > milliseconds for one in self.recorded) / max(1, self.count)
 
 
@@ -65,7 +65,7 @@ class Record:
     scans: Commands
     processor_seconds: float
     busy: float
-    """Which part of the time its processor was: near 1 where nobody but itself limits the work."""
+    """Which share of the time its processor was: near 1 where nobody but itself limits the work."""
 
 
 def recorded(client: redis.Redis | RedisCluster, most: int, work: Callable[[], Result]) -> tuple[Result, Record]:

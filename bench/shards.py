@@ -27,8 +27,8 @@ BATCHES = (100, 1000)
 
 # The same sources, for both rules: with the braces in it, a target is in its source's slot.
 NAME = "job:{{{:08}}}"
-APART = ("--map", "job:{*}=step:*")
-RULES = {"": APART, " in one slot": ("--map", "job:{*}=step:{*}")}
+CROSS_SLOT = ("--map", "job:{*}=step:*")
+RULES = {"": CROSS_SLOT, " in one slot": ("--map", "job:{*}=step:{*}")}
 
 _CLEAR = """
 local cursor = '0'
@@ -45,7 +45,7 @@ class Cluster:
     """A running cluster with jobs on it."""
 
     client: Any
-    """An ordinary one: `tests.clusters.Client`, to which it is one big server."""
+    """An ordinary one: `tests.clusters.Client`, to which it is one large server."""
     url: str
     keys: int
 

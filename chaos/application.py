@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from chaos.sites import Site
-from chaos.worlds import FAR_MS, Held, Keys, World, expires_meanwhile, near
+from chaos.worlds import FAR_MS, Keys, Stored, World, expires_meanwhile, near
 
 WRITTEN = ("hash", "set", "zset", "string")
 PAUSE = 0.003
@@ -112,18 +112,18 @@ class Application(Companion):
     def __init__(self, site: Site, world: World, seed: int, *, creates: bool) -> None:
         super().__init__(site)
         self.sources: Keys = dict(world.sources)
-        """What the sources hold."""
+        """The sources' contents."""
         self.targets: Keys = dict(world.targets)
-        """What the targets that were there before hold, but for what was filled in."""
+        """The contents of the targets that were there before, without what was filled in."""
         self.when = "any" if creates else "there"
         """Whether targets are written to that are not there, which makes half-written ones."""
         self.touched: set[bytes] = set()
         """Sources that it has written to."""
-        self.history: dict[bytes, list[Held]] = defaultdict(list)
-        """All that such a source was to hold."""
+        self.history: dict[bytes, list[Stored]] = defaultdict(list)
+        """All contents that each source had."""
         self.writes = 0
         self._world, self._chance = world, random.Random(seed)
-        candidates = [name for name, held in world.sources.items() if held.kind in WRITTEN and not held.moments]
+        candidates = [name for name, stored in world.sources.items() if stored.kind in WRITTEN and not stored.moments]
         candidates = [name for name in candidates if not expires_meanwhile(world.sources[name])]
         self._large = [name for name in candidates if len(world.sources[name].content) >= LARGE]
         self._writable = sorted({*candidates[::3], *self._large})
@@ -132,13 +132,13 @@ class Application(Companion):
         """Write once."""
         # Large keys take long to copy: that is when they are to be written to.
         source = self._chance.choice((self._chance.random() < 0.4 and self._large) or self._writable)
-        held = self.sources.get(source)
+        stored = self.sources.get(source)
         target = self._world.target_of(source)
-        if held is None or target is None:
+        if stored is None or target is None:
             return
         self.touched.add(source)
-        command = self._draw(held)
-        self.history[source] += [each for each in (held, _after(held, command)) if each]
+        command = self._draw(stored)
+        self.history[source] += [each for each in (stored, _after(stored, command)) if each]
         together = [(source, target)] if self.site.is_one else [(source,), (target,)]
         for keys in together:
             self._persist(keys, command)
@@ -147,8 +147,8 @@ class Application(Companion):
 
     def _remember(self, source: bytes, target: bytes, command: tuple[Any, ...]) -> None:
         for keys, name in ((self.sources, source), (self.targets, target)):
-            held = keys.get(name)
-            if held and (after := _after(held, command)):
+            stored = keys.get(name)
+            if stored and (after := _after(stored, command)):
                 keys[name] = after
             else:
                 keys.pop(name, None)
@@ -165,7 +165,7 @@ class Application(Companion):
         if not self.site.has_all(client, keys[0]):
             raise redis.TimeoutError("no replica has it")
 
-    def _draw(self, held: Held) -> tuple[Any, ...]:
+    def _draw(self, stored: Stored) -> tuple[Any, ...]:
         what = self._chance.random()
         if what < 0.02:
             return (b"DEL",)
@@ -173,7 +173,7 @@ class Application(Companion):
             return b"PEXPIREAT", int(time.time() * 1000) + FAR_MS + self._chance.randrange(10**6)
         name, value = b"n%05d" % self._chance.randrange(8), b"%d" % self._chance.randrange(10**6)
         takes = self._chance.random() < 0.3
-        match held.kind:
+        match stored.kind:
             case "hash":
                 return (b"HDEL", name) if takes else (b"HSET", name, value)
             case "set":
@@ -184,28 +184,28 @@ class Application(Companion):
                 return b"SET", value, b"KEEPTTL"
 
 
-def _after(held: Held, command: tuple[Any, ...]) -> Held | None:
-    """Return what a key holds after a command that it is of the type for; None where it is not there any more."""
+def _after(stored: Stored, command: tuple[Any, ...]) -> Stored | None:
+    """Return the contents of a key after a command for its type; None where the key is gone."""
     match command:
         case (b"DEL",):
             return None
         case (b"PEXPIREAT", at):
-            return replace(held, at=at)
-        case (b"HSET", name, value) if held.kind == "hash":
-            content: Any = held.content | {name: value}
-        case (b"ZADD", score, name) if held.kind == "zset":
-            content = held.content | {name: float(score)}
-        case (b"SADD", name) if held.kind == "set":
-            content = held.content | {name}
-        case (b"SREM", name) if held.kind == "set":
-            content = held.content - {name}
-        case ((b"HDEL" | b"ZREM") as verb, name) if held.kind == {b"HDEL": "hash", b"ZREM": "zset"}[verb]:
-            content = {each: held.content[each] for each in held.content if each != name}
+            return replace(stored, at=at)
+        case (b"HSET", name, value) if stored.kind == "hash":
+            content: Any = stored.content | {name: value}
+        case (b"ZADD", score, name) if stored.kind == "zset":
+            content = stored.content | {name: float(score)}
+        case (b"SADD", name) if stored.kind == "set":
+            content = stored.content | {name}
+        case (b"SREM", name) if stored.kind == "set":
+            content = stored.content - {name}
+        case ((b"HDEL" | b"ZREM") as verb, name) if stored.kind == {b"HDEL": "hash", b"ZREM": "zset"}[verb]:
+            content = {each: stored.content[each] for each in stored.content if each != name}
         case (b"SET", value, _):
-            return Held("string", value, held.at)
+            return Stored("string", value, stored.at)
         case _:
-            return held
-    return replace(held, content=content) if content else None
+            return stored
+    return replace(stored, content=content) if content else None
 
 
 class Reader(Companion):
@@ -217,7 +217,7 @@ class Reader(Companion):
         self.reads = 0
         self._world, self._application, self._chance = world, application, random.Random(seed)
         readable = [
-            name for name, held in world.sources.items() if held.kind in READING and not expires_meanwhile(held)
+            name for name, stored in world.sources.items() if stored.kind in READING and not expires_meanwhile(stored)
         ]
         self._pairs = [(name, target) for name in readable if (target := world.target_of(name))]
 
@@ -237,28 +237,26 @@ class Reader(Companion):
 
     def _problem(self, source: bytes, target: bytes, content: Any, left: int) -> str:
         before, quiet = self._world.targets.get(target), source not in self._application.touched
-        held = self._world.sources[source]
-        if before and before.kind != held.kind:
+        stored = self._world.sources[source]
+        if before and before.kind != stored.kind:
             return ""
         if not content:
             return "was there before, and is not any more" if before and quiet else ""
         now = int(time.time() * 1000)
         if quiet:
             if before:
-                seen = Held(held.kind, content)
-                between = seen.parts == before.parts or (
-                    held.kind in ("hash", "set", "zset") and (before.parts <= seen.parts <= held.parts)
+                seen = Stored(stored.kind, content)
+                between = seen.elements == before.elements or (
+                    stored.kind in ("hash", "set", "zset") and (before.elements <= seen.elements <= stored.elements)
                 )
-                return "" if between else f"holds {len(content)} parts, neither its own nor its source's"
+                return "" if between else f"has {len(content)} elements, neither its own nor its source's"
             at = now + left if left >= 0 else None
-            if content == held.content and near(at, held.at):
+            if content == stored.content and near(at, stored.at):
                 return ""
-            return f"holds {len(content)} of {len(held.content)} parts and expires at {at}, not {held.at}"
+            return f"has {len(content)} of {len(stored.content)} elements and expires at {at}, not {stored.at}"
         atomic = self.site.is_one and self._application.when == "there" and not before
-        known = [held, *self._application.history[source]]
-        return (
-            "" if not atomic or any(each.content == content for each in known) else "holds what its source never held"
-        )
+        known = [stored, *self._application.history[source]]
+        return "" if not atomic or any(each.content == content for each in known) else "has what its source never had"
 
 
 def _normal(kind: str, value: Any) -> Any:

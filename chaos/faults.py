@@ -37,8 +37,8 @@ class Fault:
     """Whether luamigrate ends of it, between any two of its steps."""
     loses: bool = False
     """Whether what a server has acknowledged may be lost with it."""
-    holds: bool = False
-    """Whether scripts may take longer, because a process is held up in the middle of one."""
+    blocks: bool = False
+    """Whether scripts may take longer, because a process stops in the middle of one."""
 
 
 def _lasting(chance: random.Random, most: float) -> None:
@@ -117,12 +117,12 @@ def _pause_clients(site: Site, chance: random.Random, _tool: Tool) -> None:
     server.client.execute_command("CLIENT", "PAUSE", chance.randint(100, 800), chance.choice(("WRITE", "ALL")))
 
 
-def _cut(where: str, part: float) -> Strike:
+def _cut(where: str, share: float) -> Strike:
     def strike(site: Standalone, chance: random.Random, _tool: Tool) -> None:
         cuts: list[float] = getattr(site.link, where)
         times, pause = chance.choice(((1, 0.1), (4, 0.1), (20, 0.03)))
         for _ in range(times):
-            cuts.append(part)
+            cuts.append(share)
             time.sleep(pause)
         cuts.clear()
 
@@ -249,16 +249,16 @@ ANYWHERE = (
     Fault("SIGHUP", _signal(signal.SIGHUP)),
     Fault("closed output", lambda _site, _chance, tool: tool.close_output()),
     Fault("two runs at once", _second_run),
-    Fault("SIGSTOP of a server", _hang_primary, holds=True),
+    Fault("SIGSTOP of a server", _hang_primary, blocks=True),
     Fault("SCRIPT FLUSH", _on_each("SCRIPT", "FLUSH")),
-    Fault("CLIENT PAUSE", _pause_clients, holds=True),
+    Fault("CLIENT PAUSE", _pause_clients, blocks=True),
     Fault("CLIENT KILL", _on_each("CLIENT", "KILL", "TYPE", "normal")),
     Fault("maxmemory lowered", _too_little_memory),
     Fault("permissions taken away", _less_permitted),
 )
 ON_ONE_SERVER = (
-    Fault("kill -9 of the server", _kill_server, holds=True),
-    Fault("restart of the server", _stop_server, holds=True),
+    Fault("kill -9 of the server", _kill_server, blocks=True),
+    Fault("restart of the server", _stop_server, blocks=True),
     Fault("kill -9 of a replica", _kill_replica),
     Fault("promotion by REPLICAOF", _promote, loses=True),
     Fault("cut before the request", _cut("cut_requests", 0.0)),
@@ -266,16 +266,16 @@ ON_ONE_SERVER = (
     Fault("cut before the reply", _cut("cut_replies", 0.0)),
     Fault("cut in the reply", _cut("cut_replies", 0.5)),
     Fault("slow link", _slow_link),
-    Fault("disk full for the AOF", _disk_full, holds=True),
+    Fault("disk full for the AOF", _disk_full, blocks=True),
 )
 UNDER_A_SENTINEL = (
     Fault("SENTINEL FAILOVER", _fail_over, loses=True),
-    Fault("kill -9 until the Sentinel acts", _kill_until_replaced, loses=True, holds=True),
+    Fault("kill -9 until the Sentinel acts", _kill_until_replaced, loses=True, blocks=True),
 )
 ON_A_CLUSTER = (
     Fault("kill -9 of a primary", _kill_node, loses=True),
     Fault("kill -9 of a replica", _kill_replica_node),
-    Fault("SIGSTOP until replaced", _hang_until_replaced, loses=True, holds=True),
+    Fault("SIGSTOP until replaced", _hang_until_replaced, loses=True, blocks=True),
     Fault("CLUSTER FAILOVER", _hand_over),
     Fault("CLUSTER FAILOVER TAKEOVER", _take_over, loses=True),
     Fault("slots moved", _move_slots),

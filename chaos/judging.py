@@ -1,4 +1,4 @@
-"""The eight rules that hold after every trial."""
+"""The eight rules that are true after every trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chaos.application import Application, Reader
 from chaos.faults import Fault
 from chaos.processes import Ended
 from chaos.sites import Site
-from chaos.worlds import Held, Keys, World, expires_meanwhile, lives_as_long, relation
+from chaos.worlds import Keys, Stored, World, expires_meanwhile, lives_as_long, relation
 from luamigrate.model.errors import printable
 from luamigrate.model.rules import RESERVED
 
@@ -32,12 +32,12 @@ RULES = {
 PAUSES = 7
 STAGING_MS = 60_000
 NOISE_MS = 60.0
-"""That a busy machine may add to a script at least; else as much as it has held the reader up."""
+"""That a busy machine may add to a script at least; else as much as it delayed the reader."""
 ONE_KEY_MS = 15.0
 """The largest key that a trial has, taken whole by a slow server."""
 TELLS = 3
 TOO_BIG = "failed too-big"
-CANNOT_BE_TAKEN_APART = ("stream", "string")
+CANNOT_GO_IN_CHUNKS = ("stream", "string")
 
 Violation = tuple[int, str]
 """The rule, and what was found."""
@@ -78,12 +78,12 @@ class Case:
         return any(fault.kills or fault.loses for fault in self.faults) or any(run.code is None for run in self.runs)
 
     @property
-    def pairs(self) -> Iterator[tuple[bytes, Held, bytes]]:
+    def pairs(self) -> Iterator[tuple[bytes, Stored, bytes]]:
         """Sources that are there, and the names of their targets."""
-        for source, held in self.found.items():
+        for source, stored in self.found.items():
             target = self.world.target_of(source)
             if target is not None:
-                yield source, held, target
+                yield source, stored, target
 
 
 def judge_verify(case: Case, verified: Ended) -> list[Violation]:
@@ -102,17 +102,17 @@ def judge(case: Case) -> list[Violation]:
 
 def _sources(case: Case) -> Iterator[str]:
     expected = case.application.sources | case.world.bystanders
-    for name, held in expected.items():
+    for name, stored in expected.items():
         there = case.found.get(name)
-        if expires_meanwhile(held):
+        if expires_meanwhile(stored):
             if there:
                 yield f"{name!r} should have expired"
         elif there is None:
             yield f"{name!r} is lost"
-        elif there.content != held.content:
+        elif there.content != stored.content:
             yield f"{name!r} is not what the application left"
-        elif not lives_as_long(there, held):
-            yield f"{name!r} expires at {there.at}, not {held.at}"
+        elif not lives_as_long(there, stored):
+            yield f"{name!r} expires at {there.at}, not {stored.at}"
     targets = {case.world.target_of(name) for name in case.world.sources}
     for name in case.found.keys() - expected.keys() - targets:
         if not name.startswith(RESERVED):
@@ -121,28 +121,28 @@ def _sources(case: Case) -> Iterator[str]:
 
 def _targets(case: Case) -> Iterator[str]:
     source_of = {case.world.target_of(name): name for name in case.world.sources}
-    for name, held in case.application.targets.items():
+    for name, stored in case.application.targets.items():
         there, source = case.found.get(name), case.application.sources.get(source_of[name])
         if there is None:
             yield f"{name!r} is lost"
-        elif not _kept(there, held, source if case.fills else None):
+        elif not _kept(there, stored, source if case.fills else None):
             yield f"{name!r} is not what was there before"
-        elif not lives_as_long(Held("", "", there.at), Held("", "", held.at)):
-            yield f"{name!r} expires at {there.at}, not {held.at}"
+        elif not lives_as_long(Stored("", "", there.at), Stored("", "", stored.at)):
+            yield f"{name!r} expires at {there.at}, not {stored.at}"
 
 
-def _kept(there: Held, before: Held, source: Held | None) -> bool:
+def _kept(there: Stored, before: Stored, source: Stored | None) -> bool:
     if there.kind != before.kind or there.content == before.content:
         return there.kind == before.kind
     if source is None or source.kind != there.kind or there.kind not in ("hash", "set", "zset"):
         return False
-    return bool(before.parts <= there.parts <= (before.parts | source.parts))
+    return bool(before.elements <= there.elements <= (before.elements | source.elements))
 
 
 def _words(case: Case) -> Iterator[str]:
     yield from _untrue(case)
-    for source, held, target in case.pairs:
-        stand = relation(held, case.found.get(target), ignore_expiry=case.ignores_expiry)
+    for source, stored, target in case.pairs:
+        stand = relation(stored, case.found.get(target), ignore_expiry=case.ignores_expiry)
         if stand != "same" and case.word_of(source) != TOO_BIG and _should_be_same(case, source, target):
             yield f"{source!r} is {stand}, with nobody to blame"
     yield from _orphans(case)
@@ -150,10 +150,10 @@ def _words(case: Case) -> Iterator[str]:
 
 def _untrue(case: Case) -> Iterator[str]:
     """Compute the relation of each pair again, and compare it with the word that was said."""
-    for source, held, target in case.pairs:
+    for source, stored, target in case.pairs:
         word = case.word_of(source)
-        stand = relation(held, case.found.get(target), ignore_expiry=case.ignores_expiry)
-        if word == TOO_BIG and held.kind in CANNOT_BE_TAKEN_APART:
+        stand = relation(stored, case.found.get(target), ignore_expiry=case.ignores_expiry)
+        if word == TOO_BIG and stored.kind in CANNOT_GO_IN_CHUNKS:
             continue
         if word == "clean" and (stand == "same" or not (case.validates or stand == "missing")):
             continue
@@ -208,11 +208,11 @@ def _claims(case: Case) -> Iterator[str]:
         return
     too_big = any(word == TOO_BIG for word in case.final.report.values())
     if document["error"] or case.final.code not in ((1,) if too_big else (0, 3)):
-        yield f"nothing was in its way, and yet: {case.final}"
+        yield f"nothing hindered it, and yet: {case.final}"
     present = Counter(
         "same" if case.word_of(source) == "clean" else "other"
-        for source, held, _ in case.pairs
-        if not expires_meanwhile(held)
+        for source, stored, _ in case.pairs
+        if not expires_meanwhile(stored)
     )
     clean = sum(document["totals"].get(word, 0) for word in ("same", "exists", "copied", "filled"))
     if clean != present["same"]:
@@ -277,7 +277,7 @@ def _taken_back(case: Case) -> Iterator[str]:
 
 
 def _pauses(case: Case) -> Iterator[str]:
-    if any(fault.holds for fault in case.faults):
+    if any(fault.blocks for fault in case.faults):
         return
     most = case.max_pause + ONE_KEY_MS + max(NOISE_MS, case.reader.held_up * 1000)
     for server in case.site.servers():

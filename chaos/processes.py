@@ -48,7 +48,7 @@ class Ended:
 
 
 class Tool:
-    """A command line on its way."""
+    """A running command line."""
 
     def __init__(self, folder: Path, url: str, arguments: Sequence[str], name: str = "first") -> None:
         self.arguments = tuple(arguments)

@@ -161,7 +161,7 @@ def _again(site: Site, folder: Path, drawn: Drawn, name: str) -> Ended:
 
 def _write(site: Site, world: World) -> None:
     for server in site.servers():
-        worlds.write(server.client, {name: held for name, held in world.keys.items() if site.has(server, name)})
+        worlds.write(server.client, {name: stored for name, stored in world.keys.items() if site.has(server, name)})
         wait_until(partial(sites.replicated, server.client))
 
 
@@ -186,18 +186,18 @@ def _roll_back(site: Site, chance: random.Random, case: Case, trial: Trial, fold
     last = processes.run(folder, site.url(), ("rollback", *arguments), "rollback-again")
     trial.codes.update([f"rollback {last.code}"])
     found = _observe(site)
-    violations = [(6, f"nothing was in its way, and yet: {last}")] if last.code not in (0, 1, 3) else []
+    violations = [(6, f"nothing hindered it, and yet: {last}")] if last.code not in (0, 1, 3) else []
     source_of = {target: source for source, _, target in case.pairs}
-    for name, held in case.found.items():
+    for name, stored in case.found.items():
         source = source_of.get(name, b"")
-        if expires_meanwhile(held):
+        if expires_meanwhile(stored):
             continue
         if (there := found.get(name)) is None:
             if not (_may_go(case.found, source, name) or _may_go(before, source, name)):
                 violations.append((2, f"{name!r} was removed"))
         elif _may_go(before, source, name) and not last.report.get(printable(source), "").startswith("failed"):
             violations.append((3, f"{name!r} should have been removed"))
-        elif not (there.content == held.content and lives_as_long(there, held)):
+        elif not (there.content == stored.content and lives_as_long(there, stored)):
             violations.append((1, f"{name!r} was changed"))
     trial.story += str(last) if violations else ""
     return violations
@@ -210,7 +210,7 @@ def _may_go(keys: Keys, source: bytes, target: bytes) -> bool:
     return relation(keys[source], keys[target], ignore_expiry=True) == "same" and _lasts(keys[source], keys[target])
 
 
-def _lasts(source: worlds.Held, target: worlds.Held) -> bool:
+def _lasts(source: worlds.Stored, target: worlds.Stored) -> bool:
     """Tell whether a source lives at least as long as its target, to the millisecond."""
     moments = [(source.at, target.at), *((at, target.moments.get(name)) for name, at in source.moments.items())]
     return all(one is None or (other is not None and one >= other) for one, other in moments)

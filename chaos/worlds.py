@@ -15,7 +15,7 @@ FAR_MS = 7_200_000
 SOON_MS = (400, 1_800)
 """What expires in the middle of a trial expires so much later than it was written."""
 TOLERANCE_MS = 1_000
-"""As in the contract: expiries that are no further apart are the same."""
+"""As in the contract: expiries that differ by no more are the same."""
 CHUNK = 200
 """Keys that are read at once."""
 
@@ -37,27 +37,27 @@ end
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a key holds: content in a form that does not depend on order, expiries in milliseconds since 1970."""
+class Stored:
+    """The value of a key: content in a form without order, expiries in milliseconds since 1970."""
 
     kind: str
     content: Any
     at: int | None = None
     moments: dict[bytes, int] = field(default_factory=dict)
-    """Of the fields of a hash that expire."""
+    """Expiries of the fields of a hash."""
 
     @property
-    def parts(self) -> Any:
-        """The content as a set of what can be there or lacking, or as a whole."""
+    def elements(self) -> Any:
+        """The content as a set of elements, where some of them can be missing; else the whole content."""
         return self.content.items() if isinstance(self.content, dict) else self.content
 
 
-Keys = dict[bytes, Held]
+Keys = dict[bytes, Stored]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """A rule, and how its names are made, told apart from how luamigrate does it."""
+    """A rule, and how its names are made, computed without luamigrate."""
 
     before: bytes
     after: bytes
@@ -134,18 +134,18 @@ def draw(chance: random.Random, *, most: int, with_moments: bool) -> World:
     if PENDING in world.namings:
         _add(world, chance, PENDING.source, now, with_moments=with_moments)
     for number in range(3):
-        world.bystanders[b"job%d" % number] = _draw_held(chance, now, with_moments=with_moments)
+        world.bystanders[b"job%d" % number] = _draw_stored(chance, now, with_moments=with_moments)
     return world
 
 
 def _add(world: World, chance: random.Random, name: bytes, now: int, *, with_moments: bool) -> None:
-    held = world.sources[name] = _draw_held(chance, now, with_moments=with_moments)
+    stored = world.sources[name] = _draw_stored(chance, now, with_moments=with_moments)
     target = world.target_of(name)
-    if target and not _is_short(held, now) and chance.random() < 0.2:
-        world.targets[target] = _relative_of(held, chance, now)
+    if target and not _is_short(stored, now) and chance.random() < 0.2:
+        world.targets[target] = _relative_of(stored, chance, now)
 
 
-def _draw_held(chance: random.Random, now: int, *, with_moments: bool) -> Held:
+def _draw_stored(chance: random.Random, now: int, *, with_moments: bool) -> Stored:
     kind = chance.choice(KINDS)
     at = chance.choice((None, None, None, now + FAR_MS, now + FAR_MS + chance.randrange(10**6)))
     if chance.random() < 0.04:
@@ -155,7 +155,7 @@ def _draw_held(chance: random.Random, now: int, *, with_moments: bool) -> Held:
     moments = {}
     if with_moments and kind == "hash" and chance.random() < 0.1:
         moments = dict.fromkeys(sorted(content)[: chance.randint(1, 3)], now + 2 * FAR_MS)
-    return Held(kind, content, at, moments)
+    return Stored(kind, content, at, moments)
 
 
 def _draw_content(kind: str, size: int, chance: random.Random) -> Any:
@@ -176,77 +176,77 @@ def _draw_content(kind: str, size: int, chance: random.Random) -> Any:
             return [(b"%d-1" % (number + 1), {b"n": name}) for number, name in enumerate(names[:300])]
 
 
-def _relative_of(held: Held, chance: random.Random, now: int) -> Held:
-    how = chance.choice(("equal", "expiry", "part", "part", "contradicts", "more", "other"))
-    content, at, moments = held.content, held.at, dict(held.moments)
+def _relative_of(stored: Stored, chance: random.Random, now: int) -> Stored:
+    how = chance.choice(("equal", "expiry", "subset", "subset", "contradicts", "more", "other"))
+    content, at, moments = stored.content, stored.at, dict(stored.moments)
     if how == "other":
-        kind = chance.choice([kind for kind in KINDS if kind != held.kind])
-        return Held(kind, _draw_content(kind, 3, chance), at)
+        kind = chance.choice([kind for kind in KINDS if kind != stored.kind])
+        return Stored(kind, _draw_content(kind, 3, chance), at)
     if how == "expiry":
-        return Held(held.kind, content, now + 3 * FAR_MS, moments)
-    if how in ("part", "more", "contradicts") and held.kind in ("hash", "set", "zset"):
+        return Stored(stored.kind, content, now + 3 * FAR_MS, moments)
+    if how in ("subset", "more", "contradicts") and stored.kind in ("hash", "set", "zset"):
         names = sorted(content)
-        kept = chance.sample(names, chance.randint(1, len(names))) if how == "part" else names
+        kept = chance.sample(names, chance.randint(1, len(names))) if how == "subset" else names
         surplus = {b"more"} if how == "more" else {kept[0]} if how == "contradicts" else set[bytes]()
-        if held.kind == "set":
+        if stored.kind == "set":
             content = {*kept, *surplus}
         else:
-            other = b"other" if held.kind == "hash" else -1.5
+            other = b"other" if stored.kind == "hash" else -1.5
             content = {name: content[name] for name in kept} | dict.fromkeys(surplus, other)
         moments = {name: moment for name, moment in moments.items() if name in content}
-    elif how != "equal" and held.kind == "string":
+    elif how != "equal" and stored.kind == "string":
         content += b"more"
-    return Held(held.kind, content, at, moments)
+    return Stored(stored.kind, content, at, moments)
 
 
-def _is_short(held: Held, now: int) -> bool:
-    return held.at is not None and held.at < now + FAR_MS
+def _is_short(stored: Stored, now: int) -> bool:
+    return stored.at is not None and stored.at < now + FAR_MS
 
 
-def expires_meanwhile(held: Held) -> bool:
+def expires_meanwhile(stored: Stored) -> bool:
     """Tell whether a key is one of those that expire in the middle of a trial."""
-    return held.at is not None and held.at < time.time() * 1000 + FAR_MS / 2
+    return stored.at is not None and stored.at < time.time() * 1000 + FAR_MS / 2
 
 
 def write(client: Any, keys: Keys) -> None:
     """Write keys by ordinary commands, all of which the client can send to one place."""
     pipeline = client.pipeline(transaction=False)
-    for name, held in keys.items():
-        _write(pipeline, name, held)
-        if held.moments:
-            at = next(iter(held.moments.values()))
-            pipeline.execute_command("HPEXPIREAT", name, at, "FIELDS", len(held.moments), *held.moments)
-        if held.at is not None:
-            pipeline.pexpireat(name, held.at)
+    for name, stored in keys.items():
+        _write(pipeline, name, stored)
+        if stored.moments:
+            at = next(iter(stored.moments.values()))
+            pipeline.execute_command("HPEXPIREAT", name, at, "FIELDS", len(stored.moments), *stored.moments)
+        if stored.at is not None:
+            pipeline.pexpireat(name, stored.at)
     pipeline.execute()
 
 
-def _write(pipeline: Any, name: bytes, held: Held) -> None:
-    match held.kind:
+def _write(pipeline: Any, name: bytes, stored: Stored) -> None:
+    match stored.kind:
         case "hash":
-            pipeline.hset(name, mapping=held.content)
+            pipeline.hset(name, mapping=stored.content)
         case "set":
-            pipeline.sadd(name, *held.content)
+            pipeline.sadd(name, *stored.content)
         case "zset":
-            pipeline.zadd(name, held.content)
+            pipeline.zadd(name, stored.content)
         case "string":
-            pipeline.set(name, held.content)
+            pipeline.set(name, stored.content)
         case "list":
-            pipeline.rpush(name, *held.content)
+            pipeline.rpush(name, *stored.content)
         case _:
-            for entry, fields in held.content:
+            for entry, fields in stored.content:
                 pipeline.xadd(name, fields, id=entry)
 
 
 def observe(clients: Iterable[redis.Redis], *, with_moments: bool) -> Keys:
-    """Read back everything that some servers hold together. A key that is on two of them is an error."""
+    """Read all keys of several servers. A key that is on two of them is an error."""
     found: Keys = {}
     for client in clients:
         names: list[bytes] = list(client.scan_iter(count=1000))
         for first in range(0, len(names), CHUNK):
-            for name, held in _read(client, names[first : first + CHUNK], with_moments=with_moments).items():
+            for name, stored in _read(client, names[first : first + CHUNK], with_moments=with_moments).items():
                 assert name not in found, f"{name!r} is on two servers"
-                found[name] = held
+                found[name] = stored
     return found
 
 
@@ -260,7 +260,7 @@ def _read(client: redis.Redis, names: list[bytes], *, with_moments: bool) -> Key
         ask_for(pipeline, kind, name)
     contents = pipeline.execute()
     keys = {
-        name: Held(kind, normal(kind, reply), None if at < 0 else at)
+        name: Stored(kind, normal(kind, reply), None if at < 0 else at)
         for (name, kind, at), reply in zip(there, contents, strict=True)
         if reply
     }
@@ -268,18 +268,18 @@ def _read(client: redis.Redis, names: list[bytes], *, with_moments: bool) -> Key
 
 
 def _with_moments(client: redis.Redis, keys: Keys) -> Keys:
-    hashes = [(name, list(held.content)) for name, held in keys.items() if held.kind == "hash"]
+    hashes = [(name, list(stored.content)) for name, stored in keys.items() if stored.kind == "hash"]
     pipeline = client.pipeline(transaction=False)
     for name, fields in hashes:
         pipeline.execute_command("HPEXPIRETIME", name, "FIELDS", len(fields), *fields)
     for (name, fields), answer in zip(hashes, pipeline.execute(), strict=True):
         moments = {field: at for field, at in zip(fields, answer or (), strict=False) if at > 0}
-        keys[name] = Held("hash", keys[name].content, keys[name].at, moments)
+        keys[name] = Stored("hash", keys[name].content, keys[name].at, moments)
     return keys
 
 
 def ask_for(client: Any, kind: str, name: bytes) -> Any:
-    """Ask for what a key of a type holds."""
+    """Ask for the content of a key of a type."""
     match kind:
         case "hash":
             return client.hgetall(name)
@@ -296,11 +296,11 @@ def ask_for(client: Any, kind: str, name: bytes) -> Any:
 
 
 def normal(kind: str, reply: Any) -> Any:
-    """Return what was answered in the form of `Held`."""
+    """Return what was answered in the form of `Stored`."""
     return dict(reply) if kind == "zset" else reply
 
 
-def relation(source: Held, target: Held | None, *, ignore_expiry: bool) -> str:
+def relation(source: Stored, target: Stored | None, *, ignore_expiry: bool) -> str:
     """Say how a target stands to its source, in the words of the contract."""
     if target is None:
         return "missing"
@@ -308,11 +308,11 @@ def relation(source: Held, target: Held | None, *, ignore_expiry: bool) -> str:
         return "differs"
     if source.content == target.content:
         return "same" if ignore_expiry or lives_as_long(source, target) else "expiry"
-    is_part = source.kind in ("hash", "set", "zset") and target.parts < source.parts
-    return "partial" if is_part else "differs"
+    is_subset = source.kind in ("hash", "set", "zset") and target.elements < source.elements
+    return "partial" if is_subset else "differs"
 
 
-def lives_as_long(one: Held, other: Held) -> bool:
+def lives_as_long(one: Stored, other: Stored) -> bool:
     """Tell whether two keys, and their fields, expire at the same time."""
     return near(one.at, other.at) and all(
         near(one.moments.get(name), other.moments.get(name)) for name in one.moments.keys() | other.moments.keys()

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from luamigrate.model.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
     from luamigrate.model.status import Command, KeyOutcome, Reason, Stage, Word
     from luamigrate.model.summary import Batch, Summary, Tally
-    from luamigrate.server.connect import Tls, connect
+    from luamigrate.server.connect import connect
     from luamigrate.server.deployment import Deployment
     from luamigrate.server.standalone import Server, Standalone
+    from luamigrate.server.tls import Tls
     from luamigrate.server.waiting import Waiting
 
 __version__ = "0.2.0"
@@ -65,7 +66,7 @@ _HOMES = (
         "model.status",
         "model.summary",
     ),
-    *("server.connect", "server.deployment", "server.standalone", "server.waiting"),
+    *("server.connect", "server.deployment", "server.standalone", "server.tls", "server.waiting"),
 )
 """Modules that have what is listed above."""
 

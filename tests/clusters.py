@@ -32,7 +32,7 @@ SLOTS = 16_384
 SECONDS = 20
 """What a cluster may take to agree on something."""
 NODE_TIMEOUT_MS = 5_000
-"""After which a node that does not answer is lost: where nobody is to be, longer than a busy machine holds one up."""
+"""After which a silent node is lost; where no node is to be lost, longer than a busy machine delays one."""
 QUICK_MS = 1_000
 """The same where one is to be lost."""
 PORTS = range(10_000, 22_000)
@@ -67,7 +67,7 @@ CALLBACKS = {
 
 
 class Client(RedisCluster):
-    """An ordinary client of a cluster, to which it is one big server: what has no key is asked of every node."""
+    """An ordinary client of a cluster; a command without a key goes to every node."""
 
     COMMAND_FLAGS = FLAGS
     RESULT_CALLBACKS = CALLBACKS
@@ -110,11 +110,11 @@ class Node(Instance):
 
     @property
     def is_primary(self) -> bool:
-        """Whether it runs, and holds itself for one."""
+        """Whether it runs, and says that it is a cluster."""
         return self.process.poll() is None and self.client.execute_command("ROLE")[0] == b"master"
 
     def own_name(self, name: str) -> str:
-        """Return the name of a key that this node would hold."""
+        """Return the name of a key that would be on this node."""
         names = (f"{name}:{number}" for number in count())
         return next(each for each in names if self.has(slot_of(each)))
 
@@ -156,7 +156,7 @@ class Node(Instance):
 
 
 class ClusterInstance(Reachable):
-    """A running cluster, which looks to the tests like a running server."""
+    """A running cluster, with the interface of a running server."""
 
     mode = "cluster"
 
@@ -173,7 +173,7 @@ class ClusterInstance(Reachable):
         return [node for node in self.nodes if node.is_primary]
 
     def shards(self) -> list[Node]:
-        """Return the servers that each hold a part of the keys."""
+        """Return the servers that share the keys."""
         return self.primaries()
 
     def shard_for(self, *command: str | int) -> Node:
@@ -194,7 +194,7 @@ class ClusterInstance(Reachable):
         return next(node for node in self.nodes if node.process.poll() is None and node.id in ids)
 
     def digest(self) -> Any:
-        """Return the nodes' own digests of everything they hold, in an order that tells nothing of who holds what."""
+        """Return the nodes' own digests of all their keys, in an order that does not depend on which node has what."""
         return tuple(sorted(node.digest() for node in self.primaries()))
 
     def digest_value(self, key: bytes | str) -> Any:

@@ -169,7 +169,7 @@ def any_server(request: pytest.FixtureRequest, running: Callable[[str], Instance
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the throttle look each time they are asked, and not once a second, and wait for moments only."""
+    """Have the throttle ask the server each time, not once a second, and wait for moments only."""
     monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", 0.0)
     monkeypatch.setattr(throttle, "SECONDS_TO_SLEEP", 0.02)
     monkeypatch.setattr(throttle, "ACKNOWLEDGED_MS", 100)
@@ -225,7 +225,7 @@ def _assert_told_by_the_schemas(result: Result, arguments: tuple[str, ...]) -> N
 
 
 def run(server: Reachable, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
-    """Run `luamigrate run` and hold it to its first promises: whatever was there is as it was."""
+    """Run `luamigrate run` and assert its first promises: whatever was there is as it was."""
     before = snapshot(server.client)
     result = luamigrate("run", *arguments, url=server.url, env=env)
     assert_kept(before, snapshot(server.client))

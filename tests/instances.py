@@ -73,7 +73,7 @@ class Instance(Reachable):
     mode = "standalone"
 
     def shards(self) -> list[Instance]:
-        """Return the servers that each hold a part of the keys."""
+        """Return the servers that share the keys."""
         return [self]
 
     def shard_for(self, *_: str | int) -> Instance:
@@ -81,7 +81,7 @@ class Instance(Reachable):
         return self
 
     def own_name(self, name: str) -> str:
-        """Return the name, or one that begins so, of a key that this server would hold."""
+        """Return the name, or one that begins so, of a key that would be on this server."""
         return name
 
     def another_client(self, **options: Any) -> redis.Redis:
@@ -89,7 +89,7 @@ class Instance(Reachable):
         return redis.Redis.from_url(self.url, **{"protocol": 2, **options})
 
     def kill(self) -> None:
-        """Kill it with -9, and have its socket out of the way."""
+        """Kill it with -9, and remove its socket."""
         self.process.kill()
         self.process.wait()
         self._socket.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ class Instance(Reachable):
         return Path(self.url.removeprefix("unix://"))
 
     def digest(self) -> Any:
-        """Return the server's own digest of everything it holds."""
+        """Return the server's own digest of all its keys."""
         return self.client.execute_command("DEBUG", "DIGEST")
 
     def digest_value(self, key: bytes | str) -> Any:
@@ -202,8 +202,8 @@ def snapshot(client: redis.Redis) -> Snapshot:
     found: Snapshot = {}
     names = client.scan_iter(count=1000)
     while keys := list(islice(names, KEYS_AT_ONCE)):
-        held = zip(_read_values(client, keys), _read_expiries(client, keys), strict=True)
-        found |= zip(keys, held, strict=True)
+        stored = zip(_read_values(client, keys), _read_expiries(client, keys), strict=True)
+        found |= zip(keys, stored, strict=True)
     return found
 
 

@@ -20,10 +20,10 @@ BEGUN = 20
 """Writes after which an application is at work."""
 WRITTEN = ("hash", "set", "string")
 DELETED = 0.3
-"""Part of the writes that take something away, where there are any."""
+"""Share of the writes that delete something, where there are any."""
 MS_TO_REPLICATE = 1000
 PAUSE_ACROSS = 0.002
-"""Seconds: a key that is written twice while it is being copied across slots may rightly end half-written."""
+"""Seconds: a key that is written twice while it is copied across slots may rightly end incomplete."""
 
 # On one server both in one moment, as a careful application writes; on a cluster one after the other.
 WRITE = """
@@ -79,7 +79,7 @@ class DualWriter(threading.Thread):
         super().__init__(daemon=True)
         self.writes = 0
         self.expected: Snapshot = dict(before)
-        """What all keys are to hold, as far as was acknowledged."""
+        """The contents of all keys, as far as they were acknowledged."""
         self._targets = targets_of(before, prefixes)
         self._server, self._when = server, "any" if creates else "there"
         self._together = server.mode == "standalone"

@@ -79,7 +79,7 @@ def _read_one(stream: BufferedReader) -> bytes:
 
 
 def _words(request: bytes) -> list[bytes]:
-    """Return the words of a command."""
+    """Return the arguments of a command."""
     words, rest = [], request.partition(b"\r\n")[2]
     while rest:
         length, _, rest = rest.partition(b"\r\n")

@@ -7,7 +7,7 @@ from subprocess import Popen
 from typing import AnyStr
 
 from luamigrate.cli import orphans
-from luamigrate.cli.signals import HOLDING
+from luamigrate.cli.signals import PAUSING
 from luamigrate.start import STOPPING
 
 _started: list[Popen[bytes] | Popen[str]] = []
@@ -33,6 +33,6 @@ def let_signals_through() -> None:
     They would inherit that, and take it for the wish of a user who has typed nohup. We go on ignoring
     them, but in a function of our own: that is not inherited.
     """
-    for number in (*STOPPING, HOLDING):
+    for number in (*STOPPING, PAUSING):
         if number and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)

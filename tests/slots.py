@@ -19,7 +19,7 @@ PAUSE = 0.005
 
 @dataclass
 class Move:
-    """A slot on its way from one primary to another, step by step, as redis-cli takes it there."""
+    """A slot that is moved from one primary to another, step by step, as redis-cli does it."""
 
     cluster: ClusterInstance
     slot: int
@@ -75,7 +75,7 @@ def move_at_once(cluster: ClusterInstance, slot: int, target: Node) -> None:
 
 
 class Mover(threading.Thread):
-    """Moves slots that hold keys to and fro until it is left; then all is in order."""
+    """Moves slots with keys to and fro until the block ends; then all is in order."""
 
     def __init__(self, cluster: ClusterInstance, *, seed: int = 7, at_once: bool = False) -> None:
         super().__init__(daemon=True)

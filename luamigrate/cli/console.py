@@ -1,4 +1,4 @@
-"""The standard streams: what is printed there, and what becomes of it where nobody reads."""
+"""The standard streams: printing to them, also where nobody reads any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Steady:
-    """A stream that goes quiet when nobody reads it any more: printing must never stop the copying."""
+    """A stream that is silent once nobody reads it any more: printing must never stop the copying."""
 
     def __init__(self, stream: TextIO) -> None:
         self.problem: OSError | None = None
@@ -36,14 +36,14 @@ class _Steady:
             self._abandon(error)
 
     def finish(self) -> None:
-        """Flush. Raises OSError where something was lost, unless nobody was there to read it."""
+        """Flush. Raises OSError where something was lost, unless there was no reader."""
         self.flush()
         if self.problem and not isinstance(self.problem, BrokenPipeError):
             raise self.problem
 
     def _abandon(self, error: OSError) -> None:
         self.problem = error
-        # The interpreter flushes once more when it ends; that too must have somewhere to go.
+        # The interpreter flushes again at its end: that must not fail either.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -53,7 +53,7 @@ class _Steady:
 
 
 def console_on(stream: TextIO) -> Console:
-    """Return what prints lines on a stream as they are."""
+    """Return a console that prints lines on a stream unchanged."""
     from rich.console import Console  # noqa: PLC0415  # it takes a while, and help needs none of it
 
     return Console(file=_Steady(stream), markup=False, highlight=False, emoji=False, soft_wrap=True)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def prepare_streams() -> None:
 
 
 def _open_closed_streams() -> None:
-    # Lead to nowhere what was closed, or a connection would get its number.
+    # Open the null device in place of a closed stream, or a connection would get its number.
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -88,13 +88,13 @@ _PASSWORD_IN_URL = re.compile(r"(:/+[^\s:@/']*:)(?!\*\*\*@)[^\s@']*@")
 
 
 def fail(error: Error | str) -> None:
-    """Print why the command ends, on standard error; a URL in the wrong place without its password."""
+    """Print on standard error why the command ends, hiding the password of a URL in the wrong place."""
     shown = _PASSWORD_IN_URL.sub(r"\1***@", str(error))
     console_on(sys.stderr).print(f"luamigrate: {shown}")
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal; anything but yes is no, Ctrl-C included."""
+    """Ask on the terminal; anything but yes means no, Ctrl-C too."""
     console = console_on(sys.stderr)
     try:
         console.print(f"\n{question} [y/N] ", end="")
@@ -102,12 +102,12 @@ def confirm(question: str) -> bool:
     except KeyboardInterrupt:
         answer = ""
     if not answer.endswith("\n"):
-        console.print()  # nobody has ended the question's line
+        console.print()  # end the line of the question
     return answer.strip().lower() in ("y", "yes")
 
 
 def can_ask() -> bool:
-    """Tell whether somebody is there to be asked."""
+    """Tell whether a user at a terminal can be asked."""
     return sys.stdin.isatty()
 
 
@@ -118,12 +118,12 @@ def notice(text: str) -> None:
 
 
 def print_document(content: dict[str, Any]) -> None:
-    """Print the JSON document on standard output. Raises OSError where it is lost, though somebody wanted it."""
+    """Print the JSON document on standard output. Raises OSError where it is lost, though there is a reader."""
     stream = _Steady(sys.stdout)
     stream.write(json.dumps(content, indent=2) + "\n")
     stream.finish()
 
 
 def flush() -> None:
-    """Flush standard output. Raises OSError where something is lost, though somebody wanted it."""
+    """Flush standard output. Raises OSError where something is lost, though there is a reader."""
     _Steady(sys.stdout).finish()

@@ -24,19 +24,19 @@ from luamigrate.model.errors import Exit
 JOBS = 4_000
 STEPS = (
     ("Could it work here? The checks alone:", ("check",)),
-    ("First look, without writing anything:", ("run", "--dry-run")),
+    ("First a dry run, which writes nothing:", ("run", "--dry-run")),
     ("Now copy. Sources stay as they are, and so does what is half-written, job:7's target:", ("run",)),
     (
         "Exit code 3: finished, but job:7's target only holds a part of it. Once more, completing such targets:",
         ("run", "--on-existing", "fill"),
     ),
     ("Is every copy identical?", ("verify",)),
-    ("And the way back: what could be deleted again without losing anything?", ("rollback", "--dry-run")),
+    ("And back: which copies could be deleted without losing anything?", ("rollback", "--dry-run")),
 )
 
 
 def show(*, keep: bool) -> Exit:
-    """Walk through run, verify and rollback on a server of our own. Raises Error."""
+    """Show run, verify and rollback on a throwaway server. Raises Error."""
     with Interruption(), throwaway_server(embedded_binary()) as url:
         with redis.Redis.from_url(url) as client:
             fill(client)
@@ -62,7 +62,7 @@ def _luamigrate(url: str, *arguments: str) -> int:
 
 
 def _keep(url: str) -> None:
-    """Leave the server up with the sample jobs as they were at first, until interrupted or it ends."""
+    """Leave the server up with fresh sample jobs, until Ctrl-C or its end."""
     with redis.Redis.from_url(url) as client, suppress(KeyboardInterrupt, redis.ConnectionError):
         client.flushall()
         fill(client)
@@ -74,7 +74,7 @@ def _keep(url: str) -> None:
 
 
 def fill(client: redis.Redis) -> None:
-    """Write what a job system leaves behind, the hard cases included."""
+    """Write jobs as a job system leaves them, hard cases included."""
     chance = random.Random(1)
     pipeline = client.pipeline(transaction=False)
     for number in range(1, JOBS + 1):

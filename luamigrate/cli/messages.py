@@ -1,4 +1,4 @@
-"""What people are told before and while the work is done, in words. Prints nothing itself."""
+"""Lines for people before and while the work is done. Prints nothing itself."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from luamigrate.preflight.emptiness import count_by_type
 from luamigrate.server.deployment import Deployment
 
 FILLS_AT_ONCE = (
-    "--settle 0 leaves no time between the two looks of a fill: a field that is just being deleted, on the target "
-    "first, would be brought back."
+    "--settle 0 leaves no time between the two comparisons of a fill: a field that is just being deleted, on the "
+    "target first, would be brought back."
 )
 
 INSECURE = (
-    "--tls-insecure: no certificate is looked at. Anybody between here and the server can read and change everything, "
+    "--tls-insecure: no certificate is verified. Anybody between here and the server can read and change everything, "
     "the password included."
 )
 
 
 def tls_ignored(names: Sequence[str]) -> str:
-    """Say that the environment's settings of TLS are not used."""
+    """Warn that settings of TLS from the environment are not used."""
     return f"{', '.join(names)} ignored: the URL asks for no TLS. If it should, it begins with rediss://"
 
 
@@ -31,7 +31,7 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 
 
 def key_line(key: KeyOutcome) -> str:
-    """Tell what came of a key."""
+    """Return the line of one key."""
     if key.word is Word.EXTRA:
         there = f"is a {key.notes['source_type']}" if key.notes else "is not there"
         return f"{key.word:<8} {printable(key.target)}  {printable(key.source)} {there}"
@@ -50,14 +50,14 @@ def key_line(key: KeyOutcome) -> str:
 
 
 def _details(notes: Notes) -> list[str]:
-    """Tell what differs."""
+    """Return what differs."""
     details = [
         f"{text} {_named(notes, name)}"
         for name, text in (
             ("missing", "lacks"),
             ("additional", "has more:"),
             ("contradicting", "contradicts in"),
-            ("expiring_apart", "expires apart in"),
+            ("expiring_apart", "expires at another time in"),
         )
         if notes.get(name)
     ]
@@ -66,7 +66,7 @@ def _details(notes: Notes) -> list[str]:
     if "first_difference" in notes:
         details.append(f"differs from index {notes['first_difference']}")
     if isinstance(differing := notes.get("differing"), list):
-        details.append(f"differs in {', '.join(str(part).replace('_', ' ') for part in differing)}")
+        details.append(f"differs in {', '.join(str(field).replace('_', ' ') for field in differing)}")
     if "source_ttl_ms" in notes:
         details.append(f"expires {_ttl(notes['target_ttl_ms'])}, its source {_ttl(notes['source_ttl_ms'])}")
     return details
@@ -84,14 +84,14 @@ def _ttl(milliseconds: Note) -> str:
 
 
 def section_title(rule: Rule, stage: Stage) -> str:
-    """Head the section of a rule."""
+    """Return the heading of a rule's section."""
     if stage is Stage.EXTRA:
         return f"{rule.target} without {rule.source} ({rule.type})"
     return f"{rule} ({rule.type})"
 
 
 def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
-    """Tell what came of a rule, so far."""
+    """Return the line that sums up a rule so far."""
     tally = summary.by_rule[rule]
     if stage is Stage.EXTRA:
         return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
@@ -108,7 +108,7 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
 
 
 def _said(word: Word, summary: Summary) -> str:
-    """Call a word of a dry run what it would be."""
+    """Return a status word, or in a dry run what it would become."""
     would_be = {(Command.RUN, Word.MISSING): "copied", (Command.ROLLBACK, Word.SAME): "deleted"}
     if summary.dry_run and (summary.command, word) in would_be:
         return f"would be {would_be[summary.command, word]}"
@@ -120,80 +120,79 @@ def _waiting(tally: Tally) -> str:
 
 
 def no_key(rule: Rule) -> str:
-    """Say that a rule finds nothing."""
+    """Return the line of a rule without keys."""
     return "no key matches" if rule.source.has_star else "there is no such key"
 
 
 def progress_line(scanned: float, database: int | None, found: int, rate: float, left: float | None) -> str:
-    """Tell how far the scan of a rule is: keys found, per second now, and the seconds left."""
+    """Return the progress of a rule's scan: keys found, found per second now, and the seconds left."""
     of = f" of {database:,} keys" if database else ""
     about = f", about {left:,.0f} s left" if left is not None else ""
     return f"{scanned:.0%}{of} scanned; {found:,} found, {rate:,.0f} a second now{about}"
 
 
-def big_line(source: bytes, part: float) -> str:
-    """Tell how far a big key is."""
-    return f"{printable(source)} is big and goes in chunks: {part:.0%}"
+def large_line(source: bytes, done: float) -> str:
+    """Return the progress of a large key."""
+    return f"{printable(source)} is big and goes in chunks: {done:.0%}"
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Say that a run would be let through, and whether it would find anything."""
+    """Return the line that a run may start, and whether it would find anything."""
     if any(finding.empty for finding in findings):
         return "run can be started here, but it would find nothing to copy (exit code 3)."
     return "run can be started here."
 
 
 def finding_line(finding: Finding) -> str:
-    """Tell what a check has found."""
+    """Return the line of one finding."""
     return f"{finding.verdict:<8} {finding.name:<12} {finding.text}"
 
 
 def refused(findings: Sequence[Finding]) -> str:
-    """Say by what a run would be refused."""
+    """Return the line that names the checks by which a run would be refused."""
     names = ", ".join(finding.name for finding in findings if finding.verdict is Verdict.REFUSED)
     return f"run would be refused here by {names}; --ignore-check NAME overrides a check"
 
 
 def status(summary: Summary) -> str:
-    """Tell in a line how the work stands."""
+    """Return the counts so far in one line."""
     totals = summary.totals
-    words = [f"{count:,} {word}" for word, count in totals.words]
-    words += [f"{totals.waiting:,} to look at again"] if totals.waiting else []
-    return ", ".join(words) or "nothing counted yet"
+    waiting = f"{totals.waiting:,} to look at again" if totals.waiting else ""
+    return ", ".join(filter(None, (str(totals), waiting))) or "nothing counted yet"
 
 
-def second_look(waiting: int) -> str:
-    """Say why there is a pause."""
+def recheck_line(waiting: int) -> str:
+    """Return the line that explains the pause before the rechecks."""
     unclean = f"{count_keys(waiting)} not clean at the first look"
     return f"{unclean}; looking again, for a writer may have been between two writes"
 
 
-def second_look_result(tally: Tally) -> str:
-    """Say what the second looks found."""
-    return "found now: " + ", ".join(f"{count:,} {word}" for word, count in tally.words)
+def recheck_result(tally: Tally) -> str:
+    """Return the line with the results of the rechecks."""
+    return f"found now: {tally}"
 
 
 def question(summary: Summary, server: Deployment | None) -> str:
-    """Ask whether to delete what a first look found to be deletable."""
+    """Return the question whether to delete what the dry run before it found."""
     totals = summary.totals
     where = f" at {server.whereabouts}" if server else ""
     return (
         f"Delete {count_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
         f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "
-        "Each is compared once more in the moment in which it is deleted."
+        "Each is compared again, atomically, as it is deleted."
     )
 
 
 def count_keys(count: int) -> str:
-    """Say how many keys, in the right number."""
+    """Return a count of keys, singular or plural."""
     return f"{count:,} key" + ("" if count == 1 else "s")
 
 
 def count_targets(count: int) -> str:
-    """Say how many targets, in the right number."""
+    """Return a count of targets, singular or plural."""
     return f"{count:,} target" + ("" if count == 1 else "s")
 
 
 def count_ignored(tally: Tally) -> str:
-    """Say how many keys of which other types matched a rule."""
+    """Return the counts of keys that are of another type than their rule's, by type."""
     return count_by_type(tally.ignored)

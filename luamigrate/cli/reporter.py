@@ -1,6 +1,6 @@
-"""Telling people what happens, as it happens: lines, progress and the summary.
+"""What people see while a command works: lines, progress and the summary.
 
-Human lines go to standard output, or to standard error where the JSON document has it.
+It goes to standard output, or to standard error where the JSON document has the former.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ UNCLEAN_KEYS_SHOWN = 10
 
 
 class ConsoleReporter:
-    """Tells people what happens, as it happens; what has been counted so far stands in the summary."""
+    """Prints what happens, as it happens; the counts are those of the summary."""
 
     def __init__(self, summary: Summary, *, to_stderr: bool, quiet: bool, verbose: bool) -> None:
         self._console = console_on(sys.stderr if to_stderr else sys.stdout)
         self._summary, self._quiet, self._verbose = summary, quiet, verbose
         self._section: _Section | None = None
-        self._found_again = Tally()
+        self._rechecked = Tally()
         self._unclean_seen = 0
         self._database_size: int | None = None
         self._waited_for, self._told_waiting = "", -math.inf
 
     def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
-        """Print the heading and the configuration: name, value, and where that came from."""
+        """Print the heading and the configuration: name, value and origin of each setting."""
         if self._quiet:
             return
         width = max(len(value) for _, value, _ in settings)
         lines = [f"  {name:<14} {value:<{width}}  ({origin})" for name, value, origin in settings]
         if self._summary.asks:
-            lines += ["", "First a look: nothing is deleted before you agree."]
+            lines += ["", "First a dry run: nothing is deleted before you agree."]
         self._print(f"luamigrate {self._summary.command}", "", *lines, "")
 
     def connected(self, server: Deployment) -> None:
-        """Say who answered."""
+        """Print which server answered."""
         who = server.identity
         self._database_size = read_key_count(server.primaries)
         if not self._quiet:
             self._print(f"Connected to {who.product} {who.version} ({who.mode}) at {server.whereabouts}")
 
     def findings(self, findings: Sequence[Finding]) -> None:
-        """Print what the checks have found; with --quiet only what they object to."""
+        """Print the findings of the checks; with --quiet only warnings and refusals."""
         shown = [finding for finding in findings if finding.verdict is not Verdict.OK or not self._quiet]
         self._print("", *(f"  {messages.finding_line(finding)}" for finding in shown), "")
         if all(finding.verdict is not Verdict.REFUSED for finding in findings):
             self._print(messages.verdict(findings))
 
     def waiting(self, reason: str) -> None:
-        """Say what is waited for: at once when it begins, and every few seconds."""
+        """Print what is waited for: at once when it begins, and then every few seconds."""
         what, now = reason.partition(":")[0], time.monotonic()
         if what == self._waited_for and now - self._told_waiting < SECONDS_BETWEEN_LINES:
             return
@@ -78,36 +78,36 @@ class ConsoleReporter:
         self._print(*(f"Warning: {text}" for text in warnings))
 
     def batch(self, batch: Batch) -> None:
-        """Tell about a batch that has been counted; one of another rule than before opens that rule's section."""
+        """Print news of a batch that has been counted; the first batch of a rule opens its section."""
         self._waited_for = ""
         self.warn(batch.warnings)
-        if batch.began_again:
+        if batch.restarted:
             self.warn(self._summary.warnings[-1:])
         if self._quiet:
             return
-        if batch.stage is not Stage.AGAIN:
+        if batch.stage is not Stage.RECHECK:
             self._enter_section(batch.rule, batch.stage)
         else:
-            self._look_again(batch)
+            self._recheck(batch)
         self._tell_keys(batch.keys)
-        if batch.big:
-            self._tell_big(*batch.big)
-        elif self._section and batch.stage is not Stage.AGAIN:
+        if batch.large:
+            self._tell_large(*batch.large)
+        elif self._section and batch.stage is not Stage.RECHECK:
             self._section.progress(batch.scanned, self._database_size)
 
-    def _tell_big(self, source: bytes, part: float) -> None:
+    def _tell_large(self, source: bytes, done: float) -> None:
         now = time.monotonic()
         if now - self._told_waiting >= SECONDS_BETWEEN_LINES:
             self._told_waiting = now
-            self._print(f"  {messages.big_line(source, part)}")
+            self._print(f"  {messages.large_line(source, done)}")
 
-    def _look_again(self, batch: Batch) -> None:
-        """Say that there are second looks, once the scan is over, and remember what they find."""
+    def _recheck(self, batch: Batch) -> None:
+        """Announce the rechecks when the scan is over, and remember what they find."""
         if batch.scanned and self._section:
             self.close_section()
-            self._print("", messages.second_look(self._summary.totals.waiting))
+            self._print("", messages.recheck_line(self._summary.totals.waiting))
         if not self._section:
-            self._found_again.add(batch.tally)
+            self._rechecked.add(batch.tally)
 
     def _enter_section(self, rule: Rule, stage: Stage) -> None:
         if self._section and self._section.rule is rule and self._section.stage is stage:
@@ -124,16 +124,16 @@ class ConsoleReporter:
                 self._print(f"  {messages.key_line(key)}")
 
     def close_section(self) -> None:
-        """Print the line that ends a rule's section or the second looks, and take the progress bar away."""
+        """Print the line that ends a rule's section or the rechecks, and remove the progress bar."""
         if self._section:
             self._section.close()
-        elif self._found_again.words:
-            self._print(f"  {messages.second_look_result(self._found_again)}")
-            self._found_again = Tally()
+        elif self._rechecked.words:
+            self._print(f"  {messages.recheck_result(self._rechecked)}")
+            self._rechecked = Tally()
         self._section = None
 
     def end(self, databases: dict[str, int] | None, report: str | None) -> None:
-        """Print the summary and the lines that say what it means, and where the report is."""
+        """Print the summary, what it means, and where the report is."""
         closing = summary_messages.closing_lines(self._summary, databases, report)
         self._print("", *summary_messages.summary_lines(self._summary), "", *closing)
         hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
@@ -150,7 +150,7 @@ class _Section:
 
     def __init__(self, rule: Rule, stage: Stage, summary: Summary, console: Console) -> None:
         self.rule, self.stage = rule, stage
-        self._console, self._summary, self._tally = console, summary, summary.by_rule[rule]
+        self._console, self._summary = console, summary
         self._began = self._told = time.monotonic()
         self._found = 0
         self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
@@ -158,7 +158,7 @@ class _Section:
             self._bar.start()
 
     def progress(self, scanned: float, database: int | None) -> None:
-        now, found = time.monotonic(), self._tally.found
+        now, found = time.monotonic(), self._summary.by_rule[self.rule].found
         since = now - self._told
         if since < (SECONDS_BETWEEN_FRAMES if self._bar else SECONDS_BETWEEN_LINES):
             return

@@ -1,26 +1,29 @@
-"""What the user has set: typed, checked before anything is printed, and where each value came from."""
+"""Settings of the user: typed, checked before anything is printed, each with its origin."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
 import typer
+from redis.connection import ConnectionPool
 
 from luamigrate.cli import console, messages
 from luamigrate.cli.options import OnExisting, Options
 from luamigrate.cli.strict import refuse_blank
 from luamigrate.model import rules
 from luamigrate.model.comparison import Comparison, Filling
+from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import CHECKS, Command
-from luamigrate.server.connect import Tls, connect_to, pool_for, unreadable
+from luamigrate.server.connect import connect_by, pool_for
 from luamigrate.server.deployment import Deployment
+from luamigrate.server.tls import Tls, unreadable
 from luamigrate.server.url import ServerUrl
 from luamigrate.server.waiting import SECONDS_FOR_NOBODY, Waiting
 
@@ -35,32 +38,29 @@ class Source(Enum):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from, and what the user calls that."""
+    """The place that a value came from, and the name of the option or variable."""
 
     source: Source
     name: str
-    """The option or the variable."""
 
     def __str__(self) -> str:
         return self.name
 
+    @classmethod
+    def of(cls, ctx: Any, option: Any) -> Self:
+        """Return the origin of an option's value."""
+        source = ctx.get_parameter_source(option.name)
+        match source.name if source else "":
+            case "ENVIRONMENT":
+                return cls(Source.ENVIRONMENT, str(option.envvar))
+            case "COMMANDLINE":
+                return cls(Source.OPTION, option.opts[0])
+            case _:
+                return cls(Source.DEFAULT, "default")
+
 
 Origins = Mapping[str, Origin]
-"""By the name of the value; there are those of the command's options."""
-
-
-def _origins(ctx: Any) -> Origins:
-    return {option.name: _origin(ctx.get_parameter_source(option.name), option) for option in ctx.command.params}
-
-
-def _origin(source: Any, option: Any) -> Origin:
-    match source.name if source else "":
-        case "ENVIRONMENT":
-            return Origin(Source.ENVIRONMENT, str(option.envvar))
-        case "COMMANDLINE":
-            return Origin(Source.OPTION, option.opts[0])
-        case _:
-            return Origin(Source.DEFAULT, "default")
+"""Origins by the names of the values."""
 
 
 _OF_TLS = ("tls_ca", "tls_cert", "tls_key", "tls_insecure")
@@ -68,21 +68,17 @@ _OF_TLS = ("tls_ca", "tls_cert", "tls_key", "tls_insecure")
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How to reach the server, and for how long to try. Raises UsageError where that makes no sense."""
+    """How to reach the server, and how long to try."""
 
     url: ServerUrl
+    pool: ConnectionPool = field(repr=False)
     tls: Tls
     ignored: tuple[str, ...]
-    """Variables about TLS, perhaps meant for another program, that a URL without TLS makes no use of."""
-    password: str | None = field(repr=False)
-    sentinel_password: str | None = field(repr=False)
+    """Variables about TLS that a URL without TLS does not use: perhaps they are meant for another program."""
     patience: float
-    """Seconds for a server that is loading, or whose place another one is about to take."""
+    """Seconds for a server that is loading or being replaced."""
     for_nobody: float
     """Seconds for an address where nobody answers."""
-
-    def __post_init__(self) -> None:
-        pool_for(self.url, tls=self.tls, password=self.password, sentinel_password=self.sentinel_password)
 
     @classmethod
     def of(cls, options: Options, origins: Origins) -> Self:
@@ -95,25 +91,21 @@ class Access:
             if value and origins[name].source is Source.ENVIRONMENT and not url.takes_tls
         ]
         is_patience_given = origins["patience"].source is not Source.DEFAULT
+        tls = Tls(**{name.removeprefix("tls_"): value for name, value in values.items() if name not in unused})
+        password, sentinel_password = _password(options.password_file), _secret("SENTINEL_PASSWORD")
         return cls(
             url=url,
-            tls=Tls(**{name.removeprefix("tls_"): value for name, value in values.items() if name not in unused}),
+            pool=pool_for(url, tls=tls, password=password, sentinel_password=sentinel_password),
+            tls=tls,
             ignored=tuple(str(origins[name]) for name in unused),
-            password=_password(options.password_file),
-            sentinel_password=_secret("SENTINEL_PASSWORD"),
             patience=options.patience,
             for_nobody=options.patience if is_patience_given else min(options.patience, SECONDS_FOR_NOBODY),
         )
 
-    def connect(self, tell: Callable[[str], None]) -> Deployment:
-        """Connect, and tell what is waited for. Raises what `connect` does."""
-        return connect_to(
-            self.url,
-            tls=self.tls,
-            password=self.password,
-            sentinel_password=self.sentinel_password,
-            waiting=Waiting(patience=self.patience, for_nobody=self.for_nobody, tell=tell),
-        )
+    def connect(self, control: Control) -> Deployment:
+        """Connect to the server, waiting as the user allows. Raises what `connect` does."""
+        waiting = Waiting(patience=self.patience, for_nobody=self.for_nobody, control=control)
+        return connect_by(self.pool, self.url, waiting)
 
 
 def _password(file: Path | None) -> str | None:
@@ -154,7 +146,7 @@ def _without_end(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is told, how much of it, and where. Raises UsageError where that makes no sense."""
+    """What is printed, and where. Raises UsageError for contradictions."""
 
     json: bool
     quiet: bool
@@ -168,13 +160,13 @@ class Output:
 
     @property
     def every_key(self) -> bool:
-        """Whether keys that are clean are told of too."""
+        """Whether clean keys are printed or reported too."""
         return self.verbose or self.report_all
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the user has set for a command; what the command does not take has its default."""
+    """The settings of a command; those that it does not take have their defaults."""
 
     command: Command
     plan: rules.Plan
@@ -189,16 +181,17 @@ class Settings:
     allow_empty: bool
     ignored_checks: frozenset[str]
     asks: bool
-    """Whether the user is asked first: then a look without deleting comes before that."""
+    """Whether the user is asked first, after a dry run."""
     warnings: tuple[str, ...]
-    """What has to be said before a server is asked."""
+    """Warnings that are printed before a server is asked."""
     configuration: tuple[tuple[str, str, str], ...]
     """Name, value and origin of each setting that decides what is done."""
 
     @classmethod
     def from_context(cls, ctx: typer.Context) -> Self:
-        """Read what the command line and the environment say. Raises UsageError where that makes no sense."""
-        command, options, origins = Command(str(ctx.command.name)), Options(**ctx.params), _origins(ctx)
+        """Read the command line and the environment. Raises UsageError where they make no sense."""
+        command, options = Command(str(ctx.command.name)), Options(**ctx.params)
+        origins = {str(option.name): Origin.of(ctx, option) for option in ctx.command.params}
         _refuse_contradictions(command, options, origins)
         plan = _plan(options, origins)
         access = Access.of(options, origins)
@@ -208,13 +201,7 @@ class Settings:
             access=access,
             limits=Limits(**{name: getattr(options, name) for name in _LIMITS}),
             ignored_checks=_ignored_checks(options),
-            output=Output(
-                json=options.json,
-                quiet=options.quiet,
-                verbose=options.verbose,
-                report_file=options.report_file,
-                report_all=options.report_all,
-            ),
+            output=Output(**{each.name: getattr(options, each.name) for each in fields(Output)}),
             comparison=Comparison(
                 validate=options.validate,
                 ignore_expiry=options.ignore_expiry,
@@ -276,13 +263,13 @@ def _warnings(options: Options, access: Access) -> list[str]:
     return at_once + ignored + ([messages.INSECURE] if access.tls.insecure else [])
 
 
-_LIMITS = ("batch_size", "max_pause", "max_rate", "max_lag", "wait_replicas", "patience", "allow_long_pause")
-_WAY_IN = ("password_file", *_OF_TLS)
-_RARE = frozenset((*_WAY_IN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
+_LIMITS = tuple(each.name for each in fields(Limits))
+_LOGIN = ("password_file", *_OF_TLS)
+_RARE = frozenset((*_LOGIN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
 """Shown only where they are set."""
 
 _DECISIVE = (
-    *_WAY_IN,
+    *_LOGIN,
     *("dry_run", "validate", "on_existing", "fill_queues", "sample", "extra", "settle", "ignore_expiry"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )

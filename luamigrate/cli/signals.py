@@ -1,4 +1,4 @@
-"""Stopping in good order: Ctrl-C, SIGTERM and SIGHUP. Holding and going on: SIGUSR1."""
+"""Signals: Ctrl-C, SIGTERM and SIGHUP stop in good order; SIGUSR1 pauses, and then resumes."""
 
 from __future__ import annotations
 
@@ -8,55 +8,56 @@ from types import FrameType
 from typing import Self
 
 from luamigrate.cli import console
+from luamigrate.model.control import Control
 from luamigrate.start import STOPPING
 
-HOLDING = getattr(signal, "SIGUSR1", None)
+PAUSING = getattr(signal, "SIGUSR1", None)
 
 
 class Interruption:
-    """Whether somebody asked to stop: call it.
+    """Takes the signals while work is done, and gives the Control by which the work obeys them.
 
-    While `patient`, the first signal only asks, so that the batches under way can be finished;
-    the second one, or any before that, raises KeyboardInterrupt. Once the work is `over`, whoever
-    has asked before is heard no more: what is left is telling about it.
+    While `patient`, the first signal only asks, so that the batches under way can be finished; the second one, or any
+    before that, raises KeyboardInterrupt. Once the work is `over`, a further signal is ignored: only the result is
+    still to be printed.
     """
 
     def __init__(self) -> None:
         self.patient = False
         self.over = False
-        self.held = False
-        """Whether somebody wants the work to wait."""
+        self.asked = False
+        """Whether somebody asked to stop."""
         self.status: Callable[[], str] = lambda: ""
-        """How the work stands, in a line."""
-        self._asked = False
-        self._former = {number: signal.getsignal(number) for number in (*STOPPING, HOLDING) if number}
+        """Gives a line on how far the work is."""
+        self._paused = False
+        self._former = {number: signal.getsignal(number) for number in (*STOPPING, PAUSING) if number}
 
-    def __call__(self) -> bool:
-        """Tell whether somebody asked to stop."""
-        return self._asked
+    def control(self, tell: Callable[[str], None], also_stop: Callable[[], bool]) -> Control:
+        """Return a Control that follows the signals; the work stops too where `also_stop` says so."""
+        return Control(stop=lambda: self.asked or also_stop(), paused=lambda: self._paused, tell=tell)
 
     def __enter__(self) -> Self:
         for number, former in self._former.items():
             # What runs under nohup is not to be stopped by SIGHUP.
             if former is not signal.SIG_IGN:
-                signal.signal(number, self._hold if number is HOLDING else self._handle)
+                signal.signal(number, self._pause if number is PAUSING else self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, former in self._former.items():
-            # A signal too many must not lose the exit code on the last metre.
-            signal.signal(number, signal.SIG_IGN if self._asked else former)
+            # A signal too many must not lose the exit code at the very end.
+            signal.signal(number, signal.SIG_IGN if self.asked else former)
 
-    def _hold(self, _number: int, _frame: FrameType | None) -> None:
-        self.held = not self.held and not self.over
-        now = "held (SIGUSR1 again goes on)" if self.held else "going on"
+    def _pause(self, _number: int, _frame: FrameType | None) -> None:
+        self._paused = not self._paused and not self.over
+        now = "paused (SIGUSR1 again goes on)" if self._paused else "going on"
         console.notice(f"{now}: {self.status()}")
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._asked and self.over:
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked and self.over:
             return
-        if self._asked or self.over or not self.patient:
-            self._asked = True
+        at_once = self.asked or self.over or not self.patient
+        self.asked = True
+        if at_once:
             raise KeyboardInterrupt
-        self._asked = True
         console.notice("stopping: the batches under way are being finished (once more: stop at once)")

@@ -1,4 +1,4 @@
-"""What the end of a command says: the summary, what it means, and what to do next. Prints nothing itself."""
+"""Lines at the end of a command: the summary, what it means, and what to do next. Prints nothing itself."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ VALUES_ARE_KEPT = "Values are copied as they are: key names and ids inside them 
 
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user what the server's words name.",
+    Reason.NOPERM: "noperm: grant this user what the server's text names.",
     Reason.BUSY: "busy: somebody wrote to these keys all the time; try when it is quieter.",
-    Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and holds the server for so long.",
+    Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and blocks the server meanwhile.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
-    Reason.OTHER: "other: --report FILE gives the server's words for each key.",
+    Reason.OTHER: "other: --report FILE gives the server's text for each key.",
 }
 
 _TO_COPY_ANEW = "Where the source is right, delete that target (DEL) and run again; where the target is, leave it."
@@ -59,13 +59,11 @@ _TITLE = {
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """Return the classic block, then by rule every word that is not zero."""
+    """Return the block of totals, then by rule every word that is not zero."""
     totals = summary.totals
     rows = {"Total keys found": totals.found, **_classic_rows(summary), "Errors": totals.counts[Word.FAILED]}
     lines = [
-        "Summary of the first look: nothing is deleted yet"
-        if summary.asks
-        else _TITLE[summary.command][summary.dry_run]
+        "Summary of the dry run: nothing is deleted yet" if summary.asks else _TITLE[summary.command][summary.dry_run]
     ]
     lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
@@ -108,23 +106,23 @@ def _words(tally: Tally) -> str:
 
 
 def late_warnings(summary: Summary) -> list[str]:
-    """Say what is to be known about the counts once they are complete."""
+    """Return warnings about the counts, once they are complete."""
     warnings = []
     if summary.repeated:
         warnings.append(
             f"the connection was lost on the way, and {count_keys(summary.repeated)} were sent twice, because no "
             "answer had come: what the first attempt had done is told as the second one found it (a copy as same)"
         )
-    if summary.again:
+    if summary.rescanned:
         warnings.append(
-            f"slots of the cluster were moved meanwhile: {count_keys(summary.again)} in them were looked at again, and "
-            "are counted twice where they had been found before"
+            f"slots of the cluster were moved meanwhile: {count_keys(summary.rescanned)} in them were looked at again, "
+            "and are counted twice where they had been found before"
         )
     return warnings
 
 
 def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
-    """Say in words what the result means and what to type next."""
+    """Return what the result means and what to type next."""
     totals = summary.totals
     lines = _ending_lines(summary, databases)
     lines += _unmatched_lines(summary)
@@ -181,7 +179,7 @@ _NOT_FILLED = (
 
 
 def _prospect_lines(summary: Summary) -> list[str]:
-    """Say what the real command would do, where the whole of it has been seen and nobody is asked about it."""
+    """Return what the real command would do, where the dry run is complete and no question follows."""
     if summary.interrupted or summary.error or (summary.asks and summary.totals.counts[Word.SAME]):
         return []
     counts = summary.totals.counts

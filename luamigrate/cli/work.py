@@ -111,15 +111,15 @@ def _perform(
     if introduce:
         reporter.begin(settings.configuration)
     interruption.status = lambda: messages.status(summary)
+    control = interruption.control(reporter.waiting, lambda: bool(key_report and key_report.problem))
     server: Deployment | None = None
     databases: dict[str, int] | None = None
     began = time.monotonic()
     try:
         reporter.warn(summary.warnings)
-        with settings.access.connect(reporter.waiting) as server:
+        with settings.access.connect(control) as server:
             reporter.connected(server)
             interruption.patient = True
-            control = _control(interruption, key_report, reporter)
             for batch in execute(server, settings.plan, _verb(settings), _options(settings), control):
                 summary.add(batch)
                 reporter.batch(batch)
@@ -132,17 +132,10 @@ def _perform(
     except KeyboardInterrupt:
         summary.interrupted = True
     interruption.over = True
-    summary.interrupted |= interruption()
+    summary.interrupted |= interruption.asked
     summary.seconds = time.monotonic() - began
     _tell_end(summary, reporter, key_report, databases)
     return server
-
-
-def _control(interruption: Interruption, key_report: KeyReport | None, reporter: ConsoleReporter) -> Control:
-    def stop() -> bool:
-        return interruption() or bool(key_report and key_report.problem)
-
-    return Control(stop=stop, held=lambda: interruption.held, tell=reporter.waiting)
 
 
 def _tell_end(
@@ -191,13 +184,12 @@ def _check(settings: Settings) -> Exit:
     reporter = _reporter(settings, summary)
     reporter.begin(settings.configuration)
     reporter.warn(summary.warnings)
+    control = Control(tell=reporter.waiting)
     server: Deployment | None = None
     with Interruption():
         try:
-            with settings.access.connect(reporter.waiting) as server:
-                server.reconnect_by(
-                    ReconnectPolicy(patience=settings.limits.patience, control=Control(tell=reporter.waiting))
-                )
+            with settings.access.connect(control) as server:
+                server.reconnect_by(ReconnectPolicy(patience=settings.limits.patience, control=control))
                 reporter.connected(server)
                 summary.findings = checks.run_checks(
                     server,

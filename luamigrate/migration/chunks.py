@@ -99,7 +99,7 @@ class LargePair:
             tag = self.target if b"}" not in self.target else _tag_for(key_slot(self.target))
         return RESERVED + b"staging:" + self.nonce.encode() + b":{" + tag + b"}"
 
-    def holder(self, key: bytes) -> Connection:
+    def node_for(self, key: bytes) -> Connection:
         """Return where the source is, or the target and the staging key."""
         return self.source_node if key == self.source else self.target_node
 
@@ -161,7 +161,7 @@ def compare_chunk(
         return chunk_replies.compared_chunk(call)
     read = _read(pair, one, position, step)
     call = calls.chunk_compare_elements(
-        pair.holder(other),
+        pair.node_for(other),
         other,
         read.elements,
         kind=pair.kind,
@@ -228,5 +228,5 @@ def publish(pair: LargePair, expires_at: int | None) -> Call:
 
 
 def _read(pair: LargePair, key: bytes, position: bytes, step: int) -> ReadChunk:
-    call = calls.chunk_read(pair.holder(key), key, pair.pause, kind=pair.kind, position=position, step=step)
+    call = calls.chunk_read(pair.node_for(key), key, pair.pause, kind=pair.kind, position=position, step=step)
     return chunk_replies.read_chunk(call)

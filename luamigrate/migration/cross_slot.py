@@ -144,7 +144,7 @@ class CrossSlotBatch:
         while left:
             by_holder: dict[Connection, list[int]] = {}
             for index in left:
-                by_holder.setdefault(self._cluster.holder(names[index]), []).append(index)
+                by_holder.setdefault(self._cluster.node_for(names[index]), []).append(index)
             calls = [
                 (group, ask(server, [names[index] for index in group], group, alone=False))
                 for server, group in by_holder.items()

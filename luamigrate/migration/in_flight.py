@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from luamigrate.migration.recheck import Recheck
 from luamigrate.migration.routing import PairsCall, RoutedBatch
@@ -36,9 +35,10 @@ class InFlight:
         sources = [self.batch.pairs.sources[index] for index in range(reading.answered) if index not in open_ones]
         return {source: self.undecided.pop(source) for source in sources if source in self.undecided}
 
-    def told(self, **what: Any) -> Batch:
-        """Return what is told about this batch: its rule, stage and node, and the fields of Batch in `what`."""
-        return Batch(self.batch.pairs.rule, self.stage, scanned=self.scanned, shard=self.batch.shard, **what)
+    @property
+    def news(self) -> Batch:
+        """Return what is told about this batch in any case: its rule, stage and node, and how far the scan was."""
+        return Batch(self.batch.pairs.rule, self.stage, scanned=self.scanned, shard=self.batch.shard)
 
 
 def arrived(in_flight: deque[InFlight], *, full: int = 0, but: int = 0) -> Iterator[InFlight]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Generator
+from dataclasses import replace
 
 from luamigrate.migration.chunks import LargePair
 from luamigrate.migration.in_flight import InFlight
@@ -72,12 +73,12 @@ class LargeKeys:
             while True:
                 progress = next(steps)
                 largest, longest = max(largest, progress.largest), max(longest, progress.seconds)
-                yield flight.told(seconds=progress.seconds, big=(pair.source, progress.done))
+                yield replace(flight.news, seconds=progress.seconds, large=(pair.source, progress.done))
                 self._throttle.wait()
         except StopIteration as end:
             if largest > self._router.pace(flight.batch.server).whole_key and self._uncut < WARNINGS:
                 self._uncut += 1
-                yield flight.told(warnings=(_uncut(pair.source, largest, longest),))
+                yield replace(flight.news, warnings=(_uncut(pair.source, largest, longest),))
             outcome: KeyOutcome | None = end.value
             return outcome
         finally:

@@ -92,7 +92,7 @@ class Router:
         indexes: dict[tuple[Connection, bool], list[int]] = {}
         for index, name in enumerate(found):
             crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
-            indexes.setdefault((self._deployment.holder(name), crosses), []).append(index)
+            indexes.setdefault((self._deployment.node_for(name), crosses), []).append(index)
         for (server, crosses), chosen in indexes.items():
             batch = self._batch(server, pairs.chosen(chosen))
             yield self._across(batch, self._deployment) if crosses else batch

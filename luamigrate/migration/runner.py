@@ -89,7 +89,7 @@ class Runner:
         for recheck in self._rechecks.take_all():
             tally = Tally(waiting=-1)
             tally.count(recheck.outcome.word, recheck.outcome.text)
-            yield Batch(recheck.rule, Stage.AGAIN, tally, [recheck.outcome])
+            yield Batch(recheck.rule, Stage.RECHECK, tally, [recheck.outcome])
 
     def forget(self) -> None:
         """Drop what waits for a recheck: it was found at a server that is no more."""
@@ -106,7 +106,7 @@ class Runner:
     def _progress(self, rule: Rule, found: scan.Found) -> Iterator[Batch]:
         if found.again or not found.keys:
             again = len(found.keys) if found.again else 0
-            yield Batch(rule, self._verb.stage, scanned=found.scanned, again=again)
+            yield Batch(rule, self._verb.stage, scanned=found.scanned, rescanned=again)
 
     def _wait_if_needed(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
         """Wait while there is a reason to, having counted what has been sent."""
@@ -131,7 +131,7 @@ class Runner:
         self._throttle.wait()
         due = self._rechecks.take(self._options.limits.batch_size)
         if not due:
-            yield Batch(self._rechecks.first_rule, Stage.AGAIN, scanned=scanned)
+            yield Batch(self._rechecks.first_rule, Stage.RECHECK, scanned=scanned)
             self._rest()
             return
         undecided = {recheck.outcome.source: recheck for recheck in due}
@@ -140,7 +140,7 @@ class Runner:
         pairs = Pairs(due[0].rule, *names, [outcome.lacking for outcome in outcomes])
         try:
             for flight in [
-                InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.AGAIN, scanned, undecided)
+                InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.RECHECK, scanned, undecided)
                 for batch in self._router.route(pairs, names[self._verb.stage is not Stage.SCAN])
             ]:
                 yield from self._collect(flight)
@@ -160,11 +160,15 @@ class Runner:
         """
         while True:
             answers, seconds = self._answers(flight)
-            first = flight.stage is not Stage.AGAIN
+            first = flight.stage is not Stage.RECHECK
             reading = self._reader.read(flight.batch.pairs, answers, first=first)
             repeated = len(answers) if flight.call.repeated else 0
-            yield flight.told(
-                tally=reading.tally, keys=self._undecided(flight, reading), seconds=seconds, repeated=repeated
+            yield replace(
+                flight.news,
+                tally=reading.tally,
+                keys=self._undecided(flight, reading),
+                seconds=seconds,
+                repeated=repeated,
             )
             for index, kind, size in reading.big:
                 yield from self._take_large(replace(flight, batch=flight.batch.chosen([index])), kind, size)
@@ -237,4 +241,4 @@ class Runner:
             yield from self._ask_again(replace(flight, batch=replace(flight.batch, pause=WHOLE)))
         elif outcome:
             reading = self._reader.one(outcome)
-            yield flight.told(tally=reading.tally, keys=self._undecided(flight, reading))
+            yield replace(flight.news, tally=reading.tally, keys=self._undecided(flight, reading))

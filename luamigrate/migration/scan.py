@@ -14,8 +14,9 @@ from luamigrate.migration.pace import Pace
 from luamigrate.model.errors import Error
 from luamigrate.model.rules import RESERVED, Pattern
 from luamigrate.server.connection import Call, Connection
-from luamigrate.server.deployment import SLOTS, Deployment, Slots
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.info import reply_of
+from luamigrate.server.slots import SLOTS, Slots
 
 IN_FLIGHT = 2
 """Batches whose script may be in flight while the next is collected: the server never waits for us."""
@@ -95,11 +96,11 @@ def everywhere(
     """
     slots = deployment.slots
     before = slots.layout() if slots else None
-    servers = deployment.primaries if pattern.has_star else [deployment.holder(pattern.prefix)]
+    servers = deployment.primaries if pattern.has_star else [deployment.node_for(pattern.prefix)]
     scans = deque(
         (
             server,
-            batches(server, pattern, pace_of(server), stop, most=most, slots=slots.held_by(server) if slots else ()),
+            batches(server, pattern, pace_of(server), stop, most=most, slots=slots.slots_of(server) if slots else ()),
         )
         for server in servers
     )
@@ -142,7 +143,7 @@ def _of_moved_slots(
         if not crowded:
             return
         before = slots.layout()
-        for server in dict.fromkeys(slots.holder_of(slot) for slot in crowded):
+        for server in dict.fromkeys(slots.node_of(slot) for slot in crowded):
             yield from _of_slots(batches(server, pattern, pace_of(server), stop), crowded)
         crowded = [slot for slot in slots.moved_since(before) if slot in crowded and not stop()]
     raise Error(f"slot {crowded[0]} and others do not come to rest: run again when no slots are being moved")

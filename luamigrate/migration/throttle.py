@@ -112,9 +112,9 @@ class Throttle:
             self.control.tell(reason)
 
     def _reason_to_wait(self) -> str:
-        if self.control.held():
+        if self.control.paused():
             self._scarce_since = None  # whoever paused it may be making room
-            return "held by SIGUSR1: the same signal again goes on"
+            return "paused by SIGUSR1: the same signal again goes on"
         now = time.monotonic()
         if self.verb.writes and now - self._checked >= SECONDS_BETWEEN_CHECKS:
             self._checked = now

@@ -150,7 +150,7 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
         except ServerChanged:
             runner.forget()
             deployment.accept_change()
-            yield Batch(plan[0], began_again=True)
+            yield Batch(plan[0], restarted=True)
         except (Error, KeyboardInterrupt) as problem:
             yield from runner.unresolved()
             if isinstance(problem, Refused):

@@ -173,12 +173,12 @@ class _Watched:
 def _watch(pair: LargePair) -> _Watched:
     watched = _Watched(pair, {server: server.connections for server in (pair.source_node, pair.target_node)})
     for keys in ((pair.source,), (pair.target,)) if pair.cross_slot else ((pair.source, pair.target),):
-        if pair.holder(keys[0]).call("WATCH", *keys, once=True).answer() != b"OK":
+        if pair.node_for(keys[0]).call("WATCH", *keys, once=True).answer() != b"OK":
             raise Error("the server does not answer WATCH as it should")
     return watched
 
 
 def _types(pair: LargePair) -> tuple[str, str]:
-    calls = [pair.holder(key).call("TYPE", key, once=True) for key in (pair.source, pair.target)]
+    calls = [pair.node_for(key).call("TYPE", key, once=True) for key in (pair.source, pair.target)]
     source_kind, target_kind = (printable(call.answer()) for call in calls)
     return source_kind, target_kind

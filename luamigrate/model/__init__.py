@@ -1,1 +1,1 @@
-"""What is talked about: rules, words, counts, limits. Standard library only."""
+"""The subjects: rules, status words, counts, limits. Standard library only."""

@@ -1,4 +1,4 @@
-"""How whoever has work done ends it, has it wait, and is told what it waits for."""
+"""How a caller stops the work, pauses it, and is told what it waits for."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """Whom the work asks whether to go on, and tells what it waits for. `luamigrate.Operator` is the same class."""
+    """Functions that the work asks whether to go on, and tells what it waits for."""
 
     stop: Callable[[], bool] = lambda: False
-    """Whether it is to end: the batches under way are finished and yielded, and that is all."""
-    held: Callable[[], bool] = lambda: False
-    """Whether it is to pause."""
+    """Whether it is to end: the batches under way are finished and yielded, and no more are sent."""
+    paused: Callable[[], bool] = lambda: False
+    """Whether it is to wait, until this says no."""
     tell: Callable[[str], None] = lambda _: None
-    """Is told what is waited for, again and again while it lasts."""
+    """Is told what is waited for, repeatedly while it lasts."""
 
 
 NOBODY = Control()
-"""Never ends or pauses the work, and is told nothing."""
+"""Never stops or pauses the work, and ignores what it is told."""
 
 Operator = Control
-"""The public name that it had before."""
+"""The former public name of Control."""

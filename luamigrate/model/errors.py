@@ -1,4 +1,4 @@
-"""What can go wrong, in one line each; exit codes; names made safe to show. Knows nothing else."""
+"""Errors, exit codes, and key names made safe to show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes; where several apply, the order is `exit_code`'s."""
+    """Exit codes; `Summary.exit_code` says which one wins where several apply."""
 
     OK = 0
     FAILED = 1
@@ -17,7 +17,7 @@ class Exit(IntEnum):
 
 
 class Error(Exception):
-    """Anything luamigrate cannot do, in one line that says what to do about it."""
+    """Something that luamigrate cannot do, in one line that says what to do about it."""
 
     exit_code = Exit.FAILED
 
@@ -35,7 +35,7 @@ class Refused(Error):
 
 
 class Stopped(Error):
-    """A guard said no while the work was under way; what is counted is done, and running again continues."""
+    """A guard stopped the work; what is counted is done, and the same command continues."""
 
     exit_code = Exit.REFUSED
 
@@ -43,8 +43,8 @@ class Stopped(Error):
 def printable(name: bytes) -> str:
     r"""Escape a key name reversibly: UTF-8, `\xNN` for what cannot be shown, `\\` for a backslash.
 
-    What cannot be shown is what is not UTF-8 or not printable: control characters, line breaks,
-    characters that turn the direction of writing. So no name can write to the terminal.
+    Bytes that are not UTF-8, control characters, line breaks and characters that turn the direction of writing cannot
+    be shown: no name can write to the terminal.
     """
     text = name.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:

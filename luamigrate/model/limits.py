@@ -1,4 +1,4 @@
-"""How gently to go about it: what the user allows, and what one script may take."""
+"""Limits: the load that the user allows, and what one script may take of it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ SETTLE_SECONDS = 2.0
 LONGEST_SETTLE = 3600
 
 FULL = 0.95
-"""Of maxmemory: copying waits from here on."""
+"""Copying waits while more than this share of maxmemory is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How gently to go about it. Raises UsageError where a limit makes no sense."""
+    """The load on the server that the user allows. Raises UsageError where a limit makes no sense."""
 
     batch_size: int = 100
     """The most pairs one script gets."""
     max_pause: float = 5.0
-    """The longest the server may be held at once, in milliseconds; what is under way together shares it."""
+    """The longest time the server may be blocked at once, in milliseconds; calls under way together share it."""
     max_rate: float | None = None
     """Keys per second, at most."""
     max_lag: int | None = None
-    """Bytes that any replica may be behind before the work waits for it."""
+    """Bytes that a replica may be behind before the work waits for it."""
     wait_replicas: int = 0
-    """Replicas that must have acknowledged a batch before the next."""
+    """Replicas that must acknowledge each batch before the next one."""
     patience: float = 60.0
     """Seconds for which a server that cannot be reached, or takes no writes, is waited for."""
     allow_long_pause: bool = False
-    """Whether keys that cannot be taken apart may hold the server for as long as they take."""
+    """Whether keys that cannot go in chunks may block the server for as long as they take."""
 
     def __post_init__(self) -> None:
         for name, least, most, value in (
@@ -56,8 +56,8 @@ class Pause:
 
     microseconds: int
     capacity: int
-    """In bytes of the keys' memory."""
+    """Bytes of the keys' memory."""
 
 
 WHOLE = Pause(2**40, 2**50)
-"""No limit: for a key that is taken whole, because the user allows it."""
+"""No limit: for a key that goes in one script, because the user allows it."""

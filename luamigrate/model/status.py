@@ -1,4 +1,4 @@
-"""What may come of a key: status words, reasons, what a check finds."""
+"""Status words, reasons, what differs between two keys, and what a check finds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class Command(StrEnum):
-    """What is being done."""
+    """The commands that have a summary."""
 
     RUN = "run"
     VERIFY = "verify"
@@ -19,7 +19,7 @@ class Command(StrEnum):
 
 
 class Word(StrEnum):
-    """How one (source, target) pair stands: the same words in Lua, Python, JSON and the docs."""
+    """The state of one (source, target) pair: the same words in Lua, Python, JSON and the docs."""
 
     COPIED = "copied"
     """The target was absent; it now equals the source."""
@@ -46,9 +46,9 @@ class Word(StrEnum):
     FAILED = "failed"
     """The server refused this key, or our limits did."""
     IGNORED = "ignored"
-    """Matches the pattern, but is not of the rule's type; not part of the sum."""
+    """Matches the pattern, but is not of the rule's type; not in the sum."""
     EXTRA = "extra"
-    """A target that has no source; not part of the sum."""
+    """A target that has no source; not in the sum."""
 
     @property
     def reply(self) -> bytes:
@@ -57,13 +57,13 @@ class Word(StrEnum):
 
 
 SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
-"""What a run says of targets that were there before."""
+"""Words of a run for targets that were there before."""
 
 _UNFINISHED = frozenset((Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.KEPT, Word.EXTRA))
 
 
 def unfinished(command: Command, *, dry_run: bool = False) -> frozenset[Word]:
-    """Return the words that somebody has to do something about once the command has ended."""
+    """Return the words that need somebody's attention once the command has ended."""
     missing_is_fine = dry_run or command is Command.ROLLBACK
     return _UNFINISHED if missing_is_fine else _UNFINISHED | {Word.MISSING}
 
@@ -76,17 +76,17 @@ class Reason(StrEnum):
     NOPERM = "noperm"
     """The user may not do this to this key."""
     BUSY = "busy"
-    """Somebody wrote to a big key each time it was being copied or compared."""
+    """Somebody wrote to a large key each time it was being copied or compared."""
     TOO_BIG = "too-big"
-    """It would hold the server for longer than allowed, and cannot be taken apart."""
+    """It would block the server for longer than allowed, and cannot go in chunks."""
     VERSION = "version"
     """Its payload comes from a server of another version, which the target's cannot read."""
     OTHER = "other"
-    """Anything else: see the server's text."""
+    """Anything else: see the server's error text."""
 
 
-# The servers put the code first in some versions and inside the text in others; Redis 6.2 and 7.0
-# say NOPERM in a script as a sentence without the code.
+# Some versions put the code first, others inside the text; in a script, Redis 6.2 and 7.0 give a sentence without
+# the code NOPERM.
 _REASONS = (
     (Reason.OOM, re.compile(r"\bOOM\b")),
     (Reason.BUSY, re.compile(r"^busy: ")),
@@ -111,33 +111,33 @@ Notes = Mapping[str, Note]
 
 @dataclass(frozen=True, slots=True)
 class MissingNames:
-    """The target lacks names and differs in nothing else: they are added if the next look finds the same ones."""
+    """The target only lacks names: a recheck adds them if it finds the same ones missing."""
 
     digest: bytes
-    """Of the sorted names."""
+    """Digest of the sorted names."""
 
     @property
     def argument(self) -> bytes:
-        """Return what a script is told of it."""
+        """The argument for a script."""
         return self.digest
 
 
 @dataclass(frozen=True, slots=True)
 class TargetAbsent:
-    """A target that had been there is gone: it is made again only if the next look finds none either."""
+    """A target that was there is gone: a recheck makes it again only if it finds none either."""
 
     argument: ClassVar[bytes] = b"missing"
 
 
 @dataclass(frozen=True, slots=True)
 class LargePartial:
-    """A large target lacks names and differs in nothing else: the names themselves are looked at twice."""
+    """A large target only lacks names: a recheck compares the names themselves."""
 
     argument: ClassVar[bytes] = b"big"
 
 
 Lacking = MissingNames | TargetAbsent | LargePartial
-"""What one look found missing, and the next one may act on."""
+"""What was found missing, on which a recheck may act."""
 
 
 def lacking_from(digest: bytes) -> Lacking | None:
@@ -149,23 +149,23 @@ def lacking_from(digest: bytes) -> Lacking | None:
 
 @dataclass(frozen=True, slots=True)
 class KeyOutcome:
-    """What came of one pair."""
+    """The result for one pair."""
 
     source: bytes
     target: bytes
     word: Word
     text: str = ""
-    """The server's text for `failed`, the type for `ignored`, the reason for `kept`."""
+    """The error text for `failed`, the type for `ignored`, the reason for `kept`."""
     sizes: tuple[int, int] | None = None
-    """Sizes of source and target, where the script told them: in a dry run of run, or where they say what differs."""
+    """Sizes of source and target, in a dry run of run and where they say what differs."""
     notes: Notes = field(default_factory=dict)
-    """What differs."""
+    """What differs between source and target."""
     lacking: Lacking | None = None
-    """What the next look may add, where the target could be filled or made again."""
+    """What a recheck may add, where the target could be filled or made again."""
     fillable: bool = False
     """Whether a run would fill it, as a dry run found."""
     clean: bool = True
-    """Whether nobody has to look at it."""
+    """Whether the pair needs nobody's attention."""
 
     @property
     def reason(self) -> Reason | None:
@@ -174,21 +174,21 @@ class KeyOutcome:
 
 
 class Stage(StrEnum):
-    """Where in a walk through the plan a batch comes from."""
+    """The stage of the work that a batch comes from."""
 
     SCAN = "scan"
-    AGAIN = "again"
-    """A second look at what was not clean."""
+    RECHECK = "again"
+    """What was not clean is checked a second time; the value is the one that callers know."""
     EXTRA = "extra"
     """The search for targets without a source."""
 
 
 class Verdict(StrEnum):
-    """What a check comes to."""
+    """The verdict of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """Nothing to be refused for, or the check was not permitted to look, or it is ignored."""
+    """No reason to refuse, or the check was not permitted to ask, or it is ignored."""
     REFUSED = "refused"
 
 
@@ -201,7 +201,7 @@ CHECKS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found."""
+    """The result of a check."""
 
     name: str
     verdict: Verdict

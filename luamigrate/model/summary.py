@@ -1,4 +1,4 @@
-"""What came of a command: counts by word, batches as they come, the summary, and the exit code."""
+"""The results of a command: counts by word, batches, the summary, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reaso
 
 @dataclass(slots=True)
 class Tally:
-    """How often each word came up: in a batch, for a rule, or in all."""
+    """How often each word was counted: in a batch, for a rule, or in total."""
 
     counts: Counter[Word] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -20,15 +20,15 @@ class Tally:
     reasons: Counter[Reason] = field(default_factory=Counter)
     """Reasons of the `failed` keys."""
     texts: dict[Reason, str] = field(default_factory=dict)
-    """What was said of the first key that `failed` for each reason, escaped: the server's words, or our own."""
+    """For each reason the error text of the first key that `failed`, escaped."""
     kept: Counter[str] = field(default_factory=Counter)
     """Reasons of the `kept` targets: `partial`, `differs` or `expiry`."""
     elements: Counter[str] = field(default_factory=Counter)
-    """Sizes in `source` and `target`, where the script was asked for them (dry run)."""
+    """Sums of the sizes in `source` and `target`, in a dry run."""
     fillable: int = 0
-    """Of the `partial` keys of a dry run, how many the run would fill."""
+    """How many of a dry run's `partial` keys the run would fill."""
     waiting: int = 0
-    """Keys that wait for a second look; not counted otherwise until then."""
+    """Keys that wait for a recheck; counted nowhere else until then."""
 
     def add(self, other: Tally) -> None:
         """Add the counts of another."""
@@ -40,12 +40,6 @@ class Tally:
         self.elements.update(other.elements)
         self.fillable += other.fillable
         self.waiting += other.waiting
-
-    def clear(self) -> None:
-        """Forget everything."""
-        for counts in (self.counts, self.ignored, self.reasons, self.texts, self.kept, self.elements):
-            counts.clear()
-        self.fillable = self.waiting = 0
 
     def count(self, word: Word, text: str = "", times: int = 1) -> None:
         """Count an outcome."""
@@ -72,8 +66,11 @@ class Tally:
 
     @property
     def words(self) -> list[tuple[Word, int]]:
-        """The words that came up, each with its count, in the order of Word."""
+        """Each word that was counted, with its count, in the order of Word."""
         return [(word, self.counts[word]) for word in Word if self.counts[word]]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {word}" for word, count in self.words)
 
     @property
     def seen(self) -> int:
@@ -88,34 +85,34 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came of the pairs of one script call; without any pairs, news of the walk alone."""
+    """The results of one script call; without pairs, news of the scan alone."""
 
     rule: Rule
     stage: Stage = Stage.SCAN
     tally: Tally = field(default_factory=Tally)
     keys: list[KeyOutcome] = field(default_factory=list)
-    """The keys that are not clean; every key where the caller asked for that."""
+    """The keys that are not clean; every key if the caller asked for that."""
     scanned: float = 0.0
-    """The part of the key space that this rule's scan has seen, 0 to 1."""
+    """The share of the key space that this rule's scan has seen, 0 to 1."""
     seconds: float = 0.0
-    """For how long the script held the server: by its own clock, or seen from here where it has none."""
+    """How long the script took: by the server's clock, or by ours where the server has none."""
     repeated: int = 0
-    """Pairs whose script was sent again, because the connection was lost before its answer came."""
-    again: int = 0
-    """Keys that may have been found before, in slots of a cluster that were moved meanwhile."""
+    """Pairs that were sent again, because the connection was lost before their answer came."""
+    rescanned: int = 0
+    """Keys in slots that were moved meanwhile, which may be counted twice."""
     warnings: tuple[str, ...] = ()
-    """What an operator should know, though it does not forbid anything."""
-    began_again: bool = False
-    """Whether the walk begins anew, because another server answers: what was counted before holds no more."""
-    big: tuple[bytes, float] | None = None
-    """The source that is being taken apart, and the part of it that is done."""
+    """What an operator should know, though it forbids nothing."""
+    restarted: bool = False
+    """Whether everything starts again, because another server process answers: earlier counts are void."""
+    large: tuple[bytes, float] | None = None
+    """The source that goes in chunks, and the share of it that is done."""
     shard: str = ""
-    """The node of a cluster that it was found at."""
+    """The node of a cluster on which the keys were found."""
 
 
 @dataclass
 class Summary:
-    """What came of a command, by rule and in total."""
+    """The results of a command, by rule and in total."""
 
     plan: Plan
     command: Command = Command.RUN
@@ -124,27 +121,27 @@ class Summary:
     allow_empty: bool = False
     """Whether it is a success that no key matches any rule."""
     fills: bool = False
-    """Whether half-written targets were to be filled."""
+    """Whether incomplete targets were to be filled."""
     sample: int | None = None
-    """How many keys of each rule were looked at, at most."""
+    """The most keys of each rule that were compared."""
     asks: bool = False
-    """Whether this is a first look, after which the user is asked."""
+    """Whether the user is asked after this dry run."""
     extra_sought: bool = False
-    """Whether targets without a source were looked for."""
+    """Whether targets without a source were searched."""
     by_rule: dict[Rule, Tally] = field(init=False)
     by_shard: dict[str, Tally] = field(default_factory=dict)
-    """The same by node of a cluster; empty for a single server."""
+    """Counts by node of a cluster; empty for a single server."""
     began: bool = False
     """Whether the checks had passed."""
     interrupted: bool = False
     error: Error | None = None
     warnings: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    """What the checks have found, where they alone were asked for."""
+    """Results of the checks, where they are all that was asked for."""
     seconds: float = 0.0
     slowest_script_seconds: float = 0.0
     repeated: int = 0
-    again: int = 0
+    rescanned: int = 0
 
     def __post_init__(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
@@ -153,24 +150,22 @@ class Summary:
         """Count a batch."""
         self.began = True
         self.warnings += batch.warnings
-        if batch.began_again:
-            self._begin_again()
+        if batch.restarted:
+            self._restart()
         self.by_rule[batch.rule].add(batch.tally)
         if batch.shard:
             self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
-        self.again += batch.again
+        self.rescanned += batch.rescanned
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
 
-    def _begin_again(self) -> None:
-        words = ", ".join(f"{count:,} {word}" for word, count in self.totals.words) or "nothing"
+    def _restart(self) -> None:
         self.warnings.append(
             f"another server process answered in mid-run, so everything was looked at from the beginning; "
-            f"counted until then, and not in the summary: {words}"
+            f"counted until then, and not in the summary: {str(self.totals) or 'nothing'}"
         )
-        for tally in self.by_rule.values():
-            tally.clear()
-        self.by_shard.clear()
+        self.by_rule = {rule: Tally() for rule in self.plan}
+        self.by_shard = {}
 
     @property
     def totals(self) -> Tally:

@@ -1,1 +1,1 @@
-"""What is looked at before the first write."""
+"""What is checked before the first write."""

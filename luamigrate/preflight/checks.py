@@ -1,4 +1,4 @@
-"""What is looked at before the first write: each check has a name, says what it found and what to do."""
+"""The checks before the first write: each has a name, and says what it found and what to do."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from typing import Any
 from redis.crc import key_slot
 
 from luamigrate.model.errors import Refused, printable
-from luamigrate.model.limits import FULL, Limits
+from luamigrate.model.limits import Limits
 from luamigrate.model.rules import Plan, Rule
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.preflight import emptiness, sampling
-from luamigrate.preflight.permissions import Needs, Permissions
+from luamigrate.preflight.memory import memory_and_eviction
+from luamigrate.preflight.needs import Needs
+from luamigrate.preflight.permissions import Permissions
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
 from luamigrate.server.identity import PRIMARY, REPLICA
-from luamigrate.server.info import number, read_database_sizes, read_info, tells_how_far_replicas_are
+from luamigrate.server.info import read_database_sizes, read_info, tells_how_far_replicas_are
 
 DEFAULTS = Limits()
 
 WAITED_ON = ("list", "zset", "stream")
-"""Types on whose names a client may wait until there is something."""
+"""Types on whose names a client may wait until there is an element."""
 
 ANY_NAMES = (b"1", b"2", b"3", b"4")
 """Examples for a star: where these share a slot, all names do."""
 
 _SAVES = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
-"""How the last ones went, in INFO."""
+"""Where INFO says how the last saves ended."""
 
 _WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
 
@@ -48,9 +50,9 @@ def run_checks(
     ignored: frozenset[str] = frozenset(),
     warns_of_nothing: bool = False,
 ) -> list[Finding]:
-    """Carry out the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
+    """Run the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
 
-    With `warns_of_nothing`, warn where no key matches any rule: a run that follows finds that out itself.
+    With `warns_of_nothing`, warn where no key matches any rule; a run finds that out by itself.
     """
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
@@ -64,7 +66,7 @@ def run_checks(
 
 
 def _together(nodes: list[tuple[str, list[Finding]]]) -> list[Finding]:
-    """Make one finding of those of one name: what most nodes of a cluster say is said once."""
+    """Merge the findings of one name: what all nodes of a cluster say is said once."""
     names = list(dict.fromkeys(finding.name for _, found in nodes for finding in found))
     together = []
     for name in names:
@@ -81,14 +83,14 @@ def _together(nodes: list[tuple[str, list[Finding]]]) -> list[Finding]:
 
 
 def refuse(findings: list[Finding]) -> None:
-    """Raise Refused, with a line for each, where findings say so."""
+    """Raise Refused, with a line for each finding that refuses, where there are any."""
     refused = [str(finding) for finding in findings if finding.verdict is Verdict.REFUSED]
     if refused:
         raise Refused("\n".join(refused))
 
 
 def warnings(findings: list[Finding]) -> tuple[str, ...]:
-    """Return the lines of those that warn."""
+    """Return the lines of the findings that warn."""
     return tuple(str(finding) for finding in findings if finding.verdict is Verdict.WARNING)
 
 
@@ -99,8 +101,8 @@ def _overridden(finding: Finding) -> Finding:
 
 
 def _role(deployment: Deployment, command: Command) -> Finding:
-    if deployment.slots and deployment.slots.unheld:
-        text = f"{deployment.slots.unheld:,} of the cluster's slots are held by no node: assign them first"
+    if deployment.slots and deployment.slots.unassigned:
+        text = f"{deployment.slots.unassigned:,} of the cluster's slots are held by no node: assign them first"
         return Finding("role", Verdict.REFUSED, text)
     if deployment.identity.mode == "sentinel":
         raise Refused("role: this is a Sentinel, no data server: sentinel://host:port/service asks it for the primary")
@@ -146,14 +148,14 @@ def _permissions(server: Connection, command: Command, permitted: Permissions) -
     yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
     yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
     try:
-        big = permitted.refuse_unless_big_keys_permitted()
+        untried = permitted.refuse_unless_large_keys_permitted()
     except Refused as refusal:
         text = f"keys too big for one script would fail (noperm): {str(refusal).partition(': ')[2]}"
         yield Finding("big-keys", Verdict.WARNING, text)
     else:
         refused = "MEMORY" in found.done_without
         how = "; weighed by a few of their elements, because MEMORY is refused" if refused else ""
-        yield Finding("big-keys", Verdict.OK, f"can be taken apart{how}{_untried(big.untried)}")
+        yield Finding("big-keys", Verdict.OK, f"can be taken apart{how}{_untried(untried)}")
 
 
 def _untried(commands: list[str]) -> str:
@@ -180,33 +182,29 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
         text = f"not looked at, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
-    created = [rule for rule in plan if any(rule in taken.could_create(plan, WAITED_ON) for taken in samples)]
+    created = [rule for rule in plan if any(rule in sample.could_create(plan, WAITED_ON) for sample in samples)]
     # A plan of one rule cannot be cut into fewer.
     fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
-    yield from _together(
-        [
-            (
-                server.place,
-                [*_memory(server, sampling.need(samples, server), fewer), _saves(server), _blocked(server, created)],
-            )
-            for server in deployment.primaries
-        ]
-    )
+    nodes = []
+    for server in deployment.primaries:
+        memory = memory_and_eviction(server, sampling.needed_bytes(samples, server), fewer)
+        nodes.append((server.place, [*memory, _saves(server), _blocked(server, created)]))
+    yield from _together(nodes)
     yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
     if deployment.slots:
         yield from _crowding(plan)
 
 
 def _targets(deployment: Deployment, plan: Plan, samples: list[sampling.Sample], *, warns_of_nothing: bool) -> Finding:
-    if any(taken.has_sources for taken in samples) or not warns_of_nothing:
-        present, sampled = sum(taken.present for taken in samples), sum(len(taken.keys) for taken in samples)
+    if any(sample.has_sources for sample in samples) or not warns_of_nothing:
+        present, sampled = sum(sample.present for sample in samples), sum(len(sample.keys) for sample in samples)
         return Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
     databases = read_database_sizes(deployment.primaries)
-    if all(taken.complete.issuperset(plan) for taken in samples):
-        others = sum((taken.other_types for taken in samples), Counter[str]())
+    if all(sample.complete.issuperset(plan) for sample in samples):
+        others = sum((sample.other_types for sample in samples), Counter[str]())
         return Finding("targets", Verdict.WARNING, emptiness.nothing_found(plan, others, databases), empty=True)
     text = (
-        f"NO KEY OF ANY RULE AMONG THE {sum(taken.looked_at for taken in samples):,} KEYS LOOKED AT; a dry run looks "
+        f"NO KEY OF ANY RULE AMONG THE {sum(sample.scanned for sample in samples):,} KEYS LOOKED AT; a dry run looks "
         f"at all of them.{emptiness.keys_by_database(databases)}{emptiness.taken_literally(plan)}"
     )
     return Finding("targets", Verdict.WARNING, text)
@@ -223,64 +221,6 @@ def _crowding(plan: Plan) -> Iterator[Finding]:
                 "will hold them all"
             )
             yield Finding("targets", Verdict.WARNING, text)
-
-
-def _memory(server: Connection, needed: float | None, fewer: str) -> Iterator[Finding]:
-    if needed is None:
-        text = (
-            "what the copies need is not known: the server does not tell this user how many keys there are (DBSIZE), "
-            "or how big they are (MEMORY)"
-        )
-        yield Finding("memory", Verdict.WARNING, text)
-        yield _unknown_eviction(read_info(server, "memory"))
-        return
-    need = f"the copies need about {_bytes(needed)}, by a sample"
-    memory = read_info(server, "memory")
-    used, limit = number(memory, "used_memory"), number(memory, "maxmemory")
-    if used is None or limit is None:
-        whose = "the server does not tell" if memory else "this user may not ask"
-        text = f"{need}; {whose} how much there is (INFO): see to it yourself"
-        yield Finding("memory", Verdict.WARNING, text)
-        yield _unknown_eviction(memory)
-        return
-    policy = memory.get("maxmemory_policy")
-    machine, resident = number(memory, "total_system_memory"), number(memory, "used_memory_rss")
-    too_much = bool(limit and needed and used + needed > FULL * limit)
-    there = f"{_bytes(used)} of {_bytes(limit)} maxmemory are used"
-    if too_much and policy in (None, "noeviction"):
-        text = f"{need}, and {there}: raise maxmemory{fewer}"
-        yield Finding("memory", Verdict.REFUSED, text)
-    elif machine and resident is not None and needed and resident + needed > FULL * machine:
-        there = f"the server uses {_bytes(resident)} of the machine's {_bytes(machine)}"
-        yield Finding("memory", Verdict.REFUSED, f"{need}, and {there}: give it more{fewer}")
-    else:
-        room = f"{_bytes(max(0, limit - used))} of maxmemory are free" if limit else "there is no maxmemory"
-        yield Finding("memory", Verdict.OK, f"{need}; {room}")
-    if too_much and policy is None:
-        yield _unknown_eviction(memory)
-    elif too_much and policy != "noeviction":
-        text = (
-            f"{need}, {there}, and this server evicts keys when it is full ({policy}): copies could push out "
-            "their own sources. Make room for twice the data, or set maxmemory-policy to noeviction meanwhile"
-        )
-        yield Finding("eviction", Verdict.REFUSED, text)
-    else:
-        yield Finding("eviction", Verdict.OK, "nothing would be evicted")
-
-
-def _unknown_eviction(memory: dict[str, str]) -> Finding:
-    """Say what can be said where it is not known how much room there is, or how much is needed."""
-    if not memory:
-        text = "this user may not ask whether the server evicts keys when it is full (INFO): see that it does not"
-        return Finding("eviction", Verdict.WARNING, text)
-    policy, limit = memory.get("maxmemory_policy"), number(memory, "maxmemory")
-    if policy is None and limit != 0:
-        text = "the server does not tell whether it evicts keys when it is full (INFO): see that it does not"
-        return Finding("eviction", Verdict.WARNING, text)
-    if policy != "noeviction" and limit != 0:
-        text = f"this server evicts keys when it is full ({policy}), and whether the copies fit is not known"
-        return Finding("eviction", Verdict.REFUSED, text)
-    return Finding("eviction", Verdict.OK, "nothing would be evicted")
 
 
 def _saves(server: Connection) -> Finding:
@@ -332,11 +272,3 @@ def _blocked(server: Connection, rules: list[Rule]) -> Finding:
 def _field(line: Any, name: str) -> str:
     match = re.search(rf"(?:^| ){name}=(\S*)".encode(), line) if isinstance(line, bytes) else None
     return printable(match[1]) if match else ""
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

@@ -1,4 +1,4 @@
-"""What is said where no key matches a plan: where else to look for them."""
+"""What is said where no key matches a plan: how to find out why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from luamigrate.model.rules import BUILT_IN, Pattern, Plan
 
 
 def nothing_found(plan: Plan, ignored: Counter[str], databases: dict[str, int] | None) -> str:
-    """Say that no key matches any rule, or is of its type, and where to look for the reason."""
+    """Say that no key matches any rule, or is of its type, and what may be the reason."""
     if ignored:
         return f"NO KEY IS OF ITS RULE'S TYPE: ignored {count_by_type(ignored)}. Give the rule another type."
     return (
@@ -26,16 +26,16 @@ def keys_by_database(databases: dict[str, int] | None) -> str:
 
 
 _GLOB = re.compile(rb"[?\[\\]")
-"""What varies or escapes in the patterns of other programs."""
+"""Characters that vary or escape in the patterns of other programs."""
 
 
 def looks_like_glob(source: Pattern) -> bool:
-    """Tell whether somebody may take a source for a pattern of another program."""
+    """Tell whether a source is perhaps meant as a pattern of another program."""
     return _GLOB.search(source.prefix + (source.suffix or b"")) is not None
 
 
 def taken_literally(plan: Plan) -> str:
-    """Say which sources stand for less than somebody may think who knows other patterns."""
+    """Say which sources stand for fewer keys than the same text in another program."""
     sources = [] if plan == BUILT_IN else [rule.source for rule in plan]
     literal = ", ".join(str(source) for source in sources if looks_like_glob(source))
     single = ", ".join(str(source) for source in sources if not source.has_star)

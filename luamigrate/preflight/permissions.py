@@ -1,13 +1,13 @@
-"""Permissions: what each command calls on which keys, tried out on names that do not exist. Writes nothing.
+"""Permissions: what is needed is tried out, on names that do not exist. Writes nothing.
 
-An answer that is not one of those that are expected is a no, told in the server's words.
+An answer that is not expected is a no, told with the server's error text.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,103 +15,37 @@ from typing import Any
 from redis.crc import key_slot
 
 from luamigrate.model.errors import Refused
-from luamigrate.model.rules import ANY, RESERVED, Pattern, Plan
+from luamigrate.model.rules import RESERVED, Pattern
 from luamigrate.model.status import Command
+from luamigrate.preflight.needs import FOR_LARGE, FOR_VECTORS, OPTIONAL, SPARING, Commands, Needs
 from luamigrate.scripts import calls, library
 from luamigrate.scripts.replies import ProbeReply
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, ScriptMissing, UnknownCommand, Unsettled
 
-# What the scripts call, by the type of the rule. Where a server does not have an OPTIONAL command,
-# the scripts do without.
-ALWAYS = ("TYPE", "PTTL")
-READING = {
-    "hash": ("HGETALL", "HKEYS", "HGET", "HSCAN", "HPEXPIRETIME"),
-    "zset": ("ZRANGE", "ZSCORE"),
-    "set": ("SDIFF",),
-    "list": ("LRANGE",),
-    "string": ("GET",),
-    "stream": ("XINFO",),
-}
-SIZING = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "string": "STRLEN", "stream": "XLEN"}
-WRITING = {Command.RUN: ("COPY", "UNLINK"), Command.VERIFY: (), Command.ROLLBACK: ("UNLINK",)}
-FILLING = {"hash": ("HSETNX", "HPEXPIREAT"), "zset": ("ZADD",), "set": ("SISMEMBER", "SADD")}
 GRANT = "grant it (ACL SETUSER; docs/security.md has the whole line)"
-OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT", "PEXPIRETIME"))
-
-# What only spares work: the scripts do without, for whatever reason it is refused.
-PAYLOADS = ("DUMP", "OBJECT")
-SPARING = "to spare work"
-FOR_VECTORS = "for vector sets, where there are any"
-BY_PAYLOAD = ("hash", "zset", "list", "stream")
-"""Types whose payloads are compared first."""
-WEIGHING = {"hash": ("HSCAN",), "zset": ("ZRANGE",), "set": ("SSCAN",), "list": ("LRANGE",), "stream": ("XRANGE",)}
-"""What the scripts call beside SIZING where MEMORY is refused."""
-
-# What big keys take beside that.
-READING_BIG = {
-    "hash": ("HLEN", "HMGET"),
-    "zset": ("ZCARD", "ZMSCORE"),
-    "set": ("SCARD", "SSCAN", "SMISMEMBER"),
-    "list": ("LLEN",),
-    "string": ("STRLEN", "GETRANGE"),
-    "stream": (),
-}
-WRITING_BIG = {
-    Command.RUN: ("EXISTS", "RENAMENX", "PERSIST", "PEXPIRE", "PEXPIREAT", "UNLINK"),
-    Command.VERIFY: (),
-    Command.ROLLBACK: (),
-}
-WRITING_BIG_TYPE = {"zset": ("ZADD",), "hash": ("HSET", "HPEXPIREAT"), "set": ("SADD",), "list": ("RPUSH",)}
-WRITING_BIG_ACROSS = {"string": ("APPEND",)}
-
-# What pairs whose halves live in two slots of a cluster take beside that.
-ACROSS = ("TIME", "PEXPIRETIME", "DUMP")
-READING_ACROSS = {"set": ("SMEMBERS",)}
-WRITING_ACROSS = {Command.RUN: ("RESTORE", "UNLINK"), Command.VERIFY: (), Command.ROLLBACK: ("UNLINK",)}
-
 EXAMPLES = 200_000
 """Names tried, until one belongs to a node."""
 PLACES = 3
-"""Slots of a node that are tried: in one that is being moved, its keys are said to be elsewhere."""
+"""Slots of a node that are tried: a node says of a slot that is being moved that its keys are elsewhere."""
 
 _ELSEWHERE = re.compile("non local key")
 _DENIED = re.compile("can't run this command|no permissions to run", re.IGNORECASE)
 _UNKNOWN = re.compile("unknown (redis )?command", re.IGNORECASE)
 _TAKES_NO_WRITES = re.compile(r"\b(MISCONF|NOREPLICAS|READONLY)\b")
 
-Commands = dict[str, str]
-"""Commands, and what each is needed for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What is to be done, as far as it matters for what has to be permitted."""
-
-    plan: Plan
-    command: Command
-    dry_run: bool = False
-    """It asks for what the real run will need, and says the same about it."""
-    fills: bool = False
-    extra: bool = False
-
-    @property
-    def reads_only(self) -> bool:
-        """Whether the real command writes nothing."""
-        return self.command is Command.VERIFY
-
 
 @dataclass(frozen=True, slots=True)
 class Permitted:
-    """What was found out where nothing was refused that is needed."""
+    """What was found where everything that is needed is permitted."""
 
     untried: list[str]
     """Commands that could not be tried without writing."""
     done_without: dict[str, str]
-    """Commands that spare work and are refused, with the server's words."""
+    """Commands that only spare work and are refused, with the server's error text."""
     failing: dict[str, str]
-    """Commands that only vector sets need and that are refused, with the server's words."""
+    """Commands that only vector sets need and that are refused, with the server's error text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,45 +62,44 @@ class Permissions:
             library.register(self.server, "probe")
         if any(rule.source.has_star for rule in self.needs.plan):
             self._call("to find keys", "SCAN", "0", "COUNT", "1")
-        commands = _commands(self.needs)
+        commands = self.needs.same_slot
         if self._has_slots:
-            commands |= _across(self.needs)
+            commands |= self.needs.cross_slot
             self._refuse_unless_cluster_may_be_asked()
         with self._needed("EVALSHA", "to run scripts"):
             calls.probe(self.server, (), b"", (), reads_only=self.needs.reads_only)
         self._check_keys()
         answers = self._probe(commands)
-        sparing = self._probe(_sparing(self.needs))
+        sparing = self._probe(self.needs.sparing)
         done_without = {name: text for name, text in _refused(sparing).items() if name not in commands}
         if "MEMORY" in done_without:
-            answers |= self._probe(_weighing(self.needs))
+            answers |= self._probe(self.needs.weighing)
         if self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        vectors = self._probe(vector_commands) if (vector_commands := _vectors(self.needs)) else {}
+        vectors = self._probe(vector_commands) if (vector_commands := self.needs.vectors) else {}
         failing = {name: text for name, text in _refused(vectors).items() if not _UNKNOWN.search(text)}
         return Permitted(_untried(answers), done_without, failing)
 
-    def refuse_unless_big_keys_permitted(self) -> Permitted:
-        """Raise Refused where this user could not take big keys apart."""
-        commands = _big(self.needs, across=self._has_slots)
+    def refuse_unless_large_keys_permitted(self) -> list[str]:
+        """Return commands that could not be tried. Raises Refused where this user could not work on large keys."""
         if self.needs.command is Command.RUN:
             staging = self._absent(RESERVED + b"staging:")
             with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
                 calls.probe(self.server, [staging], staging, (), reads_only=False)
-        answers = self._probe(commands)
+        answers = self._probe(self.needs.large(cross_slot=self._has_slots))
         if not self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        why = "to take big keys apart"
         for source in filter(None, [self._example(rule.source) for rule in self.needs.plan[:1]]):
             with suppress(Redirected, Unsettled):
-                self._call(why, "WATCH", source)
-        for command in ("UNWATCH", "MULTI", "EXEC"):
-            self._call(why, command)
-        return Permitted(_untried(answers), {}, {})
+                self._call(FOR_LARGE, "WATCH", source)
+        # In a cluster, MULTI and EXEC have been tried by now.
+        for command in ("UNWATCH",) if self._has_slots else ("UNWATCH", "MULTI", "EXEC"):
+            self._call(FOR_LARGE, command)
+        return _untried(answers)
 
     @property
     def _reads_in_scripts_of_their_own(self) -> bool:
-        """Whether small keys take EVALSHA_RO too, as big ones always do."""
+        """Whether small keys take EVALSHA_RO too, as large ones always do."""
         return self.needs.dry_run or self.needs.extra or self._has_slots
 
     @property
@@ -190,31 +123,31 @@ class Permissions:
 
     @contextmanager
     def _needed(self, command: str, why: str) -> Iterator[None]:
-        """Turn whatever a server answers in the place of what is needed into a refusal that names it."""
+        """Turn an error in the answer to a needed command into a refusal that names the command."""
         try:
             yield
         except (Redirected, Unsettled):
             raise  # the server knows the command, and would do it elsewhere
         except UnknownCommand as problem:
-            raise Refused(self._unknown(command, why, problem.words)) from None
+            raise Refused(self._unknown(command, why, problem.text)) from None
         except ScriptMissing:
             text = "scripts: the server forgets each script at once: what SCRIPT LOAD has loaded, EVALSHA does not find"
             raise Refused(text) from None
         except Answered as problem:
             raise Refused(f"scripts: {command} is refused, and needed {why}: {problem}") from None
 
-    def _unknown(self, command: str, why: str, words: str) -> str:
+    def _unknown(self, command: str, why: str, text: str) -> str:
         who = self.server.identity
         if who.is_at_least(redis=(6, 2), valkey=(7, 2)):
             return (
                 f"scripts: {who.product} {who.version} has no {command}, which is needed {why}, though its version has "
                 f"it: is it renamed or switched off (rename-command), or kept back by a proxy? Have it back "
-                f"meanwhile ({words})"
+                f"meanwhile ({text})"
             )
         return f"version: this server has no {command}; luamigrate needs Redis 6.2 or later, or Valkey"
 
     def _probe(self, commands: Commands, *, reads_only: bool | None = None) -> dict[str, str]:
-        """Try commands in a script: return 'ok' or 'untried' for each, and the server's words for the optional ones.
+        """Try commands in a script: return 'ok' or 'untried' for each, and the error text for optional ones.
 
         Raises Refused where one of the others may not be called.
         """
@@ -230,7 +163,7 @@ class Permissions:
             for name, answer in _refused(answers).items()
             if commands[name] not in (SPARING, FOR_VECTORS) and not (name in OPTIONAL and _UNKNOWN.search(answer))
         }
-        # All that has to be granted is told at once: nobody is to mend one after the other.
+        # All that has to be granted is told at once, so that it can be granted at once.
         if denied := [name for name, answer in refused.items() if _DENIED.search(answer)]:
             raise Refused(f"permissions: this user may not call {' '.join(denied)}; {GRANT}")
         for name, answer in refused.items():
@@ -255,12 +188,12 @@ class Permissions:
             "somebody's script has tried a command across slots: fail over to its replica, or restart it"
         )
 
-    def _refusal(self, command: str, why: str, words: str) -> str:
-        if _TAKES_NO_WRITES.search(words):
-            return f"writes: the server takes none: {words}"
-        if _UNKNOWN.search(words):
-            return self._unknown(command, why, words)
-        return f"scripts: {command} is refused in scripts, and needed {why}: {words}"
+    def _refusal(self, command: str, why: str, text: str) -> str:
+        if _TAKES_NO_WRITES.search(text):
+            return f"writes: the server takes none: {text}"
+        if _UNKNOWN.search(text):
+            return self._unknown(command, why, text)
+        return f"scripts: {command} is refused in scripts, and needed {why}: {text}"
 
     def _check_keys(self) -> None:
         """Raise Refused where this user may not touch the rules' keys."""
@@ -277,7 +210,7 @@ class Permissions:
             raise Refused(f"permissions: this user may not {touch} {', '.join(dict.fromkeys(denied))}; {GRANT}")
 
     def _may_touch(self, name: bytes) -> bool:
-        # Where a slot is being moved, whoever is sent to another node has been found to be permitted.
+        # Where a slot is being moved, a user who is sent to another node has been permitted first.
         with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to run scripts"):
             try:
                 calls.probe(self.server, [name], b"", (), reads_only=self.needs.reads_only)
@@ -286,9 +219,9 @@ class Permissions:
         return True
 
     def _untouched(self) -> tuple[bytes, list[bytes]]:
-        """Return a name that does not exist, and the names to declare.
+        """Return a name that does not exist, and the names to declare to a script.
 
-        On a single server it is declared itself where the user may touch it, for some servers want that of all names.
+        On a single server the name itself is declared if the user may touch it: some servers demand that.
         """
         patterns = [rule.source if self.needs.reads_only else rule.target for rule in self.needs.plan]
         starred = next((pattern for pattern in patterns if pattern.has_star), None)
@@ -298,19 +231,19 @@ class Permissions:
         return name, [name]
 
     def _example(self, pattern: Pattern) -> bytes | None:
-        """Return a name that matches, for scripts to be given, not to be touched; None where it is not held here."""
+        """Return a name that matches, to be declared and not touched; None where its key would be on another node."""
         if pattern.suffix is None:
-            return pattern.prefix if self.deployment.holder(pattern.prefix) is self.server else None
+            return pattern.prefix if self.deployment.node_for(pattern.prefix) is self.server else None
         names = [pattern.prefix + name + pattern.suffix for name in (b"1", b"2", b"3", b"4")]
-        if len(set(map(key_slot, names))) == 1 and self.deployment.holder(names[0]) is not self.server:
-            return None  # a constant hash tag: they are all held elsewhere
+        if len(set(map(key_slot, names))) == 1 and self.deployment.node_for(names[0]) is not self.server:
+            return None  # a constant hash tag: all of them are on another node
         return self._absent(pattern.prefix, pattern.suffix)
 
     def _absent(self, prefix: bytes, suffix: bytes = b"") -> bytes:
-        """Return the name of a key that is not there, and belongs here."""
+        """Return the name of a key that does not exist, and would be on this node."""
         for _ in range(EXAMPLES):
             name = prefix + RESERVED + b"probe:" + secrets.token_hex(8).encode() + suffix
-            if self.deployment.holder(name) is self.server:
+            if self.deployment.node_for(name) is self.server:
                 break
         return name
 
@@ -320,58 +253,5 @@ def _untried(answers: dict[str, str]) -> list[str]:
 
 
 def _refused(answers: dict[str, str]) -> dict[str, str]:
-    """Return the server's words for the commands that it refuses: what could not be tried is not among them."""
+    """Return the error text of each command that the server refuses; what could not be tried is not among them."""
     return {name: text for name, text in answers.items() if text not in (ProbeReply.OK, ProbeReply.UNTRIED)}
-
-
-def _kinds(plan: Plan) -> list[str]:
-    types = {rule.type for rule in plan}
-    return [kind for kind in READING if kind in types or ANY in types]
-
-
-def _for(why: str, commands: Iterable[str]) -> Commands:
-    return dict.fromkeys(commands, why)
-
-
-def _of_types(needs: Needs, table: Mapping[str, tuple[str, ...]]) -> list[str]:
-    return [name for kind in _kinds(needs.plan) for name in table.get(kind, ())]
-
-
-def _commands(needs: Needs) -> Commands:
-    """Return what the scripts will call on keys of one slot."""
-    what = "to copy" if needs.command is Command.RUN else "to delete"
-    commands = _for("to look at keys", ALWAYS) | _for(what, WRITING[needs.command])
-    commands |= _for("to compare", _of_types(needs, READING))
-    if needs.dry_run and needs.command is Command.RUN:
-        commands |= _for("to tell sizes", [SIZING[kind] for kind in _kinds(needs.plan)])
-    return commands | (_for("to fill", _of_types(needs, FILLING)) if needs.fills else {})
-
-
-def _across(needs: Needs) -> Commands:
-    """Return what the scripts will call beside that on keys of two slots."""
-    commands = (*ACROSS, *WRITING_ACROSS[needs.command], *_of_types(needs, READING_ACROSS))
-    return _for("for keys of two slots", commands)
-
-
-def _sparing(needs: Needs) -> Commands:
-    payloads = PAYLOADS if any(kind in BY_PAYLOAD for kind in _kinds(needs.plan)) else ()
-    return _for(SPARING, ("MEMORY", *payloads))
-
-
-def _vectors(needs: Needs) -> Commands:
-    reading = ("DUMP", "VCARD", "VRANDMEMBER", "VEMB", "VGETATTR")
-    needed = (*reading, "RESTORE") if needs.command is Command.RUN else reading
-    return _for(FOR_VECTORS, needed if any(rule.type == ANY for rule in needs.plan) else ())
-
-
-def _weighing(needs: Needs) -> Commands:
-    """Return what the scripts will call to weigh keys where MEMORY is refused."""
-    commands = [*(SIZING[kind] for kind in _kinds(needs.plan)), *_of_types(needs, WEIGHING)]
-    return _for("to weigh keys, because MEMORY is refused", commands)
-
-
-def _big(needs: Needs, *, across: bool) -> Commands:
-    commands = [*WRITING_BIG[needs.command], *_of_types(needs, READING_BIG)]
-    if needs.command is Command.RUN:
-        commands += _of_types(needs, WRITING_BIG_TYPE) + (_of_types(needs, WRITING_BIG_ACROSS) if across else [])
-    return _for("to take big keys apart", commands)

@@ -1,4 +1,4 @@
-"""A small sample of what a plan matches: how much memory the copies will need, what would be created."""
+"""A small sample of the keys that a plan matches: the memory that copies will need, what would be created."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from luamigrate.server.info import read_key_count, reply_of
 
 KEYS_PER_SCAN = 500
 SCANS = 20
-"""At most: ten thousand names, looked at in half a millisecond each time."""
+"""The most of them: ten thousand names, each time half a millisecond of the server's time."""
 ENOUGH = 100
-"""Keys of which to ask the size."""
+"""Keys whose size is asked."""
 MOST_MATCHES = 1_000_000
-"""Names held against patterns, where there are very many rules."""
+"""Comparisons of names with patterns, where there are very many rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +30,27 @@ class SampledKey:
     rule: Rule
     kind: str
     size: int
-    """In bytes of memory."""
+    """Bytes of memory."""
     has_target: bool
-    holder: Connection
-    """Where its target is, or will be."""
+    target_server: Connection
+    """The server on which its target is, or will be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Some sources, and of how many they speak."""
+    """Some sources of a server, and how many they stand for."""
 
     keys: list[SampledKey]
     stands_for: dict[Rule, float]
-    """How many keys there are for each one sampled."""
+    """How many keys of a rule there are for each one sampled."""
     complete: frozenset[Rule]
-    """Rules of which all keys have been looked at."""
+    """Rules all of whose keys have been seen."""
     counted: bool
-    """Whether it is known how many keys there are, and how big those sampled are."""
-    looked_at: int
-    """How many names were held against the patterns."""
+    """Whether it is known how many keys there are, and how large those sampled are."""
+    scanned: int
+    """How many names were compared with the patterns."""
     types: list[tuple[Rule, str]]
-    """The rule and the type of each name that is a key; an empty type where that is not known."""
+    """The rule and the type of each key; an empty type where that is not known."""
 
     @property
     def present(self) -> int:
@@ -59,12 +59,12 @@ class Sample:
 
     @property
     def other_types(self) -> Counter[str]:
-        """How many of the names are keys of another type than their rule's, by type."""
+        """How many keys are of another type than their rule's, by type."""
         return Counter(kind for rule, kind in self.types if kind and rule.type not in (kind, ANY))
 
     @property
     def has_sources(self) -> bool:
-        """Whether any of the names may be that of a key of its rule's type."""
+        """Whether any key may be of its rule's type."""
         return len(self.types) > self.other_types.total()
 
     def could_create(self, plan: Plan, kinds: Collection[str]) -> list[Rule]:
@@ -73,47 +73,55 @@ class Sample:
         return [rule for rule in plan if rule in would or (rule not in self.complete and rule.type in (*kinds, ANY))]
 
 
-def need(samples: list[Sample], server: Connection) -> float | None:
-    """Return the bytes that the copies will take on a server, about; None where that is not known."""
-    if not all(taken.counted for taken in samples):
+def needed_bytes(samples: list[Sample], server: Connection) -> float | None:
+    """Return about how many bytes the copies will take on a server; None where that is not known."""
+    if not all(sample.counted for sample in samples):
         return None
     return sum(
-        key.size * taken.stands_for[key.rule]
-        for taken in samples
-        for key in taken.keys
-        if key.holder is server and not key.has_target
+        key.size * sample.stands_for[key.rule]
+        for sample in samples
+        for key in sample.keys
+        if key.target_server is server and not key.has_target
     )
 
 
 def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
-    """Look at some keys of each rule that a server holds. Raises Refused where that is not permitted."""
+    """Sample keys of each rule on a server. Raises Refused where that is not permitted."""
     names, found, scanned, complete = _names(server, [rule for rule in plan if rule.source.has_star])
     total = scanned if complete else read_key_count([server])
     literal = [rule for rule in plan if not rule.source.has_star]
-    names += [(rule, rule.source.prefix) for rule in literal if deployment.holder(rule.source.prefix) is server]
+    names += [(rule, rule.source.prefix) for rule in literal if deployment.node_for(rule.source.prefix) is server]
     sampled = Counter(rule for rule, _ in names)
     scale = max(1.0, (total or scanned) / max(1, scanned))
     stands_for = {
         rule: found[rule] / sampled[rule] * scale if rule.source.has_star else 1.0 for rule in plan if sampled[rule]
     }
+    keys, types, weighed = _ask_about(deployment, server, names)
+    seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
+    return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
+
+
+def _ask_about(
+    deployment: Deployment, server: Connection, names: list[tuple[Rule, bytes]]
+) -> tuple[list[SampledKey], list[tuple[Rule, str]], bool]:
+    """Return the keys of their rule's type, the type of each key, and whether all of them were weighed."""
     calls = []
     for rule, name in names:
         target = rule.pairs([name]).targets[0]
-        holder = deployment.holder(target)
-        asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), holder.call("TYPE", target)
-        calls.append((rule, holder, asked))
+        target_server = deployment.node_for(target)
+        asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), target_server.call("TYPE", target)
+        calls.append((rule, target_server, asked))
     keys, types, weighed = [], [], True
-    for rule, holder, asked in calls:
-        # In a cluster, what is on its way to another node is not asked for there: it is a sample.
+    for rule, target_server, asked in calls:
+        # In a cluster, a key that is being moved to another node is not asked for there: this is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
         weighed &= not isinstance(size, Error)
         type_name = printable(kind) if isinstance(kind, bytes) else ""
         types += [(rule, type_name)] if type_name != "none" else []
         if isinstance(size, (int, Error)) and type_name not in ("", "none") and rule.type in (type_name, ANY):
             weight = size if isinstance(size, int) else 0
-            keys.append(SampledKey(rule, type_name, weight, target_kind not in (None, b"none"), holder))
-    seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
-    return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
+            keys.append(SampledKey(rule, type_name, weight, target_kind not in (None, b"none"), target_server))
+    return keys, types, weighed
 
 
 def _answer(call: Call) -> Any:

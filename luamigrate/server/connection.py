@@ -1,4 +1,4 @@
-"""One server: calls in flight, connecting again, and commands between which nothing else happens."""
+"""One server: calls in flight, reconnecting, and commands that run at one moment."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ ANSWER_SECONDS = 60
 
 
 RECONNECTIONS = 20
-"""While several commands are to be answered at one moment."""
+"""Allowed while several commands are to be answered at one moment."""
 
 TICK_SECONDS = 1.0
-"""How long an answer is waited for before somebody is told."""
+"""How long an answer is waited for before the user is told."""
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
-"""Seconds between two tries to connect: doubled each time."""
+"""Seconds between two tries to connect; they double each time."""
 
 
 _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
-"""Settings of a connection that lead to one server: its socket, its Sentinels."""
+"""Settings of a connection that belong to one server: its socket, its Sentinels."""
 
 
 class Call:
-    """A command on its way; its answer is read when it is asked for."""
+    """A command that is sent, or will be; its answer is read when it is asked for."""
 
     def __init__(self, connection: Connection, packed: bytes, *, once: bool) -> None:
         self._connection = connection
@@ -50,16 +50,16 @@ class Call:
         self.once = once
         """Whether it must not be sent again, because it makes sense on this connection only."""
         self.sent: float | None = None
-        """When it was sent last; None before that."""
+        """When it was last sent; None before that."""
         self.repeated = False
         """Whether it was sent again, because the connection was lost before its answer came."""
         self.waited = False
-        """Whether we waited for its answer: where it was there already, `seconds` are our own."""
+        """Whether we waited for its answer: if it had come before, `seconds` include our own time."""
         self.alone = False
-        """Whether nothing else was under way with it when its answer came."""
+        """Whether no other call was under way when its answer came."""
         self._reply: Any = None
         self.seconds: float | None = None
-        """From when the server could begin with it to its answer; None while it is under way."""
+        """Time from when the server could begin with it to its answer; None while it is under way."""
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Call:
         return self._reply
 
     def complete(self, reply: Any, began: float, *, alone: bool = False, waited: bool = False) -> float:
-        """Take the reply to a command that the server could begin at `began`; return the time."""
+        """Take the reply; the server could begin with the command at `began`. Return the time now."""
         now = time.perf_counter()
         sent = now if self.sent is None else self.sent
         self._reply, self.waited, self.alone = reply, waited, alone and began < sent
@@ -90,30 +90,30 @@ class ReconnectPolicy:
     """How long a lost server is waited for, and what kind of server will do in its place."""
 
     patience: float = 0.0
-    """Seconds."""
+    """Seconds for which it is waited for."""
     control: Control = NOBODY
     """Ends the waiting, and is told of it."""
     needs_primary: bool = False
-    """Whether a replica will not do."""
+    """Whether a replica is not enough."""
     replaced: Callable[[], bool] = lambda: False
-    """Whether another server has taken over what this one was for, so that waiting for it makes no sense."""
+    """Whether another server has taken its place, so that waiting for it makes no sense."""
 
 
 class Connection:
     """One server and one connection to it, on which several calls may be under way.
 
-    Answers come in the order of the calls. The client never sends anything twice on its own. Where
-    the connection is lost, the server is waited for as long as `reconnect_by` says, and then the calls under
-    way are sent again, if it is the same process: where it is not, they raise ServerChanged.
+    Answers come in the order of the calls. The client library never sends anything twice on its own. Where the
+    connection is lost, the server is waited for as long as `reconnect_by` says. If the same process is back, the calls
+    under way are sent again; otherwise they raise ServerChanged.
     """
 
     def __init__(self, pool: ConnectionPool, url: str) -> None:
         self.url = url
         """The URL without its password."""
         self.connections = 1
-        """How many there have been: WATCH, for one, holds for one connection."""
+        """How many there have been: WATCH, for example, ends with its connection."""
         self.round_trip = 0.0
-        """What a command takes that does nothing, in seconds."""
+        """Seconds that a command takes that does nothing."""
         self._pool = pool
         self._policy = ReconnectPolicy()
         self._outgoing: list[Call] = []
@@ -121,9 +121,9 @@ class Connection:
         self._last_reply = -math.inf
         self._lost: Error | None = None
         self._silent_since: float | None = None
-        """Since when nothing has been answered but what greets us; None where the last thing heard was an answer."""
+        """Since when no call has been answered, though connections were made; None after an answer."""
         self._broken: Exception | None = None
-        """Why the connection is of no use any more, where that is known before an answer was waited for."""
+        """Why the connection is useless, if that was found while sending, before an answer was read."""
         try:
             self._connection: AbstractConnection = pool.get_connection()
             self.identity = self._greet()
@@ -134,7 +134,7 @@ class Connection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the server was waited for in vain."""
+        """Whether waiting for the server was in vain."""
         return self._lost is not None
 
     def at(self, host: str, port: int) -> Connection:
@@ -153,17 +153,17 @@ class Connection:
 
     @property
     def whereabouts(self) -> str:
-        """Where it is, in words: the URL, and what leads from there to it."""
+        """The address, for people."""
         return self.url
 
     @property
     def host(self) -> str:
-        """Where it is, without the port."""
+        """The host, without the port."""
         return str(self._pool.connection_kwargs.get("host") or "localhost")
 
     @property
     def place(self) -> str:
-        """Where it is: host and port."""
+        """Host and port."""
         return address(self.host, int(self._pool.connection_kwargs.get("port") or 0))
 
     @property
@@ -176,9 +176,9 @@ class Connection:
         self._policy = policy
 
     def call(self, *command: bytes | str | int, once: bool = False) -> Call:
-        """Put a command on its way, at the latest when an answer is waited for. Raises Error.
+        """Send a command soon: at the latest when an answer is waited for. Raises Error.
 
-        One that is sent `once` raises ConnectionLost where the connection is lost.
+        With `once` it is never sent again: it raises ConnectionLost where the connection is lost.
         """
         if self._lost:
             raise self._lost
@@ -189,7 +189,7 @@ class Connection:
         return call
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.disconnect()
         self._pool.disconnect()
 
@@ -200,25 +200,25 @@ class Connection:
         self.close()
 
     def confirm(self) -> None:
-        """See that it is still the server that is meant: otherwise its calls raise ServerChanged from now on."""
+        """Check that it is still the server that is meant: otherwise calls raise ServerChanged from now on."""
 
     def keep_in_touch(self) -> None:
-        """Be heard: a server may close a connection on which nothing is, and one that is lost is noticed."""
+        """Send a PING: a server may close an idle connection, and a lost one is noticed."""
         with suppress(Refused, Answered):
             self.call("PING").answer()
 
     def flush(self) -> None:
-        """Send what is on its way now, because another server will be waited for first."""
+        """Send all calls now, because another server will be waited for first."""
         if self._broken:
             return
         try:
             self._send()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            # The client would connect again by itself, to wait for answers to what nobody has asked there.
+            # Otherwise the client library would reconnect by itself, and wait for answers to nothing.
             self._broken = error
 
     def read_next(self) -> None:
-        """Read the answer to the oldest call under way; or, where the connection is lost, see to another."""
+        """Read the answer to the oldest call under way; where the connection is lost, make another one."""
         try:
             self._raise_if_broken()
             self._send()
@@ -242,10 +242,10 @@ class Connection:
             raise broken
 
     def recover(self, problem: Error) -> None:
-        """Connect again, to a server that is ready, and send the calls under way again.
+        """Reconnect to a server that is ready, and send the calls under way again.
 
-        Raises nothing: it is the calls that do, those under way and those to come, where the server is
-        lost for good, or changed and nobody has accepted that yet.
+        Raises nothing. Where the server is lost for good, or has changed and nobody has accepted that yet, the calls
+        raise the error: those under way, and those to come.
         """
         former = self.identity.run_id
         self._connection.disconnect()
@@ -270,9 +270,9 @@ class Connection:
             self._lost = None
 
     def _wait_for_server(self, problem: Error) -> Error | None:
-        """Connect again; return the problem where that does not succeed in time."""
+        """Reconnect; return the problem where that does not succeed in time."""
         policy, delay = self._policy, FIRST_DELAY
-        # A connection that is made, only to be lost before anything is answered, is no end of waiting.
+        # A connection that is lost before anything is answered does not end the waiting.
         if self._silent_since is None:
             self._silent_since = time.monotonic()
         else:
@@ -313,7 +313,7 @@ class Connection:
         return read(self._connection)
 
     def _send(self) -> None:
-        # All at once: a system call for each would cost more than packing does.
+        # All at once: a system call for each would cost more than joining them.
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, []
             now = time.perf_counter()
@@ -322,20 +322,20 @@ class Connection:
             self._connection.send_packed_command([b"".join(call.packed for call in outgoing)], check_health=False)
 
     def _greet(self) -> Identity:
-        """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
+        """Ask who the server is, and check that it is ready. Raises RedisError where it is not."""
         identity = identify(self._connection, self.url)
         began = time.perf_counter()
-        # Where the server knows it and lets us, reading does not make sources look used.
+        # Where the server can and the user may, reading does not make sources look used.
         with suppress(ResponseError):
             ask(self._connection, "CLIENT", "NO-TOUCH", "OFF" if identity.crashes_of_no_touch else "ON")
         self.round_trip = time.perf_counter() - began
-        # From here on scripts may run, and a slow one is not a lost server.
+        # From here on scripts may run, and a slow script is no lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
         return identity
 
 
 def at_one_moment(server: Connection, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
-    """Return what the server answers to commands between which nothing else happens. Raises Error."""
+    """Return the answers to commands between which no other client's command runs. Raises Error."""
     for _ in range(RECONNECTIONS):
         try:
             server.call("MULTI", once=True)

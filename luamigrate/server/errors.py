@@ -1,4 +1,4 @@
-"""What goes wrong between us and a server: what the client raised, in one line that says what to do about it."""
+"""Errors between us and a server: what the client library raised, in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _NO_TLS = "does it speak TLS? If not, leave TLS out (redis://)"
 _NO_CERTIFICATE = "does it want a certificate of ours? --tls-cert FILE"
 _OTHER_NAME = "give the host by a name that its certificate is for"
 _ABOUT_CERTIFICATE = {9: "is the clock right here?", 10: "have it renewed", 62: _OTHER_NAME, 64: _OTHER_NAME}
-"""What to do about a certificate, by OpenSSL's verdict: not yet valid, expired, another host name or address."""
+"""What to do about a certificate, by OpenSSL's code: not yet valid, expired, other host name, other address."""
 
 _NOBODY_THERE = frozenset(
     (errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT)
 )
-"""What the system says where nobody answers: ENOENT of a socket's file."""
+"""System errors where nobody answers; ENOENT is that of a socket's file."""
 
 _WITH_TLS = ("rediss:", "valkeys:")
 _WITHOUT_TLS = ("redis:", "valkey:")
-"""How a URL begins that does, or does not, ask for TLS."""
+"""Beginnings of URLs that ask for TLS, and that do not."""
 
 FIRST_COMMAND = "HELLO"
-"""Asked of every server before anything else."""
+"""The first command that every server gets."""
 
 NO_USERS = "where it knows a password and no users (requirepass), leave the user out"
 
@@ -51,11 +51,11 @@ class ScriptMissing(Error):
 
 
 class ConnectionLost(Error):
-    """The connection was lost before the answer came; what was asked for may have been done or not."""
+    """The connection was lost before the answer came; the command may have run or not."""
 
 
 class NotReady(Error):
-    """The server is not ready yet, or another one is about to take its place: it is only to be waited for."""
+    """The server is not ready yet, or another one is about to take its place: waiting helps."""
 
 
 class Unreachable(Error):
@@ -67,11 +67,11 @@ class Answered(Error):
 
 
 class UnknownCommand(Refused):
-    """The server does not know a command, in these words: it is too old, or the command is renamed or kept back."""
+    """The server does not know a command: it is too old, or the command is renamed or kept back."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(f"version: {words}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
-        self.words = words
+    def __init__(self, text: str) -> None:
+        super().__init__(f"version: {text}; luamigrate needs Redis 6.2 or Valkey 7.2 at least, with EVALSHA and COPY")
+        self.text = text
 
 
 class Redirected(Answered):
@@ -81,7 +81,7 @@ class Redirected(Answered):
         super().__init__(text)
         self.host, self.port = host, port
         self.asking = asking
-        """Whether it is only on its way there."""
+        """Whether the key is only being moved there."""
 
 
 class Unsettled(Answered):
@@ -89,11 +89,11 @@ class Unsettled(Answered):
 
 
 class ServerChanged(Error):
-    """Another server process answers now, or perhaps another: cursors of the former mean nothing to it."""
+    """Another server process answers now, or may do so: it does not know the former one's cursors."""
 
 
 class ClosedAt(redis.ConnectionError):
-    """The connection was closed when this command had been sent."""
+    """The connection was closed after this command had been sent."""
 
     def __init__(self, error: redis.ConnectionError, command: str) -> None:
         super().__init__(str(error))
@@ -101,19 +101,19 @@ class ClosedAt(redis.ConnectionError):
 
 
 def asks_for_login(error: RedisError) -> bool:
-    """Tell whether a server refuses to answer until somebody logs in."""
+    """Tell whether a server demands a login before it answers."""
     text = str(error)
     return isinstance(error, AuthenticationError) or "NOAUTH" in text or "HELLO must be called" in text
 
 
 def passes(error: RedisError) -> bool:
-    """Tell whether the server is only not ready at present."""
+    """Tell whether the server is only busy at present, and waiting helps."""
     return isinstance(error, (BusyLoadingError, MasterDownError)) or str(error).startswith("BUSY")
 
 
 def explain(error: Exception, url: str = "", password: str | None = None, user: str | None = None) -> Error:  # noqa: C901, PLR0912  # a table of cases
-    """Turn what the client raised into one line that says what to do, and does not show the password."""
-    text = words(error, password)
+    """Turn an error of the client library into one line that says what to do, without the password."""
+    text = error_text(error, password)
     at = f" at {url}" if url else ""
     match error:
         case NoScriptError():
@@ -154,22 +154,22 @@ def explain(error: Exception, url: str = "", password: str | None = None, user: 
 
 
 def is_nobody_there(error: Exception) -> bool:
-    """Tell whether nobody has answered at an address, of what the client raised while connecting."""
+    """Tell whether an error while connecting means that nobody answers at the address."""
     causes = (error, error.__cause__, error.__context__)
     no_answer = isinstance(error, redis.TimeoutError)
     return no_answer or any(isinstance(cause, OSError) and cause.errno in _NOBODY_THERE for cause in causes)
 
 
-def words(error: Exception, password: str | None) -> str:
-    """Return what an error says, escaped, without what servers repeat of a command that they do not know."""
+def error_text(error: Exception, password: str | None) -> str:
+    """Return the text of an error, escaped, without the arguments that servers repeat of unknown commands."""
     text = _ARGUMENTS.sub("", str(error)).strip().rstrip(".")
     return printable((text.replace(password, "***") if password else text).encode("utf-8", "surrogateescape"))
 
 
 def advise(error: Exception, text: str, url: str = "") -> str:
-    """Add to what the client said about connecting what to look at."""
+    """Add advice to an error text about connecting."""
     cause = error if isinstance(error, ClosedAt) else error.__cause__ or error.__context__
-    # Whoever does not take our certificate lets the handshake end, and closes before or while we write.
+    # A server that refuses our certificate completes the handshake, and closes before or while we write.
     agreed = "connecting to" not in text
     match cause:
         case ssl.SSLCertVerificationError():

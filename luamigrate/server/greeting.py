@@ -1,4 +1,4 @@
-"""What is asked on a new connection, where nothing else is under way: who is there, and whether it is ready."""
+"""The first questions on a new connection: who the server is, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from luamigrate.server.identity import Identity, facts_of_info, identity_of, rol
 
 
 def identify(connection: AbstractConnection, url: str) -> Identity:
-    """Ask who is there, and see that it is ready. Raises RedisError where it is not."""
-    # HELLO tells without any permission what INFO tells only to a user who may call it. A proxy may not have it.
+    """Ask who the server is, and check that it is ready. Raises RedisError where it is not."""
+    # HELLO needs no permission, INFO does. A proxy may not have HELLO.
     hello, refusal = None, None
     try:
         hello = ask(connection, FIRST_COMMAND)
@@ -52,12 +52,12 @@ def read(connection: AbstractConnection) -> Any:
     try:
         return connection.read_response(disable_decoding=True)
     except (InvalidResponse, ValueError, TypeError) as error:
-        # The client stumbles over a MOVED that names no node, say. Nobody knows where the next answer begins.
+        # The client library fails on a MOVED without a node, for example: where the next answer begins is unknown.
         raise redis.ConnectionError(f"what the server sends cannot be understood: {error}") from None
 
 
 def _with_mode_and_role(connection: AbstractConnection, identity: Identity) -> Identity:
-    """Ask elsewhere for what HELLO has left out, as proxies and servers that are made after Redis do."""
+    """Ask other commands for what HELLO lacks, as it does in proxies and in servers that imitate Redis."""
     if not identity.mode:
         # A node of a cluster lists its slots; a single server refuses, and so does whatever hides a cluster.
         slots = _ask_if_permitted(connection, "CLUSTER", "SLOTS")
@@ -76,7 +76,7 @@ def _see_that_it_is_ready(connection: AbstractConnection) -> None:
     try:
         ask(connection, "PING")
     except ResponseError as error:
-        # What it may not answer, or will not while it takes no writes, it has at least understood.
+        # A server that refuses to answer has at least understood.
         if passes(error):
             raise
 

@@ -1,4 +1,4 @@
-"""Who a server says it is."""
+"""The identity of a server, as it tells it itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from luamigrate.model.errors import printable
 
 PRIMARY, REPLICA = "master", "replica"
 _ROLES = {"master": PRIMARY, "primary": PRIMARY, "slave": REPLICA, "replica": REPLICA}
-"""By the words that servers and proxies have for them."""
+"""Roles by the names that servers and proxies give them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Product, version, mode and role, as HELLO or INFO has them, and the process."""
+    """Product, version, mode and role of a server, from HELLO or INFO, and its process."""
 
     product: str
     version: str
@@ -25,19 +25,19 @@ class Identity:
     role: str
     """`PRIMARY` or `REPLICA`; empty where the server does not tell, and of a Sentinel."""
     run_id: str = ""
-    """Of the process; empty where the user may not ask."""
+    """Identifies the server process; empty where the user may not ask."""
 
     def is_at_least(self, redis: tuple[int, int], valkey: tuple[int, int]) -> bool:
-        """Compare the version, by product; one that is not known is not."""
+        """Compare the version with the one of its product; an unknown version is not enough."""
         return self._numbers[:2] >= (valkey if self.product == "valkey" else redis)
 
     @property
     def crashes_of_no_touch(self) -> bool:
-        """Whether the server may crash of a client with NO-TOUCH.
+        """Whether a client with NO-TOUCH may crash the server.
 
-        Where its write wakes a client that waits on the key: Redis 8.0 to 8.2.2 (redis/redis#14415), Valkey 8.1
-        (valkey-io/valkey#2347). Where it asks for a key of a slot that is being moved: nodes of Redis 8.2.3 too.
-        One whose version is not known may be any of these.
+        A write that wakes a waiting client crashes Redis 8.0 to 8.2.2 (redis/redis#14415) and Valkey 8.1
+        (valkey-io/valkey#2347). Asking for a key of a slot that is being moved crashes nodes of Redis 8.2.3 too.
+        An unknown version may be any of these.
         """
         if not self._numbers:
             return True
@@ -47,11 +47,11 @@ class Identity:
 
     @property
     def _numbers(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.version.split(".") if part.isdecimal() and part.isascii())
+        return tuple(int(text) for text in self.version.split(".") if text.isdecimal() and text.isascii())
 
 
 def identity_of(hello: Any, info: Mapping[str, str]) -> Identity | None:
-    """Read what a server answers to HELLO, and what that lacks, in INFO; None where it is neither Redis nor Valkey."""
+    """Read the answer to HELLO, and INFO for what that lacks; None where it is neither Redis nor Valkey."""
     told = facts_of_pairs(hello)
     product = told.get("server") or _product(info)
     if not product:
@@ -67,14 +67,14 @@ def _product(info: Mapping[str, str]) -> str:
 
 
 def role_of(word: str) -> str:
-    """Return the role that a server's word means; empty where it means none."""
+    """Return the role for a server's name of it; empty for an unknown name."""
     return _ROLES.get(word.lower(), "")
 
 
 def facts_of_pairs(reply: Any) -> dict[str, str]:
-    """Return the facts of a flat list of names and values, escaped; what is no text is left out."""
+    """Return the facts of a flat list of names and values, escaped; all but text is left out."""
     # A proxy may answer with a map, though nobody has asked for one.
-    flat = [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
+    flat = [fact for pair in reply.items() for fact in pair] if isinstance(reply, dict) else reply
     pairs = zip(flat[::2], flat[1::2], strict=False) if isinstance(flat, list) else ()
     return {
         printable(name): printable(value)

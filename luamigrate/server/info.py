@@ -1,4 +1,4 @@
-"""What a server tells of itself: INFO, and how many keys it has."""
+"""Facts that a server tells: INFO, the number of its keys, SCAN replies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from luamigrate.server.errors import Answered
 from luamigrate.server.identity import facts_of_info
 
 _CURSOR = re.compile(rb"\d{1,20}")
-"""64 bits, in decimal."""
+"""A cursor has 64 bits; this is decimal."""
 _REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),.*offset=(?P<offset>\d{1,20})\b")
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
 _KEYS = re.compile(r"keys=([0-9]{1,20}),")
@@ -26,7 +26,7 @@ def read_info(server: Connection, section: str) -> dict[str, str]:
 
 
 def number(facts: Mapping[str, str], name: str) -> int | None:
-    """Return a number of INFO, None where it is not there. Raises Error where it is no number."""
+    """Return a number from INFO; None where it is missing. Raises Error where it is no number."""
     text = facts.get(name)
     if text is None:
         return None
@@ -66,7 +66,7 @@ def read_key_count(servers: Iterable[Connection]) -> int | None:
 
 
 def reply_of(call: Call) -> tuple[bytes, list[bytes]]:
-    """Wait for what a SCAN answers, and return the next cursor and the names. Raises Error where it is none."""
+    """Return the next cursor and the names that a SCAN answers. Raises Error for any other answer."""
     reply = call.answer()
     match reply:
         case [bytes() as cursor, list() as keys] if _CURSOR.fullmatch(cursor):
@@ -76,7 +76,7 @@ def reply_of(call: Call) -> tuple[bytes, list[bytes]]:
 
 
 def tells_how_far_replicas_are(facts: dict[str, str]) -> bool:
-    """Tell whether INFO replication has the offsets of the server and of each replica, and does not only count them."""
+    """Tell whether INFO replication has the offsets of the server and of each replica."""
     replicas = _replicas(facts)
     counted = bool(replicas) or not number(facts, "connected_slaves")
     return "master_repl_offset" in facts and counted and all(map(_REPLICA.search, replicas))
@@ -87,7 +87,7 @@ def _replicas(facts: dict[str, str]) -> list[str]:
 
 
 def behind_by(facts: dict[str, str]) -> dict[str, int]:
-    """By how many bytes each replica is behind of which that is known."""
+    """Return how many bytes each replica is behind, as far as that is known."""
     written = number(facts, "master_repl_offset")
     if written is None:
         return {}

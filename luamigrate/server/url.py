@@ -1,4 +1,4 @@
-"""URLs of servers: what one says, what is none, and how one is shown without its passwords."""
+"""URLs of servers: reading them, refusing bad ones, and showing them without passwords."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAID_ELSEWHERE = {
     "username": "the user stands before the @, as in redis://user@host",
     "password": "--password-file FILE or REDIS_PASSWORD says that",
 }
-"""What other programs take behind the ?, and what says it here."""
+"""Options that other programs take after the ?, and what to use here."""
 BY_DEFAULT = "certificates are verified, host names included: that is the default, leave it out"
 SWITCHES = {
     "ssl_cert_reqs": (BY_DEFAULT, "--tls-insecure says that"),
@@ -41,25 +41,25 @@ SWITCHES = {
     "ssl": ("a URL that begins with rediss:// says that", "a URL that begins with redis:// says that"),
     "tls": ("a URL that begins with rediss:// says that", "a URL that begins with redis:// says that"),
 }
-"""Likewise: what to do for those who want it, and for those who do not."""
+"""The same for switches: what to do to have it on, and off."""
 TLS_SCHEMES = ("rediss", "valkeys")
 PORT = 6379
 SENTINEL_PORT = 26379
-"""Where a URL gives none."""
+"""Ports for URLs without one."""
 
 _OFF = frozenset(("none", "cert_none", "false", "no", "off", "0"))
-"""Values that switch something off; whoever gives any other wants it on."""
+"""Values that switch something off; every other value switches it on."""
 
 _DATABASE = re.compile("[0-9]{1,9}")
-"""What is longer the client may take for none, and use database 0."""
+"""The client library may ignore a longer number, and use database 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerUrl:
-    """What a URL says: where the server is, or the Sentinels that know it, and who logs in there."""
+    """The contents of a URL: the address of the server or of its Sentinels, and the login."""
 
     redacted: str
-    """The URL as it is shown: without its passwords."""
+    """The URL without its passwords, to be shown."""
     tls: bool
     """Whether the URL itself asks for TLS."""
     places: tuple[tuple[str, int], ...] = ()
@@ -67,7 +67,7 @@ class ServerUrl:
     path: str = ""
     """The unix socket, where there is no host."""
     service: str = ""
-    """What the Sentinels call the server; empty where no Sentinel is asked."""
+    """The server's name among the Sentinels; empty where no Sentinel is asked."""
     database: int = 0
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -76,16 +76,16 @@ class ServerUrl:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a URL. Raises UsageError, which does not show it, where it is none."""
-        scheme, parts, places = _split(text)
-        options = dict(parse_qsl(parts.query))
-        service, database = _service_and_database(scheme, parts.path)
-        user, _, password = (unquote(part) for part in parts.netloc.rpartition("@")[0].partition(":"))
+        """Read a URL. Raises UsageError, which does not show the URL, where it is bad."""
+        scheme, split, places = _split(text)
+        options = dict(parse_qsl(split.query))
+        service, database = _service_and_database(scheme, split.path)
+        user, _, password = (unquote(text) for text in split.netloc.rpartition("@")[0].partition(":"))
         return cls(
             redacted=_redacted(text),
             tls=scheme in TLS_SCHEMES or "tls" in options,
             places=places,
-            path=unquote(parts.path) if scheme == "unix" else "",
+            path=unquote(split.path) if scheme == "unix" else "",
             service=unquote(service),
             database=int(database or options.get("db") or 0),
             user=user or None,
@@ -96,16 +96,16 @@ class ServerUrl:
 
     @property
     def takes_tls(self) -> bool:
-        """Whether TLS is, or can by an option be, spoken to where the URL leads."""
+        """Whether the URL asks for TLS, or an option can."""
         return self.tls or bool(self.service)
 
 
 def _redacted(url: str) -> str:
-    """Return a URL that is not odd without its passwords."""
+    """Return a good URL without its passwords."""
     scheme, rest = url.split("://", 1)
     userinfo, at, place = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
-    # What stands alone before the @ is a user, if it is not a password in the wrong place.
+    # A single word before the @ is a user, or a password in the wrong place: it is not shown.
     secret = "***" if at else ""
     place, mark, query = place.partition("?")
     shown = "&".join(map(_redacted_option, query.split("&")))
@@ -118,12 +118,12 @@ def _redacted_option(option: str) -> str:
 
 
 def address(host: str, port: int) -> str:
-    """Return host and port as they stand in a URL."""
+    """Return host and port as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _split(url: str) -> tuple[str, SplitResult, tuple[tuple[str, int], ...]]:
-    """Return scheme, parts and places. Raises UsageError for what a client would silently take for something else."""
+    """Return scheme, components and addresses. Raises UsageError for what a client would misread in silence."""
     problem = UsageError(f"the URL (--url, REDIS_URL) must look like {URL_FORMS}")
     scheme, mark, _ = url.partition("://")
     if scheme not in URL_OPTIONS or not mark:
@@ -150,7 +150,7 @@ def _split(url: str) -> tuple[str, SplitResult, tuple[tuple[str, int], ...]]:
 
 
 def _places(scheme: str, netloc: str) -> tuple[tuple[str, int], ...]:
-    """Return the hosts and ports; a host may be empty. Raises ValueError."""
+    """Return hosts and ports; a host may be empty. Raises ValueError."""
     hosts = netloc.rpartition("@")[2]
     if scheme == "sentinel":
         return tuple(_place(host, SENTINEL_PORT) for host in hosts.split(","))
@@ -165,7 +165,7 @@ def _place(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _service_and_database(scheme: str, path: str) -> tuple[str, str]:
-    """Take the path of a URL apart; what it does not have is empty."""
+    """Return service and database from the path of a URL; empty where it has none."""
     path = path.removeprefix("/")
     match scheme:
         case "unix":
@@ -192,30 +192,21 @@ def _refuse_odd_options(scheme: str, query: str) -> None:
     names = [name for name, _ in options]
     for name, value in options:
         shown = f"the URL: option '{printable(os.fsencode(name))}' after the ?"
-        if name not in URL_OPTIONS[scheme] and (hint := _hint(name, value)):
-            raise UsageError(f"{shown} is unknown: {hint}")
-        if name not in URL_OPTIONS[scheme] and any(other.endswith("password") for other in names):
-            raise UsageError("the URL: write the characters & # + % of a password after the ? as %26 %23 %2B %25")
         if name not in URL_OPTIONS[scheme]:
+            if hint := _hint(name, value):
+                raise UsageError(f"{shown} is unknown: {hint}")
+            if any(other.endswith("password") for other in names):
+                raise UsageError("the URL: write the characters & # + % of a password after the ? as %26 %23 %2B %25")
             raise UsageError(f"{shown} is unknown; known are {', '.join(URL_OPTIONS[scheme])}")
         if names.count(name) > 1:
             raise UsageError(f"{shown} is there more than once")
-        if not value or not _is_good(name, value):
+        is_bad = {"db": not _DATABASE.fullmatch(value), "tls": value != "true"}
+        if not value or is_bad.get(name):
             raise UsageError(f"{shown} has no good value")
 
 
 def _hint(name: str, value: str) -> str | None:
-    """Say what to do in place of an option of other programs; None where it is not known."""
+    """Return what to use instead of another program's option; None where that is not known."""
     if name in SWITCHES:
         return SWITCHES[name][value.lower() in _OFF]
     return SAID_ELSEWHERE.get(name)
-
-
-def _is_good(name: str, value: str) -> bool:
-    match name:
-        case "db":
-            return _DATABASE.fullmatch(value) is not None
-        case "tls":
-            return value == "true"
-        case _:
-            return True

@@ -27,7 +27,7 @@ SECRET = "hunter2"
 
 
 def assert_one_line(result: Result, code: int, *fragments: str) -> None:
-    """Hold a command to having ended with this code and one line that says why and shows no password."""
+    """Assert that a command ended with this code and one line that says why and shows no password."""
     lines = result.err.strip().splitlines()
     assert len(lines) == 1, result.err
     assert lines[0].startswith("luamigrate: ")
@@ -150,7 +150,7 @@ def test_a_plan_file_with_a_byte_order_mark_is_read(any_server: Instance, tmp_pa
 
 
 def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
-    """The system's words are passed on."""
+    """The system's error text is in the line."""
     assert_one_line(luamigrate("run", "--plan", str(tmp_path), url=untouched.url), 2, "Is a directory")
 
 
@@ -192,7 +192,7 @@ def test_a_folder_is_no_plan_file(untouched: Instance, tmp_path: Path) -> None:
     ],
 )
 def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
-    """The line says what one looks like, and does not show it: it may hold a password."""
+    """The line shows what a URL must be, and not the URL given: it may contain a password."""
     result = luamigrate("run", url=url)
     assert_one_line(result, 2, "the URL")
     assert result.out == ""
@@ -258,7 +258,7 @@ def test_a_password_may_hold_any_character(any_server: Instance) -> None:
 
 @pytest.mark.single_server("a cluster has one database")
 def test_a_database_that_is_not_there_is_said_so(server: Instance) -> None:
-    """Exit 1 with the server's words."""
+    """Exit 1 with the server's error text."""
     assert_one_line(luamigrate("run", url=f"{server.url}?db=99"), 1, "DB index is out of range")
 
 
@@ -286,7 +286,7 @@ def test_a_replica_is_refused(server: Instance) -> None:
 
 
 def test_a_sentinel_is_refused(server_name: str, tmp_path: Path) -> None:
-    """Exit 4: it holds no data."""
+    """Exit 4: it has no keys."""
     binary = binaries.find(server_name)
     port = free_port()
     config = tmp_path / "sentinel.conf"
@@ -325,7 +325,7 @@ def test_a_server_that_is_loading_is_said_so(server_name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("setting", ["min-replicas-to-write", "stop-writes-on-bgsave-error"])
 def test_a_server_that_takes_no_writes_is_refused(server_name: str, setting: str) -> None:
-    """Exit 4 from the run and from the dry run, in the server's words."""
+    """Exit 4 from the run and from the dry run, with the server's error text."""
     with start(server_name) as server:
         fill(server.client, jobs=3)
         if setting == "min-replicas-to-write":

@@ -1,4 +1,4 @@
-"""`luamigrate demo`: the whole way, and nothing left behind."""
+"""`luamigrate demo`: every step, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
     env = environment(TMPDIR=str(tmp_path), DRY_RUN="true", REDIS_URL="redis://nowhere.invalid", BATCH_SIZE="1")
     result = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    check, look, run, fill, verify, rollback = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
+    check, dry_run, run, fill, verify, rollback = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
     assert "run can be started here." in check
-    assert "Would be copied                4,003" in look
+    assert "Would be copied                4,003" in dry_run
     assert "Successfully migrated          4,003" in run
-    for step in (look, run):
+    for step in (dry_run, run):
         assert "partial  job:7 -> step:7" in step
         assert "(exit code 3)" in step
     assert "1 filled, 3,999 same, ignored 1 of type string" in fill

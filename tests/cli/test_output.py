@@ -23,7 +23,7 @@ COMMAND = (sys.executable, "-m", "luamigrate", "run")
 
 
 def make_every_word(server: Instance) -> None:
-    """Keys for most words, and a name that would like to write to the terminal."""
+    """Keys for most status words, and a name with a terminal's control characters."""
     fill(server.client, jobs=20)
     server.client.hset(b"job:\x1b[2J\r\n\xff\\ \xe2\x80\xae", "a", "1")
     server.client.hset(b"step:\x1b[2J\r\n\xff\\ \xe2\x80\xae", "a", "2")
@@ -123,7 +123,7 @@ def test_the_report_has_a_line_per_key_that_is_not_clean(any_server: Instance, t
 
 
 def test_failed_keys_are_reported_with_reason_and_text(any_server: Instance, tmp_path: Path) -> None:
-    """The server's own words are there to read."""
+    """The server's error text is printed."""
     fill(any_server.client, jobs=3)
     any_server.client.config_set("maxmemory", 1)
     try:
@@ -278,7 +278,7 @@ def test_a_terminal_gets_a_progress_bar(any_server: Instance) -> None:
 
 
 def test_no_terminal_gets_plain_lines_now_and_then(any_server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Part scanned, keys, rate, time left; no control characters."""
+    """Share scanned, keys, rate, time left; no control characters."""
     monkeypatch.setattr("luamigrate.cli.reporter.SECONDS_BETWEEN_LINES", 0.0)
     fill(any_server.client, jobs=1000)
     out = run(any_server, *HASHES, "--batch-size", "100").out

@@ -112,7 +112,7 @@ def test_it_asks_with_the_numbers_and_no_means_no(any_server: Instance, answer: 
 
 
 def test_yes_means_yes(any_server: Instance) -> None:
-    """The targets are compared once more in the moment in which they are deleted."""
+    """The targets are compared again as they are deleted."""
     fill(any_server.client, jobs=5)
     digest = any_server.digest()
     luamigrate("run", url=any_server.url)
@@ -155,7 +155,7 @@ def test_where_there_is_nothing_to_delete_it_does_not_ask(any_server: Instance, 
 
 
 def test_the_report_is_of_what_was_done(any_server: Instance, tmp_path: Path) -> None:
-    """After no, what the look found; after yes, what the rollback did."""
+    """After no, what the dry run found; after yes, what the rollback did."""
     file = tmp_path / "report"
     fill(any_server.client, jobs=5)
     luamigrate("run", url=any_server.url)

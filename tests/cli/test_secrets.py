@@ -48,12 +48,12 @@ class Way:
     env: dict[str, str] = field(default_factory=dict)
 
     def luamigrate(self, *arguments: str) -> Result:
-        """Run a command that way."""
+        """Run a command with the password given so."""
         return luamigrate(*arguments, *self.options, url=self.url, env=self.env)
 
 
 def way(name: str, url: str, folder: Path, password: str = SECRET, user: str = USER) -> Way:
-    """Give the password in one of the ways."""
+    """Give the password by each means in turn."""
     scheme, _, place = url.partition("://")
     if name == "url":
         return Way(name, f"{scheme}://{user}:{quote(password, safe='')}@{place}")
@@ -78,7 +78,7 @@ def locked(any_server: Instance) -> Iterator[Instance]:
 
 @pytest.mark.parametrize("name", WAYS)
 def test_a_password_lets_in(locked: Instance, tmp_path: Path, name: str) -> None:
-    """Every command, by each way; the configuration says which, and shows none of it."""
+    """Every command, by each means; the configuration names it, and does not show the password."""
     given = way(name, locked.url, tmp_path)
     for command in COMMANDS:
         result = given.luamigrate(*command)
@@ -188,7 +188,7 @@ def test_no_error_shows_a_password(
 
 
 def assert_shows_nothing(text: str) -> None:
-    """Hold a text to showing no password, nor a part by which it could be told."""
+    """Assert that a text shows no password, nor a piece that identifies it."""
     assert text
     for secret in (SECRET, ENCODED, SECRET.encode("unicode_escape").decode(), "s3cr3t"):
         assert secret not in text

@@ -97,7 +97,7 @@ IN_PLACE_OF_A_NAME = {
 @pytest.mark.parametrize("value", [pytest.param(text, id=name) for name, text in IN_PLACE_OF_A_NAME.items()])
 @pytest.mark.parametrize("variable", FILES_OF_SECRETS)
 def test_a_secret_in_place_of_its_files_name_is_not_shown(tmp_path: Path, variable: str, value: str) -> None:
-    """Nor any part of it, by whichever way it is given and in whichever output; the line asks whether it is one."""
+    """Nor any piece of it, however it is given and in whichever output; the line asks whether it is one."""
     option, others = FILES_OF_SECRETS[variable]
     trustme.CA().issue_cert("x").cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
     others = tuple(other.format(cert=tmp_path / "cert") for other in others)
@@ -111,7 +111,7 @@ def test_a_secret_in_place_of_its_files_name_is_not_shown(tmp_path: Path, variab
 
 
 def assert_shows_no_part_of(value: str, result: Result) -> None:
-    """Hold an output to show none of the pieces of a secret that are long enough to be told from other words."""
+    """Assert that an output shows no piece of a secret that is long enough to identify it."""
     for piece in re.findall(r"[\w+/=]{6,}", value.replace("PRIVATE", "").replace(__file__, "")):
         assert piece not in result.out + result.err
 
@@ -166,7 +166,7 @@ def test_two_passwords_are_a_usage_error(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_in_the_wrong_place_is_shown_without_its_password(arguments: tuple[str, ...], said: str) -> None:
-    """Nor is what may be a part of it: exit 2 in one line that says what is wrong."""
+    """Nor is what may be a piece of it: exit 2 in one line that says what is wrong."""
     result = luamigrate(*arguments)
     assert_one_line(result, 2, said)
     assert "hunter2" not in result.err

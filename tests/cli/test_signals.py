@@ -1,4 +1,4 @@
-"""Being stopped: the batches under way are finished, the summary comes, running again continues."""
+"""Signals that stop: the batches under way are finished, the summary is printed, the same command continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first half second: Ctrl-C while Python imports, before anything of the command line has begun."""
+"""Ctrl-C while Python imports, before the command line has begun."""
 
 from __future__ import annotations
 

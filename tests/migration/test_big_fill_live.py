@@ -24,7 +24,7 @@ def fill_stepping(server: Instance, *acts: Callable[[], object], settle: float =
     left = list(acts)
 
     def step(batch: Batch) -> None:
-        if not batch.big or batch.stage is not Stage.AGAIN or not left:
+        if not batch.large or batch.stage is not Stage.RECHECK or not left:
             return
         waits = batch.seconds == 0.0
         if waits or len(left) == len(acts):
@@ -89,7 +89,7 @@ def test_a_target_that_is_deleted_between_the_looks_is_copied_only_when_it_stays
     def step(batch: Batch) -> None:
         if batch.tally.waiting > 0:
             any_server.client.delete("step:hash")
-        if batch.tally.waiting > 0 or (batch.big and batch.stage is Stage.AGAIN):
+        if batch.tally.waiting > 0 or (batch.large and batch.stage is Stage.RECHECK):
             moments.append(time.monotonic())
 
     assert words(stepping(any_server, step, on_existing=mode, settle=0.05)) == {"copied": 1}

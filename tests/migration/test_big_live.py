@@ -63,8 +63,8 @@ def once(part: float, act: Callable[[], object]) -> Step:
     acted: list[float] = []
 
     def step(batch: Batch) -> None:
-        if batch.big and batch.big[1] >= part and not acted:
-            acted.append(batch.big[1])
+        if batch.large and batch.large[1] >= part and not acted:
+            acted.append(batch.large[1])
             act()
 
     return step
@@ -73,7 +73,7 @@ def once(part: float, act: Callable[[], object]) -> Step:
 def last_part(server: Instance, work: Callable[..., Iterator[Batch]], **options: Any) -> float:
     """Return the part that is done after the last chunk, where nobody steps in."""
     parts = [0.0]
-    stepping(server, lambda batch: parts.append(batch.big[1] if batch.big else 0.0), work, **options)
+    stepping(server, lambda batch: parts.append(batch.large[1] if batch.large else 0.0), work, **options)
     return max(parts)
 
 
@@ -119,9 +119,9 @@ def test_a_write_to_the_source_in_mid_copy_begins_it_anew(server: Instance) -> N
 
     def step(batch: Batch) -> None:
         for part in (STAGING, COMPARING):
-            if batch.big and batch.big[1] >= part and (batch.big[0], part) not in seen:
-                seen.add((batch.big[0], part))
-                CHANGES[batch.big[0].decode().removeprefix("job:")](server.client, b"at %f" % part)
+            if batch.large and batch.large[1] >= part and (batch.large[0], part) not in seen:
+                seen.add((batch.large[0], part))
+                CHANGES[batch.large[0].decode().removeprefix("job:")](server.client, b"at %f" % part)
 
     assert words(stepping(server, step)) == {"copied": 5}
     assert len(seen) >= 9, "a string is copied in one chunk"
@@ -162,7 +162,7 @@ def written_all_the_time(server: Instance) -> Step:
     """Write to the hash after each of its chunks, the last one included."""
 
     def step(batch: Batch) -> None:
-        if batch.big and batch.big[0] == b"job:hash":
+        if batch.large and batch.large[0] == b"job:hash":
             CHANGES["hash"](server.client, b"%d" % time.monotonic_ns())
 
     return step

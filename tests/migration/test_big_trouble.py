@@ -141,8 +141,8 @@ def test_a_script_cache_that_is_emptied_in_mid_copy_costs_no_key(server: Instanc
     flushed: set[bytes] = set()
 
     def step(batch: Batch) -> None:
-        if batch.big and batch.big[1] >= moment and batch.big[0] not in flushed:
-            flushed.add(batch.big[0])
+        if batch.large and batch.large[1] >= moment and batch.large[0] not in flushed:
+            flushed.add(batch.large[0])
             server.client.script_flush()
 
     assert words(stepping(server, step)) == {"copied": 5}
@@ -164,8 +164,8 @@ def test_a_connection_that_is_lost_in_mid_copy_is_made_again(server: Instance, m
     lost: set[bytes] = set()
 
     def step(batch: Batch) -> None:
-        if batch.big and batch.big[1] >= moment and batch.big[0] not in lost:
-            lost.add(batch.big[0])
+        if batch.large and batch.large[1] >= moment and batch.large[0] not in lost:
+            lost.add(batch.large[0])
             server.client.client_kill_filter(_type="normal", skipme=True)
 
     assert words(stepping(server, step)) == {"copied": 5}
@@ -188,7 +188,7 @@ def test_a_connection_that_is_lost_in_each_attempt_fails_the_key_and_the_run_goe
         server.client.set(name, "1")
 
     def step(batch: Batch) -> None:
-        if batch.big:
+        if batch.large:
             server.client.client_kill_filter(_type="normal", skipme=True)
 
     result = stepping(server, step, rules=AND_OTHERS)

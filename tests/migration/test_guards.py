@@ -176,11 +176,11 @@ def test_memory_that_is_not_to_be_heard_of_is_not(any_server: Instance, watchful
 
 
 def test_the_patience_for_memory_begins_when_it_gets_scarce(any_server: Instance, watchful: None) -> None:
-    """And not when somebody held it, who may have gone to lunch."""
+    """And not when somebody paused the run, who may have gone to lunch."""
     fill(any_server.client, jobs=300)
     began = time.monotonic()
 
-    def held() -> bool:
+    def paused() -> bool:
         if time.monotonic() - began < 0.6:
             return True
         if not told.of("memory"):
@@ -190,7 +190,8 @@ def test_the_patience_for_memory_begins_when_it_gets_scarce(any_server: Instance
     told = Told(memory=lambda: any_server.client.config_set("maxmemory", UNLIMITED))
     words: Counter[Word] = Counter()
     with configured(any_server, maxmemory=UNLIMITED), connect(any_server.url) as connection:
-        for batch in migrate(connection, JOBS, limits=Limits(patience=0.5), operator=Operator(tell=told, held=held)):
+        operator = Operator(tell=told, paused=paused)
+        for batch in migrate(connection, JOBS, limits=Limits(patience=0.5), operator=operator):
             words += batch.tally.counts
     assert words == {"copied": 300}
 
@@ -295,7 +296,7 @@ def test_a_restart_that_a_guard_meets_first_is_no_less_a_restart(any_server: Ins
             server.client.hset(f"step:{number}", "id", "another")
         calls: list[int] = []
 
-        def held() -> bool:
+        def paused() -> bool:
             if not calls and server.client.dbsize() >= 300 + 4 + 300:
                 calls.append(1)
                 time.sleep(0.05)  # until all that was under way is answered
@@ -305,7 +306,7 @@ def test_a_restart_that_a_guard_meets_first_is_no_less_a_restart(any_server: Ins
 
         summary = Summary(JOBS)
         with connect(server.url) as connection:
-            operator = Operator(held=held)
+            operator = Operator(paused=paused)
             for batch in migrate(connection, JOBS, settle=0.3, limits=Limits(batch_size=20), operator=operator):
                 summary.add(batch)
         assert calls

@@ -47,17 +47,17 @@ def big_migrated(
     trouble: Callable[[int], None] = lambda _: None,
     *,
     told: Callable[[str], None] = lambda _: None,
-    held: Callable[[], bool] = lambda: False,
+    paused: Callable[[], bool] = lambda: False,
     look: Callable[[Batch], None] = lambda _: None,
     patience: float = 20,
 ) -> Counter[Word]:
     """Copy the big key, causing trouble after each chunk, by their number; return the words."""
     summary, chunks = Summary(JOBS), 0
-    operator = Operator(tell=told, held=held)
+    operator = Operator(tell=told, paused=paused)
     with connect(server.url) as connection:
         for batch in migrate(connection, JOBS, limits=Limits(max_pause=0.5, patience=patience), operator=operator):
             summary.add(batch)
-            chunks += bool(batch.big)
+            chunks += bool(batch.large)
             look(batch)
             trouble(chunks)
     assert chunks > 5
@@ -89,7 +89,7 @@ class Meddler:
 
     def look(self, batch: Batch) -> None:
         """See how far it is."""
-        self._done = batch.big[1] if batch.big else self._done
+        self._done = batch.large[1] if batch.large else self._done
 
     def __call__(self) -> bool:
         """Tell whether it is to wait."""
@@ -108,7 +108,7 @@ def test_what_is_written_while_a_big_key_waits_is_not_missed(any_server: Instanc
     """It is begun anew; also where the connection was lost meanwhile, and with it its WATCH."""
     fill_big(any_server)
     meddler = Meddler(any_server, "job:big", part, cuts=cuts)
-    assert big_migrated(any_server, held=meddler, look=meddler.look) == {"copied": 1}
+    assert big_migrated(any_server, paused=meddler, look=meddler.look) == {"copied": 1}
     assert meddler.meddled
     assert_big_copied(any_server)
 
@@ -124,7 +124,7 @@ def test_a_big_target_that_is_written_while_its_rollback_waits_is_kept(
     meddler, summary = Meddler(any_server, "step:big", part, cuts=cuts), Summary(JOBS, Command.ROLLBACK)
     with connect(any_server.url) as connection:
         for batch in rollback(
-            connection, JOBS, settle=0, limits=Limits(max_pause=0.5), operator=Operator(held=meddler)
+            connection, JOBS, settle=0, limits=Limits(max_pause=0.5), operator=Operator(paused=meddler)
         ):
             meddler.look(batch)
             summary.add(batch)

@@ -1,1 +1,1 @@
-"""Tests of what is talked about: words, rules, summaries."""
+"""Tests of status words, rules and summaries."""

@@ -49,14 +49,14 @@ Keys = dict[bytes, Key]
 
 @st.composite
 def related_targets(draw: st.DrawFn, source: Key) -> Key | None:
-    """Draw a target in each relation to its source: none, equal, a part, more, or anything."""
+    """Draw a target in each relation to its source: none, equal, a subset, more, or anything."""
     (kind, content), expiry = source
-    how = draw(st.sampled_from(["none", "equal", "part", "more", "any"]))
+    how = draw(st.sampled_from(["none", "equal", "subset", "more", "any"]))
     if how == "none":
         return None
     if how == "any" or (kind not in ("hash", "set", "zset") and how != "equal"):
         return draw(values), draw(expiries)
-    if how == "part":
+    if how == "subset":
         kept = draw(st.sets(st.sampled_from(sorted(content)), min_size=1))
         content = kept if kind == "set" else {name: content[name] for name in kept}
     if how == "more":
@@ -125,8 +125,8 @@ class Model:
             return "same" if ignore_expiry or near(expiry, target_expiry) else "expiry"
         if kind not in ("hash", "set", "zset"):
             return "differs"
-        part = found < content if kind == "set" else set(found.items()) < set(content.items())
-        return "partial" if part else "differs"
+        is_subset = found < content if kind == "set" else set(found.items()) < set(content.items())
+        return "partial" if is_subset else "differs"
 
     @property
     def sources(self) -> list[bytes]:
@@ -225,7 +225,7 @@ def counted(connection: Deployment, work: Callable[..., Iterator[Batch]], comman
 
 
 def assert_state(server: Instance, model: Model, now: int) -> None:
-    """Hold the server to what the model holds, and nothing else."""
+    """Assert that the server has exactly the keys of the model."""
     found = snapshot(server.client)
     assert found.keys() == model.keys.keys()
     for name, ((kind, content), expiry) in model.keys.items():

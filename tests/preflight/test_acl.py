@@ -1,4 +1,4 @@
-"""What docs/security.md grants to each command is enough, and no part of it too much."""
+"""What docs/security.md grants to each command is enough, and all of it is needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOR_OLDER = {"+evalsha_ro": "+evalsha", "+pexpiretime": "+time"}
 """What stands for commands that a server does not have."""
 
 MANY = 900
-"""Elements of a key that is big where a script may take but a tenth of a millisecond."""
+"""Elements of a key that goes in chunks where a script may take only a tenth of a millisecond."""
 
 
 def granted(server: Server, command: str) -> list[str]:
@@ -101,7 +101,7 @@ def write(server: Server, *, copied: bool) -> None:
 
 
 def outcome(server: Server, command: str, rules: list[str] | None) -> tuple[Any, ...]:
-    """Carry out a command as a user with these rules, or as an almighty one: code, words and warnings."""
+    """Run a command as a user with these rules, or as one without limits; return code, counts and warnings."""
     write(server, copied=command in ("verify", "rollback"))
     login = {}
     if rules is not None:
@@ -112,16 +112,16 @@ def outcome(server: Server, command: str, rules: list[str] | None) -> tuple[Any,
     result: Result = luamigrate(*COMMANDS[command], *options, url=url, env=login)
     document = result.document
     warnings = sorted(warning.partition(":")[0] for warning in document["warnings"])
-    words = [{name: count for name, count in rule.items() if name != "ignored"} for rule in document["rules"]]
-    return result.code, words, [] if rules is None else warnings
+    counts = [{name: count for name, count in rule.items() if name != "ignored"} for rule in document["rules"]]
+    return result.code, counts, [] if rules is None else warnings
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_the_document_grants_is_enough(server: Server, command: str) -> None:
-    """The same code and the same words as an almighty user gets; warned is only of what is optional."""
-    code, words, _ = outcome(server, command, None)
-    careful_code, careful_words, warnings = outcome(server, command, granted(server, command))
-    assert (careful_code, careful_words) == (code, words)
+    """Code and counts are those of a user without limits; warnings concern only what is optional."""
+    code, counts, _ = outcome(server, command, None)
+    careful_code, careful_counts, warnings = outcome(server, command, granted(server, command))
+    assert (careful_code, careful_counts) == (code, counts)
     assert set(warnings) <= {"memory", "eviction", "saves", "blocked"}
 
 
@@ -130,7 +130,7 @@ SPARING = ("+memory|usage", "+dump", "+object|encoding")
 
 
 @pytest.mark.parametrize("command", ["verify", "fill", "rollback"])
-def test_no_part_of_what_the_document_grants_is_too_much(server: Server, command: str) -> None:
+def test_everything_that_the_document_grants_is_needed(server: Server, command: str) -> None:
     """Without any one command something is refused, warned of, or fails."""
     if not server.has_field_expiries:
         pytest.skip("what is granted for newer servers can be judged on those")

@@ -1,4 +1,4 @@
-"""What is looked at before the first write: `luamigrate check`, and the same checks when a run starts."""
+"""The checks before the first write: by `luamigrate check`, and when a run starts."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def need(server: Instance) -> float:
     """Return what the copies of jobs are expected to take."""
     with connect(server.url) as connection:
         taken = [sampling.take(connection, node, JOBS) for node in connection.primaries]
-        return sum(sampling.need(taken, node) or 0.0 for node in connection.primaries)
+        return sum(sampling.needed_bytes(taken, node) or 0.0 for node in connection.primaries)
 
 
 def assert_refused(server: Instance, command: Sequence[str], *fragments: str, options: Sequence[str] = ()) -> Result:
-    """Hold a command to be refused, in a line with these fragments, and to have written nothing."""
+    """Assert that a command is refused, in a line with these fragments, and writes nothing."""
     digest = server.digest()
     result = luamigrate(*command, *options, url=server.url)
     assert result.code == 4
@@ -197,10 +197,10 @@ def test_a_check_in_the_wrong_database_says_where_the_keys_are(any_server: Insta
 
 
 @pytest.mark.single_server("it is about one server's keys")
-def test_a_check_that_has_not_looked_at_all_keys_does_not_claim_that_none_matches(
+def test_a_check_that_has_not_seen_all_keys_does_not_claim_that_none_matches(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says how many it has looked at, and that a dry run looks at all; that is no exit code of its own."""
+    """It says how many keys it has seen, and that a dry run sees all; the exit code is 0."""
     monkeypatch.setattr(sampling, "SCANS", 1)
     monkeypatch.setattr(sampling, "KEYS_PER_SCAN", 10)
     any_server.client.mset({f"other:{number}": "x" for number in range(1000)})
@@ -246,7 +246,7 @@ def test_a_pattern_that_is_taken_literally_is_said_so_beside_one_that_matches(an
 
 @pytest.mark.parametrize("command", STARTS)
 def test_a_refusal_comes_before_anything_is_written(any_server: Instance, command: tuple[str, ...]) -> None:
-    """Exit 4 from the check, from the run and from the dry run, with the same words."""
+    """Exit 4 from the check, from the run and from the dry run, with the same text."""
     fill(any_server.client, jobs=3)
     with busy_client(any_server, "BLPOP", "nothing", 0):
         result = assert_refused(any_server, command, "blocked", "worker-7", "BLPOP")
@@ -296,7 +296,7 @@ def test_refusals_are_shown_all_at_once(any_server: Instance, command: tuple[str
 
 @pytest.mark.single_server("in a cluster, REPLICAOF is not allowed")
 def test_a_replica_is_refused_by_the_check_too(server: Instance) -> None:
-    """It says so and looks no further."""
+    """It says so and checks nothing else."""
     fill(server.client, jobs=3)
     server.client.replicaof("127.0.0.1", str(free_port()))
     try:

@@ -96,7 +96,7 @@ def test_a_client_that_waits_for_no_key_does_not_matter(
 
 
 def test_a_queue_among_many_other_keys_is_not_overlooked(any_server: Instance) -> None:
-    """Some lists beside thousands of hashes: a small sampling of names does not happen to hold one."""
+    """Some lists beside thousands of hashes are found, though a small sample of names may lack them."""
     fill(any_server.client, jobs=4000)
     for number in range(3):
         any_server.client.rpush(f"queue:{number}", "1")

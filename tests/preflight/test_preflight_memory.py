@@ -57,7 +57,7 @@ def test_the_estimate_is_about_what_the_copies_take(server: Instance) -> None:
 
 
 def test_what_has_a_target_already_needs_nothing(any_server: Instance) -> None:
-    """Half of them are there: so half of the memory is enough, but for what the allocator rounds up."""
+    """With targets for one in two keys, about 50% of the memory is enough."""
     for number in range(80):
         any_server.client.hset(f"job:{number:02}", "payload", "x" * 100)
     all_of_them = need(any_server)

@@ -11,17 +11,17 @@ from tests.preflight.test_checks import KEYS, RUN, commands, migrated, user
 from tests.preflight.test_preflight import checks, limited, need
 
 UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys"}
-"""What a user with no more permissions than are needed cannot have looked at."""
-BIG = [
+"""Checks that a user with only the needed permissions cannot make."""
+LARGE = [
     *("exists", "renamenx", "persist", "pexpire", "pexpireat", "watch", "unwatch", "hlen", "hmget", "zcard", "zmscore"),
     "evalsha_ro",
     *("scard", "sscan", "smismember", "zadd", "hset", "sadd", "multi", "exec"),
 ]
-"""What a user who may copy the built-in plan needs beside that for big keys, with the keys to stage them."""
+"""What a user who may copy the built-in plan needs beside that for large keys, with the staging keys."""
 
 
 def test_a_user_who_may_not_ask_is_warned_and_can_run(server: Instance) -> None:
-    """Without INFO and CLIENT LIST: what is not looked at is said, by the name of its check."""
+    """Without INFO and CLIENT LIST, each check that cannot be made is named."""
     fill(server.client, jobs=5)
     with user(server, commands(server, RUN), KEYS) as url:
         found = checks(server, url=url)
@@ -43,10 +43,10 @@ def test_a_user_who_may_not_ask_how_many_keys_there_are_gets_no_false_estimate(a
 
 
 @pytest.mark.parametrize("lacking", ["", "watch", "persist", "hmget", "luamigrate:staging:*"])
-def test_a_user_who_could_not_copy_big_keys_is_warned(server: Instance, lacking: str) -> None:
+def test_a_user_who_could_not_copy_large_keys_is_warned(server: Instance, lacking: str) -> None:
     """By the name of what is missing; small ones are copied all the same."""
     fill(server.client, jobs=5)
-    allowed = [name for name in [*RUN, *BIG] if name != lacking]
+    allowed = [name for name in [*RUN, *LARGE] if name != lacking]
     allowed = [name for name in commands(server, allowed) if name != lacking]
     allowed += ["hpexpireat"] if server.has_field_expiries else []
     keys = [key for key in [*KEYS, "luamigrate:staging:*"] if key != lacking]

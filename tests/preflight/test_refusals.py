@@ -1,4 +1,4 @@
-"""Servers that keep commands from scripts, as managed services do in words of their own: what is said, and left behind.
+"""Servers that refuse commands in scripts, as managed services do: what is said, and what remains.
 
 The scripts run on real servers, behind a few lines that refuse what the service would refuse.
 """
@@ -76,7 +76,7 @@ def refusing(*commands: str, text: str = NOT_ALLOWED) -> str:
 @pytest.mark.parametrize("text", [NOT_ALLOWED, UNKNOWN % "COPY", "ERR go away"])
 @pytest.mark.single_server("keys across slots are not copied by COPY")
 def test_a_command_that_scripts_need_and_are_refused_is_named(server: Instance, kept_back: Keep, text: str) -> None:
-    """Exit 4 by the check, the run and the dry run, with the server's words and what it is needed for."""
+    """Exit 4 by the check, the run and the dry run, with the server's error text and what the command is needed for."""
     fill(server.client, jobs=3)
     digest = server.digest()
     with kept_back(refusing("COPY", text=text)):
@@ -106,7 +106,7 @@ def test_no_other_command_is_taken_for_permitted_either(server: Instance, kept_b
 
 @pytest.mark.cluster
 def test_a_cluster_that_refuses_undeclared_keys_is_refused(server: Instance, kept_back: Keep) -> None:
-    """Batches name keys of many slots, which cannot be declared: exit 4 with the server's words."""
+    """Batches name keys of many slots, which cannot be declared: exit 4 with the server's error text."""
     fill(server.client, jobs=3)
     refusal = f"if name ~= 'INFO' and not declared[name == 'MEMORY' and second or first] then return '{UNDECLARED}' end"
     with kept_back(refusal):
@@ -160,8 +160,8 @@ def test_what_only_spares_work_is_done_without(server: Instance, kept_back: Keep
 
 @pytest.mark.parametrize("kind", ["hash", "set", "zset", "list", "string", "stream"])
 @pytest.mark.single_server("across slots, a key is weighed as it is read")
-def test_big_keys_are_found_where_they_cannot_be_weighed(server: Instance, kept_back: Keep, kind: str) -> None:
-    """By a few of their elements: they still go in chunks, or are said to be too big."""
+def test_large_keys_are_found_where_memory_is_refused(server: Instance, kept_back: Keep, kind: str) -> None:
+    """A few of their elements are weighed instead: they still go in chunks, or are called too big."""
     client: Any = server.client
     text = "x" * 500
     for number in range(40):
@@ -193,7 +193,7 @@ def test_big_keys_are_found_where_they_cannot_be_weighed(server: Instance, kept_
 def test_failed_means_not_written(server: Instance, kept_back: Keep, refused: tuple[str, ...]) -> None:
     """Where a fresh copy cannot be compared it is deleted in the same script, and a later run copies it.
 
-    Where there is another way of comparing, that is taken, and nothing fails.
+    Where another comparison is possible, nothing fails.
     """
     for number in range(5):
         server.client.hset(f"job:{number}", mapping={"a": "x" * 100, "b": "y"})
@@ -271,8 +271,8 @@ def test_what_is_refused_altogether_is_named(
     """Exit 4 by the check `scripts`, which says what is needed and why."""
     fill(server.client, jobs=3)
 
-    def liar(words: list[bytes]) -> Lie | None:
-        return Lie(encoded(Exception(reply))) if words[0].upper() in command else None
+    def liar(sent: list[bytes]) -> Lie | None:
+        return Lie(encoded(Exception(reply))) if sent[0].upper() in command else None
 
     with lying(server.url.removeprefix("unix://"), liar) as url:
         for given in STARTS:
@@ -288,8 +288,8 @@ def test_a_server_that_refuses_hello_is_asked_by_info(server: Instance, reply: s
     """It tells product, version, mode and role there as well: the check and the run find nothing amiss."""
     fill(server.client, jobs=3)
 
-    def liar(words: list[bytes]) -> Lie | None:
-        return Lie(encoded(Exception(reply))) if words[0] == b"HELLO" else None
+    def liar(sent: list[bytes]) -> Lie | None:
+        return Lie(encoded(Exception(reply))) if sent[0] == b"HELLO" else None
 
     with lying(server.url.removeprefix("unix://"), liar) as url:
         checked = luamigrate("check", "--json", url=url)
@@ -304,8 +304,8 @@ def test_a_server_that_refuses_hello_is_asked_by_info(server: Instance, reply: s
 def test_a_proxy_that_hangs_up_at_a_command_is_told_by_that_command(any_server: Instance, closing: str) -> None:
     """Exit 1 with the command in the line; a port for TLS is thought of only where nothing has been answered yet."""
 
-    def liar(words: list[bytes]) -> Lie | None:
-        return Lie(b"", hangs_up=True) if words[0] == closing.encode() else None
+    def liar(sent: list[bytes]) -> Lie | None:
+        return Lie(b"", hangs_up=True) if sent[0] == closing.encode() else None
 
     with lying(any_server.url.removeprefix("unix://"), liar) as url:
         result = luamigrate("check", "--patience", "0", url=url)
@@ -319,8 +319,8 @@ def test_a_proxy_that_hangs_up_at_a_command_is_told_by_that_command(any_server: 
 def test_a_command_at_which_each_connection_ends_is_named(any_server: Instance) -> None:
     """Also in the middle: what is waited for in vain says at which command."""
 
-    def liar(words: list[bytes]) -> Lie | None:
-        return Lie(b"", hangs_up=True) if words[0].startswith(b"EVALSHA") else None
+    def liar(sent: list[bytes]) -> Lie | None:
+        return Lie(b"", hangs_up=True) if sent[0].startswith(b"EVALSHA") else None
 
     with lying(any_server.url.removeprefix("unix://"), liar) as url:
         result = luamigrate("run", "--patience", "0.2", url=url)
@@ -329,12 +329,12 @@ def test_a_command_at_which_each_connection_ends_is_named(any_server: Instance) 
 
 
 @pytest.mark.single_server("a liar stands before one server")
-def test_a_summary_that_ends_early_says_nothing_of_what_was_not_looked_at(any_server: Instance) -> None:
-    """Rules that had not begun are not said to have no key."""
+def test_a_summary_that_ends_early_says_nothing_of_rules_that_had_not_begun(any_server: Instance) -> None:
+    """It does not claim that no key matches them."""
     fill(any_server.client, jobs=3)
 
-    def liar(words: list[bytes]) -> Lie | None:
-        return Lie(b"", hangs_up=True) if words[:1] == [b"EVALSHA"] and b"job:1" in words else None
+    def liar(sent: list[bytes]) -> Lie | None:
+        return Lie(b"", hangs_up=True) if sent[:1] == [b"EVALSHA"] and b"job:1" in sent else None
 
     with lying(any_server.url.removeprefix("unix://"), liar) as url:
         result = luamigrate("run", "--patience", "0.2", url=url)

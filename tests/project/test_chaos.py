@@ -17,7 +17,7 @@ from chaos import worlds
 from chaos.application import Application, Reader
 from chaos.judging import Case, judge
 from chaos.processes import Ended, reported
-from chaos.worlds import FAR_MS, Held, World
+from chaos.worlds import FAR_MS, Stored, World
 from tests.conftest import luamigrate
 from tests.instances import Instance
 
@@ -34,11 +34,11 @@ def sound(any_server: Instance, tmp_path: Path) -> Callable[[], Case]:
     site: Any = SimpleNamespace(servers=lambda: [any_server], is_one=True, has_moments=any_server.has_field_expiries)
     world = worlds.draw(random.Random(SEED), most=40, with_moments=False)
     for keys in (world.sources, world.bystanders):
-        for name in [name for name, held in keys.items() if worlds.expires_meanwhile(held)]:
+        for name in [name for name, stored in keys.items() if worlds.expires_meanwhile(stored)]:
             del keys[name]
     at = int(time.time() * 1000) + FAR_MS
-    world.sources |= dict.fromkeys((SOURCE, OTHER), Held("hash", {b"a": b"1", b"b": b"2"}, at))
-    world.targets[BEFORE] = Held("hash", {b"a": b"other"}, at)
+    world.sources |= dict.fromkeys((SOURCE, OTHER), Stored("hash", {b"a": b"1", b"b": b"2"}, at))
+    world.targets[BEFORE] = Stored("hash", {b"a": b"other"}, at)
     worlds.write(any_server.client, world.keys)
     runs = [final_run(any_server, [option for naming in world.namings for option in naming.options], tmp_path)]
     application = Application(site, world, SEED, creates=False)

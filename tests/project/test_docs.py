@@ -18,8 +18,9 @@ from tests.migration.test_run import HASHES
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+EVICTION = "whether it evicts keys"
 UNTOLD = (
-    *("its role (HELLO, ROLE, INFO)", "whether they succeed (INFO)", "whether it evicts keys"),
+    *("its role (HELLO, ROLE, INFO)", "whether they succeed (INFO)", EVICTION),
     "whether clients wait (CLIENT LIST)",
 )
 """What checks warn of where a server leaves it out."""
@@ -32,7 +33,7 @@ def test_every_check_has_a_row() -> None:
 
 
 def test_the_page_has_what_is_said_where_a_server_does_not_tell() -> None:
-    """Each in the words that are printed."""
+    """Each with the text that is printed."""
     for what in UNTOLD:
         assert f"the server does not tell {what}" in OPERATIONS
 

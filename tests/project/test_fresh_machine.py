@@ -44,7 +44,7 @@ class Clock(Told):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock by which everything goes, and have the throttle look each time they are asked."""
+    """Return the clock that everything reads, and have the throttle ask the server each time."""
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock.read)
     monkeypatch.setattr(time, "perf_counter", clock.read)
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_the_guards_look_before_the_first_batch(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """However seldom they look: what is evicted after that is noticed by the last look at the latest."""
+    """However seldom the server is asked: an eviction is noticed by the last question at the latest."""
     monkeypatch.setattr(throttle, "SECONDS_BETWEEN_CHECKS", 1000.0)
     fill(any_server.client, jobs=300)
     with configured(any_server, maxmemory=0, maxmemory_policy="noeviction"):
@@ -106,7 +106,7 @@ def test_the_first_line_about_a_big_key_is_told_at_once(clock: Clock, capsys: py
     jobs = plan([("job:*", "step:*", "hash")])
     reporter = ConsoleReporter(Summary(jobs), to_stderr=False, quiet=False, verbose=False)
     for part in (0.25, 0.5):
-        reporter.batch(Batch(jobs[0], big=(b"job:big", part)))
+        reporter.batch(Batch(jobs[0], large=(b"job:big", part)))
     out = capsys.readouterr().out
     assert "25%" in out
     assert "50%" not in out

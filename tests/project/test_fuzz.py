@@ -30,7 +30,7 @@ drawn = settings(
     max_examples=120,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-"""The same examples each time: what fails once fails again."""
+"""The same examples each time: what fails once fails always."""
 
 NASTY = (
     "\x1b[2J",
@@ -61,14 +61,14 @@ def is_safe(text: str) -> bool:
 
 
 def assert_a_line(error: UsageError, begins: str = "") -> None:
-    """Hold an error to one line that begins like this and cannot write to the terminal."""
+    """Assert that an error is one line that begins like this and cannot write to the terminal."""
     assert str(error).isprintable()
     assert str(error).startswith(begins)
     assert str(error)
 
 
 def as_bytes(text: str) -> bytes:
-    """Return text as the bytes that it stands for, whatever it holds."""
+    """Return text as the bytes that it stands for, whatever its characters."""
     return text.encode(
         "utf-8", "surrogatepass" if re.search("[\ud800-\udc7f\udd00-\udfff]", text) else "surrogateescape"
     )
@@ -159,7 +159,7 @@ def test_a_plan_file_ends_a_real_process_with_a_line(tmp_path: Path, content: by
 @example(maps=["=" * 1000], kind="any")
 @example(maps=["\udcff*=\udcfe*"], kind="any")
 def test_maps_are_a_plan_or_a_usage_error(maps: list[str], kind: str) -> None:
-    """Whatever they hold; a plan keeps their bytes."""
+    """Whatever their bytes, a plan keeps them."""
     for chosen in ("any", kind):
         try:
             plan = plan_from_maps(maps, chosen)
@@ -195,7 +195,7 @@ NOBODY = "redis://127.0.0.1:1"
 
 
 def assert_refused(result: Result) -> None:
-    """Hold a command to having ended before any work, with one safe line, and to have shown nothing unsafe."""
+    """Assert that a command ended before any work, with one safe line, and showed nothing unsafe."""
     assert result.code in (1, 2), result.err
     assert is_safe(result.out + result.err)
     assert result.err.startswith("luamigrate: ")
@@ -258,7 +258,7 @@ users = st.sampled_from(
 
 
 def assert_url_is_read(url: str) -> None:
-    """Hold a URL to being one or a usage error, without its password being shown."""
+    """Assert that a URL is good or a usage error, without its password being shown."""
     try:
         read = ServerUrl.parse(url)
         shown = read.redacted

@@ -33,7 +33,7 @@ def unescaped(text: str) -> bytes:
 def test_names_are_safe_and_reversible_in_every_output(
     server: Instance, tmp_path: Path, middles: set[bytes], prefix: bytes, field: bytes
 ) -> None:
-    """Screen, JSON and report hold no control character, and the report gives every name back."""
+    """Screen, JSON and report have no control character, and the report gives every name back."""
     server.client.flushall()
     prefix = b"s:" + prefix.replace(b"*", b"").replace(b"=", b"").replace(b"\x00", b"")
     pairs = {(prefix + middle, b"t:" + middle) for middle in middles}

@@ -58,7 +58,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_the_model_needs_the_standard_library_alone() -> None:
-    """So that everything about rules and words can be tried without a server."""
+    """So that rules and status words can be tried without a server."""
     for file in (PACKAGE / "model").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -71,7 +71,7 @@ KINDS = {"Standalone", "Cluster"}
 """What a deployment may be."""
 
 
-def told_apart(tree: ast.AST) -> Iterator[str]:
+def distinctions(tree: ast.AST) -> Iterator[str]:
     """Yield the places where code asks which kind of deployment it has."""
     for node in ast.walk(tree):
         match node:
@@ -92,13 +92,13 @@ def told_apart(tree: ast.AST) -> Iterator[str]:
 def test_only_the_router_knows_a_server_from_a_cluster(file: Path) -> None:
     """Everybody else asks the deployment what they want to know."""
     if file.parent.name != "server" and (file.parent.name, file.name) != ("migration", "routing.py"):
-        assert list(told_apart(ast.parse(file.read_text(encoding="utf-8")))) == []
+        assert list(distinctions(ast.parse(file.read_text(encoding="utf-8")))) == []
 
 
-def test_telling_apart_is_seen() -> None:
-    """In whichever way it is written."""
+def test_asking_for_the_kind_is_seen() -> None:
+    """However it is written."""
     for text in ("isinstance(one, Cluster)", "isinstance(one, (str, Standalone))", "isinstance(one, cluster.Cluster)"):
-        assert list(told_apart(ast.parse(text))) == [text]
-    assert list(told_apart(ast.parse("type(one) is Standalone"))) == ["type(one) is Standalone"]
-    assert list(told_apart(ast.parse("match one:\n    case Cluster(): pass"))) == ["Cluster()"]
-    assert list(told_apart(ast.parse("isinstance(one, str)"))) == []
+        assert list(distinctions(ast.parse(text))) == [text]
+    assert list(distinctions(ast.parse("type(one) is Standalone"))) == ["type(one) is Standalone"]
+    assert list(distinctions(ast.parse("match one:\n    case Cluster(): pass"))) == ["Cluster()"]
+    assert list(distinctions(ast.parse("isinstance(one, str)"))) == []

@@ -38,7 +38,7 @@ def test_a_plan_of_ones_own_and_each_key(any_server: Instance) -> None:
 
 
 def test_errors_have_one_base_and_an_exit_code() -> None:
-    """A caller catches one class and may tell the others apart."""
+    """A caller catches one class, and may catch the others one by one."""
     with pytest.raises(luamigrate.Error) as usage:
         luamigrate.plan([("a:*", "a:b:*", "hash")])
     assert isinstance(usage.value, luamigrate.UsageError)

@@ -1,4 +1,4 @@
-"""No word depends on the clock of the machine that luamigrate runs on: expiries are compared by the servers."""
+"""No status word depends on the clock of the machine that luamigrate runs on: the servers compare expiries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import luamigrate
 from tests.instances import Instance
 
 HOUR = 3600
-FIELDS = {"big": 900, "small": 10}
+FIELDS = {"large": 900, "small": 10}
 """Of a hash that takes several scripts where one may take but a tenth of a millisecond, and of one that does not."""
 EXPIRING = [
     (600, 1800, "expiry", "kept"),
@@ -56,8 +56,8 @@ def test_a_wrong_clock_of_ours_changes_no_word(
         assert server.client.exists("step:1") == (rolled_back == "kept")
 
 
-def test_expiries_less_than_a_second_apart_are_the_same_and_more_are_not(server: Instance) -> None:
-    """As the docs have it, for small keys and for big ones, in one slot or in two."""
+def test_expiries_that_differ_by_less_than_a_second_are_the_same_and_others_are_not(server: Instance) -> None:
+    """As the docs say, for small keys and for large ones, in one slot or in two."""
     for size in FIELDS:
         for milliseconds, word in ((900, "same"), (1100, "expiry"), (-900, "same"), (-1100, "expiry")):
             server.client.flushall()

@@ -1,4 +1,4 @@
-"""A server that answers nonsense: it is found out, nothing is written because of it, and no success claimed."""
+"""A server that answers nonsense is noticed: nothing is written because of it, and no success is claimed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.project.test_fuzz import drawn, is_safe
 pytestmark = pytest.mark.single_server("a liar stands before one server")
 
 lied = settings(drawn, phases=(Phase.explicit, Phase.generate), report_multiple_bugs=False)
-"""Nothing is made smaller: of what is wrong in many ways, that would take minutes."""
+"""Without shrinking: it would take minutes where many things are wrong."""
 
 RULE = ("--map", "job:*=step:*", "--settle", "0", "--patience", "0")
 MOST = 300
@@ -33,7 +33,7 @@ Meant = Callable[[list[bytes]], bool]
 
 @dataclass
 class Telling:
-    """Answers the commands that are `meant` with one lie, again and again."""
+    """Answers each of the commands that are `meant` with one lie."""
 
     meant: Meant
     lie: Lie
@@ -49,12 +49,12 @@ class Telling:
 
 
 def scan(command: list[bytes]) -> bool:
-    """Tell whether keys are looked for by a pattern, and not only sampled."""
+    """Tell whether it is a SCAN with a pattern, not one of the sample."""
     return command[0] == b"SCAN" and b"MATCH" in command
 
 
 def any_scan(command: list[bytes]) -> bool:
-    """Tell whether keys are looked for, or sampled."""
+    """Tell whether it is a SCAN, of the work or of the sample."""
     return command[0] == b"SCAN"
 
 
@@ -65,7 +65,7 @@ def script(name: str) -> Meant:
 
 
 def command(*words: bytes) -> Meant:
-    """Return what recognises commands that begin with these words."""
+    """Return a test for commands that begin so."""
     return lambda command: command[: len(words)] == list(words)
 
 
@@ -81,7 +81,7 @@ def fill(server: Instance) -> None:
 
 
 def tell(server: Instance, telling: Telling, *options: str, verb: str = "run", writes: bool = False) -> Result:
-    """Run a command against a liar, and hold it to all that is promised whatever a server says.
+    """Run a command against a liar, and assert all that is promised whatever a server says.
 
     What `writes` may have made the targets of sources that are there, and nothing else.
     """
@@ -179,7 +179,7 @@ scanned = st.one_of(nonsense, spoilt([b"0", [b"job:1"]]), st.tuples(cursors, fou
 
 @settings(lied, max_examples=40)
 @given(lie=lies(scanned), meant=st.sampled_from((scan, any_scan)), verb=st.sampled_from(sorted(SCRIPTS)))
-def test_nonsense_in_place_of_keys_is_found_out(any_server: Instance, lie: Lie, meant: Meant, verb: str) -> None:
+def test_nonsense_in_place_of_keys_is_noticed(any_server: Instance, lie: Lie, meant: Meant, verb: str) -> None:
     """Exit 1 or 4; no key is written, least of all one that no rule names."""
     fill(any_server)
     assert tell(any_server, Telling(meant, lie), verb=verb).code in (1, 4)
@@ -209,7 +209,7 @@ NOTES = (
 notes = st.dictionaries(st.sampled_from(NOTES).map(str.encode), st.one_of(integers, blobs, nonsense), max_size=4)
 noted = st.tuples(st.sampled_from((b"differs", b"partial", b"expiry", b"failed", b"kept", b"extra", b"rubbish")), notes)
 answers = st.one_of(
-    st.sampled_from(WORDS), noted.map(lambda it: [it[0], *(part for pair in it[1].items() for part in pair)])
+    st.sampled_from(WORDS), noted.map(lambda it: [it[0], *(text for pair in it[1].items() for text in pair)])
 )
 answered = st.one_of(
     nonsense,

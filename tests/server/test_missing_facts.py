@@ -1,4 +1,4 @@
-"""A server that does not tell a thing is asked elsewhere, or it is said; what is missing is neither bad nor good."""
+"""Facts that a server does not tell are asked by another command, or reported as unknown."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def greeting(server: Instance, lacking: tuple[str, ...] = (), **changed: str) ->
     hello: Any = server.client.execute_command("HELLO")
     facts = dict(zip(hello[::2], hello[1::2], strict=True))
     facts |= {name.encode(): value.encode() for name, value in changed.items()}
-    return encoded([part for name, value in facts.items() if name.decode() not in lacking for part in (name, value)])
+    return encoded([text for name, value in facts.items() if name.decode() not in lacking for text in (name, value)])
 
 
 Lies = Mapping[Any, bytes]
-"""What is answered to commands that begin with these words."""
+"""Answers to commands, by how the commands begin."""
 
 
 def telling(lies: Lies) -> Liar:
     """Return what answers these commands so each time."""
 
     def liar(command: list[bytes]) -> Lie | None:
-        said = (answer for words, answer in lies.items() if tuple(command[: len(words)]) == words)
+        said = (answer for beginning, answer in lies.items() if tuple(command[: len(beginning)]) == beginning)
         return next((Lie(answer) for answer in said), None)
 
     return liar
@@ -78,7 +78,7 @@ def test_what_hello_leaves_out_is_asked_elsewhere(server: Instance, count: int) 
 
 
 @pytest.mark.parametrize("role", ["primary", "Master", "master"])
-def test_every_word_for_a_primary_will_do(server: Instance, role: str) -> None:
+def test_every_name_for_a_primary_is_known(server: Instance, role: str) -> None:
     """It is written to."""
     fill(server.client, jobs=3)
     with before(server, {(b"HELLO",): greeting(server, role=role)}) as url:
@@ -87,7 +87,7 @@ def test_every_word_for_a_primary_will_do(server: Instance, role: str) -> None:
 
 
 def test_a_replica_is_a_replica_whoever_tells(server: Instance) -> None:
-    """By ROLE or INFO where HELLO does not say so, and by each of the words for it."""
+    """ROLE or INFO tells it where HELLO does not, and by each name for it."""
     fill(server.client, jobs=3)
     server.client.replicaof("127.0.0.1", str(free_port()))
     try:
@@ -159,7 +159,7 @@ def test_a_server_of_unknown_version_is_not_asked_for_what_some_versions_die_of(
 
 @contextmanager
 def cluster_of_one(*options: str) -> Iterator[tuple[Instance, int]]:
-    """Start a node that holds all slots, and yield it with its port."""
+    """Start a node that has all slots, and yield it with its port."""
     binary = binaries.find(binaries.SYSTEM)
     if not isinstance(binary, Path) or binaries.version(binary) < (7, 0):
         pytest.skip(f"no server of version 7.0 or later on this system: {binary}")
@@ -217,7 +217,7 @@ def test_a_key_that_has_moved_to_no_host_is_where_the_one_is_that_says_so() -> N
             with connect(url) as cluster:
                 assert isinstance(cluster, Cluster)
                 answer = cluster.ask_alone(b"job:1", lambda node: _Asked(node, sha), time.monotonic() + 10)
-                assert (answer, cluster.holder(b"job:1").place) == (b"missing", f"127.0.0.1:{port}")
+                assert (answer, cluster.node_for(b"job:1").place) == (b"missing", f"127.0.0.1:{port}")
 
 
 class _Asked:

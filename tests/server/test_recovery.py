@@ -58,8 +58,8 @@ def assert_all_copied(server: Instance, jobs: int) -> None:
         assert server.client.hgetall(f"job:{number}") == server.client.hgetall(f"step:{number}") != {}
 
 
-def test_a_server_that_is_killed_and_comes_back_is_gone_through_again(server_name: str) -> None:
-    """The cursor is void: everything is looked at from the beginning, and nothing is missed."""
+def test_a_server_that_is_killed_and_comes_back_is_scanned_again(server_name: str) -> None:
+    """The cursor is void: the scan starts again, and no key is missed."""
     with start(server_name, *DURABLE) as server:
         fill(server.client, jobs=1000)
         summary, told = migrate_with(server, once_at(300, lambda: restart(server, *DURABLE)))
@@ -106,7 +106,7 @@ def test_a_server_that_hangs_for_a_while_is_waited_for(any_server: Instance) -> 
 def test_a_server_that_hangs_for_longer_than_an_answer_may_take(
     any_server: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is given up, another one made, and the script that had run meanwhile is told apart."""
+    """Another connection is made, and what the script had done meanwhile is counted as `same`."""
     monkeypatch.setattr("luamigrate.server.connection.ANSWER_SECONDS", 1.0)
     monkeypatch.setattr("luamigrate.server.connect.CONNECT_SECONDS", 1.0)
     fill(any_server.client, jobs=500)
@@ -135,13 +135,13 @@ def test_a_server_that_does_not_come_back_ends_the_run_after_the_patience(server
         assert "STOPPED before the end" in result.err
 
 
-def test_a_replica_promoted_behind_the_same_address_is_gone_through_from_the_beginning(server_name: str) -> None:
+def test_a_replica_promoted_behind_the_same_address_is_scanned_from_the_beginning(server_name: str) -> None:
     """Another process answers, with another table: nothing is missed."""
     with start(server_name) as server:
         fill(server.client, jobs=800)
 
         def fail_over() -> None:
-            # What a replica would hold: the same data in a process of its own.
+            # What a replica would have: the same keys in a process of its own.
             server.client.save()
             restart(server)
 
@@ -173,16 +173,16 @@ def test_other_peoples_long_script_is_waited_for(server_name: str) -> None:
 
 
 class CutOften:
-    """Cuts every so many times that something passes which holds the given bytes."""
+    """Cuts the connection at every n-th chunk that contains the given bytes."""
 
-    def __init__(self, holding: bytes, every: int, passing: Callable[[bytes], int]) -> None:
-        self.holding, self.every, self.passing = holding, every, passing
+    def __init__(self, containing: bytes, every: int, passing: Callable[[bytes], int]) -> None:
+        self.containing, self.every, self.passing = containing, every, passing
         self.seen = self.cuts = 0
 
     def __call__(self, content: bytes) -> int | None:
         """Count, and cut when it is time."""
-        self.seen += self.holding in content
-        if self.holding not in content or self.seen % self.every or self.cuts >= 5:
+        self.seen += self.containing in content
+        if self.containing not in content or self.seen % self.every or self.cuts >= 5:
             return None
         self.cuts += 1
         return self.passing(content)
@@ -191,7 +191,7 @@ class CutOften:
 @pytest.mark.single_server("a proxy stands before one server")
 @pytest.mark.parametrize("where", ["before the request", "in the request", "before the reply", "in the reply"])
 def test_connections_that_are_cut_cost_no_key(server: Instance, where: str) -> None:
-    """Wherever they are cut, again and again: all is copied, and what was asked twice is said."""
+    """All keys are copied wherever connections are cut, and a warning counts what was sent twice."""
     fill(server.client, jobs=600)
     passing = (lambda content: len(content) // 2) if where.startswith("in ") else (lambda _: 0)
     requests = where.endswith("request")

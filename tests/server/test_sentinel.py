@@ -10,8 +10,10 @@ import pytest
 import redis
 import trustme
 
-from luamigrate import Error, Limits, Summary, Tls, connect, migrate, plan
+from luamigrate import Error, Limits, Summary, Tls, Waiting, connect, migrate, plan
 from luamigrate.cli.embedded import free_port, throwaway_server
+from luamigrate.server.connect import connect_by, pool_for
+from luamigrate.server.url import ServerUrl
 from tests import binaries
 from tests.cli.test_bad_input import SECRET, assert_one_line
 from tests.clusters import wait_until
@@ -60,7 +62,7 @@ def run_through(servers: Watched, trouble: Callable[[], None]) -> Result:
 
 
 def assert_all_is_on_the_new_primary(servers: Watched, result: Result) -> None:
-    """Hold a run to having noticed, begun again, and finished where the Sentinels lead."""
+    """Assert that a run noticed it, started again, and finished on the primary that Sentinels name."""
     assert result.code == 0, result.err
     assert any("another server process answered in mid-run" in text for text in result.document["warnings"])
     assert result.totals["found"] == JOBS
@@ -139,6 +141,15 @@ def test_a_server_beside_the_primary_is_reached_by_its_address(primary: str, por
             assert (other.url, other.identity) == (f"redis://localhost:{port_of(primary)}", entry.identity)
         with pytest.raises(Error, match="cannot connect"):
             entry.at("127.0.0.1", free_port())
+
+
+def test_prepared_connections_serve_a_second_time(primary: str, port: int) -> None:
+    """A rollback connects before it asks, and again to delete."""
+    for url in map(ServerUrl.parse, (f"sentinel://127.0.0.1:{port}/{SERVICE}", primary)):
+        pool = pool_for(url)
+        for _ in range(2):
+            with connect_by(pool, url, Waiting()) as server:
+                assert server.node_for(b"job:1").call("EXISTS", "job:1").answer() == 1
 
 
 def test_a_sentinel_with_a_password_of_its_own(primary: str) -> None:
@@ -249,7 +260,7 @@ def test_a_url_of_sentinels_that_is_none(url: str, fragments: list[str]) -> None
     assert_one_line(luamigrate("run", url=url), 2, "the URL", *fragments)
 
 
-def test_a_sentinel_in_place_of_a_server_is_told_apart(port: int) -> None:
+def test_a_sentinel_in_place_of_a_server_is_recognised(port: int) -> None:
     """The line says what to write instead."""
     assert_one_line(luamigrate("run", url=f"redis://localhost:{port}"), 4, "Sentinel", "sentinel://host:port/service")
 

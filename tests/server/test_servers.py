@@ -95,7 +95,7 @@ def test_urls_are_shown_without_their_password(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "parts"),
+    ("url", "components"),
     [
         ("redis://host", {"places": (("host", 6379),), "database": 0, "tls": False, "user": None, "password": None}),
         ("valkeys://u%40x:p%2Fw@[::1]:7/3", {"places": (("::1", 7),), "database": 3, "tls": True, "user": "u@x"}),
@@ -106,10 +106,10 @@ def test_urls_are_shown_without_their_password(url: str, shown: str) -> None:
         ),
     ],
 )
-def test_a_url_is_read_into_its_parts(url: str, parts: dict[str, object]) -> None:
+def test_a_url_is_read_into_its_components(url: str, components: dict[str, object]) -> None:
     """With what it does not say: port, database, user."""
     read = ServerUrl.parse(url)
-    assert {name: getattr(read, name) for name in parts} == parts
+    assert {name: getattr(read, name) for name in components} == components
     assert "p/w" not in repr(read)
     assert "p&w" not in repr(read)
 

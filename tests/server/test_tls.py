@@ -84,15 +84,15 @@ def test_a_certificate_for_another_name(any_server: Instance, authority: trustme
         assert_one_line(result, 1, "not valid for '127.0.0.1'", "by a name")
 
 
-@pytest.mark.parametrize(("days", "words"), [((-2, -1), "has expired"), ((1, 2), "is not yet valid")])
+@pytest.mark.parametrize(("days", "text"), [((-2, -1), "has expired"), ((1, 2), "is not yet valid")])
 def test_a_certificate_out_of_time(
-    any_server: Instance, authority: trustme.CA, ca: str, days: tuple[int, int], words: str
+    any_server: Instance, authority: trustme.CA, ca: str, days: tuple[int, int], text: str
 ) -> None:
     """It is refused, and no authority is asked for."""
     begins, ends = (datetime.now(UTC) + timedelta(days=number) for number in days)
     with behind_tls(any_server, authority.issue_cert("localhost", not_before=begins, not_after=ends)) as url:
         result = luamigrate("run", "--tls-ca", ca, url=url)
-        assert_one_line(result, 1, "certificate", words)
+        assert_one_line(result, 1, "certificate", text)
         assert "--tls-ca" not in result.err
 
 
@@ -251,7 +251,7 @@ def test_valkeys_speaks_tls(any_server: Instance, authority: trustme.CA, ca: str
     ],
 )
 def test_what_the_url_does_not_say_names_the_option(former: str, option: str) -> None:
-    """There is one way to say a thing."""
+    """There is one option for each thing."""
     assert_one_line(luamigrate("run", url=f"rediss://localhost?{former}"), 2, "the URL", option)
 
 
@@ -265,7 +265,7 @@ def test_who_asks_for_what_is_the_default_is_told_to_leave_it_out(name: str, val
 
 
 def test_who_wants_no_host_names_compared_is_not_told_to_verify_nothing() -> None:
-    """There is a way that keeps certificates verified."""
+    """Another option keeps certificates verified."""
     result = luamigrate("run", url="rediss://localhost?ssl_check_hostname=false")
     assert_one_line(result, 2, "give it by a name that its certificate is for")
     assert "--tls-insecure" not in result.err
@@ -307,7 +307,7 @@ def test_the_nodes_of_a_cluster_are_reached_over_tls(authority: trustme.CA, ca: 
 
 
 def test_another_server_is_reached_with_the_same_tls(any_server: Instance, authority: trustme.CA, ca: str) -> None:
-    """And its certificate is held to its own name."""
+    """And its certificate must be for its own name."""
     certificate = authority.issue_cert("localhost")
     with behind_tls(any_server, certificate) as url, connect(url, tls=Tls(ca=Path(ca))) as deployment:
         (entry,) = deployment.primaries
@@ -319,6 +319,6 @@ def test_another_server_is_reached_with_the_same_tls(any_server: Instance, autho
 
 
 def test_the_library_refuses_the_same() -> None:
-    """With the same words."""
+    """With the same error text."""
     with pytest.raises(UsageError, match="--tls-insecure: TLS needs a URL"):
         connect("redis://localhost", tls=Tls(insecure=True))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate import Error, Waiting, connect
+from luamigrate import Control, Error, Waiting, connect
 from luamigrate.cli.embedded import free_port
 from luamigrate.cli.options import environment
 from luamigrate.migration.verbs import BEGINNINGS
@@ -59,7 +59,7 @@ def first_line_about_waiting(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_nobody_there_is_said_at_once_and_ctrl_c_ends_the_waiting(command: tuple[str, ...]) -> None:
-    """With what to look at, and for how long it is waited for: most often the port is wrong. Exit 130."""
+    """The line says what to check and how long it waits: most often the port is wrong. Exit 130."""
     url = f"redis://127.0.0.1:{free_port()}"
     with started(*command, env={"REDIS_URL": url}) as process:
         line = first_line_about_waiting(process)
@@ -103,7 +103,7 @@ def test_nobody_who_comes_is_given_up() -> None:
 
 def test_what_will_not_pass_is_not_waited_for(any_server: Instance) -> None:
     """A name that leads nowhere, a wrong password, what is no server."""
-    waiting = Waiting(patience=60, for_nobody=60, tell=pytest.fail)
+    waiting = Waiting(patience=60, for_nobody=60, control=Control(tell=pytest.fail))
     for url in ("redis://no-such-host.invalid", any_server.url_for("nobody", "wrong")):
         with pytest.raises(Error):
             connect(url, waiting=waiting)
@@ -120,7 +120,7 @@ def test_a_server_that_comes_later_is_reached(tmp_path: Path) -> None:
                 link.symlink_to(stack.enter_context(start(ANY_NAME)).url.removeprefix("unix://"))
             told.append(text)
 
-        with connect(f"unix://{link}", waiting=Waiting(for_nobody=20, tell=come)) as server:
+        with connect(f"unix://{link}", waiting=Waiting(for_nobody=20, control=Control(tell=come))) as server:
             assert server.identity.role == "master"
     assert told[0].startswith(f"waiting for the server: cannot connect to the server at unix://{link}")
 
@@ -128,17 +128,17 @@ def test_a_server_that_comes_later_is_reached(tmp_path: Path) -> None:
 @pytest.mark.single_server("the liar stands before one server")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "LOADING Redis is loading the dataset in memory",
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     ],
 )
-def test_a_server_that_is_not_ready_is_waited_for(any_server: Instance, command: tuple[str, ...], words: str) -> None:
+def test_a_server_that_is_not_ready_is_waited_for(any_server: Instance, command: tuple[str, ...], text: str) -> None:
     """For --patience, also where that is the default."""
     fill(any_server.client, jobs=3)
-    refusals = [words] * 3
+    refusals = [text] * 3
 
     def lie(request: list[bytes]) -> Lie | None:
         return Lie(encoded(Exception(refusals.pop()))) if request[0] == b"PING" and refusals else None
@@ -158,7 +158,7 @@ def test_connecting_from_python_waits_only_where_it_is_told_to(any_server: Insta
         return Lie(encoded(Exception("LOADING it is loading"))) if request[0] == b"PING" else None
 
     with lying(any_server.url.removeprefix("unix://"), lie) as url:
-        for waiting in (Waiting(), Waiting(patience=60, stop=lambda: True, tell=pytest.fail)):
+        for waiting in (Waiting(), Waiting(patience=60, control=Control(stop=lambda: True, tell=pytest.fail))):
             with pytest.raises(Error, match="loading its data set"):
                 connect(url, waiting=waiting)
 
@@ -216,7 +216,7 @@ def test_a_walk_does_not_begin_anew_for_ever(any_server: Instance, command: tupl
 
 @pytest.mark.single_server("the liar stands before one server")
 def test_a_key_that_is_to_be_taken_whole_is_not_sent_for_ever(any_server: Instance) -> None:
-    """A server that calls it too big even then is not believed."""
+    """A server that calls the key too big even then is not believed."""
     any_server.client.xadd("job:1", {"a": "1"})
 
     def lie(request: list[bytes]) -> Lie | None:

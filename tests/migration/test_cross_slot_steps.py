@@ -46,7 +46,7 @@ def between(cluster: ClusterInstance, verb: Verb, steps: int, act: Callable[[], 
         ):
             library.register(server, script)
         pairs = Pairs(RULES[0], [b"job:11"], [b"step:11"])
-        batch = CrossSlotBatch(connection, connection.holder(b"job:11"), pairs, WHOLE, verb.cross_slot)
+        batch = CrossSlotBatch(connection, connection.node_for(b"job:11"), pairs, WHOLE, verb.cross_slot)
         for _ in range(steps):
             assert batch.advance()
         act()

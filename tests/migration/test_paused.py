@@ -1,4 +1,4 @@
-"""A run that is held, by a signal or by whoever calls it, and then goes on or ends."""
+"""A run that is paused, by a signal or by its caller, and then goes on or ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def size_at_rest(server: Instance) -> int:
 
 
 def held_run(server: Instance, *options: str) -> tuple[subprocess.Popen[str], int, str]:
-    """Start a run and hold it; return it, the number of keys it has come to, and what it says."""
+    """Start a run and pause it; return it, the number of keys it has come to, and what it says."""
     fill(server.client, jobs=3000)
     process = start_run(server, *SLOWLY, *options)
     process.send_signal(signal.SIGUSR1)
@@ -49,11 +49,11 @@ def held_run(server: Instance, *options: str) -> tuple[subprocess.Popen[str], in
     return process, size_at_rest(server), said
 
 
-def test_a_signal_holds_it_and_the_same_signal_goes_on(any_server: Instance) -> None:
+def test_a_signal_pauses_a_run_and_the_same_signal_resumes_it(any_server: Instance) -> None:
     """Copying stops, a line tells how it stands; then it finishes as if nothing had been."""
     process, size, said = held_run(any_server)
     before = 3000 + 4
-    assert "held (SIGUSR1 again goes on): " in said
+    assert "paused (SIGUSR1 again goes on): " in said
     told = int(said.split(": ")[-1].split()[0].replace(",", ""))
     assert "copied" in said
     assert before + told <= size <= before + told + 3 * len(any_server.shards())
@@ -64,13 +64,13 @@ def test_a_signal_holds_it_and_the_same_signal_goes_on(any_server: Instance) -> 
     assert process.returncode == 0
     assert "going on: " in err
     assert "3,000 copied" in out
-    assert "held by SIGUSR1" in out
+    assert "paused by SIGUSR1" in out
     assert_all_copied(any_server, 3000)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_held_can_be_ended(any_server: Instance, number: signal.Signals) -> None:
-    """Exit 130 at once, and nothing is copied that was not when it was held."""
+def test_a_paused_run_can_be_ended(any_server: Instance, number: signal.Signals) -> None:
+    """Exit 130 at once, and nothing is copied after the pause began."""
     process, size, _ = held_run(any_server, "--json")
     process.send_signal(number)
     out, _ = process.communicate(timeout=10)
@@ -84,12 +84,12 @@ def test_a_run_that_is_held_can_be_ended(any_server: Instance, number: signal.Si
 
 
 @pytest.mark.parametrize("verb", [migrate, verify, rollback])
-def test_every_command_can_be_held(any_server: Instance, verb: Callable[..., Iterator[Batch]]) -> None:
+def test_every_command_can_be_paused(any_server: Instance, verb: Callable[..., Iterator[Batch]]) -> None:
     """While it is, the server is asked for nothing but a sign of life."""
     fill(any_server.client, jobs=100)
     calls: list[int] = []
 
-    def held() -> bool:
+    def paused() -> bool:
         scripts = [
             stats["calls"]
             for name, stats in any_server.client.info("commandstats").items()
@@ -98,7 +98,7 @@ def test_every_command_can_be_held(any_server: Instance, verb: Callable[..., Ite
         calls.append(sum(scripts))
         return 2 <= len(calls) < 7
 
-    operator, limits = Operator(held=held), Limits(batch_size=10)
+    operator, limits = Operator(paused=paused), Limits(batch_size=10)
     with connect(any_server.url) as connection:
         for _ in verb(connection, JOBS, settle=0, limits=limits, operator=operator):
             pass
