@@ -6,7 +6,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
-    from luamigrate.migration.verbs import migrate, rollback, verify
+    from luamigrate.migration.execute import migrate, rollback, verify
     from luamigrate.model.control import Control, Operator
     from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
     from luamigrate.model.limits import Limits
@@ -58,7 +58,7 @@ __all__ = [
 
 _HOMES = (
     *(
-        "migration.verbs",
+        "migration.execute",
         "model.control",
         "model.errors",
         "model.limits",

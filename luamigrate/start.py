@@ -1,37 +1,10 @@
-"""Where the command line begins: Ctrl-C must end it in good order even while the rest is being imported.
-
-So this module imports nothing of the rest, nor does the package itself.
-"""
+"""The entry point of the command line: it sees to signals first, then imports the rest."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
-INTERRUPTED = 130
-"""As in errors.Exit."""
-
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Signals that ask to stop."""
-
-
-class Importing:
-    """While something is imported, a signal that asks to stop ends the process: at once, and in silence.
-
-    Nothing has been done by then; an exception could be lost or shown in the middle of an import.
-    """
-
-    def __enter__(self) -> None:
-        self._former = {number: signal.getsignal(number) for number in STOPPING}
-        for number, handler in self._former.items():
-            # What runs under nohup or in the background of a script is not to be stopped by what is ignored there.
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, _leave)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+from luamigrate.cli.importing import INTERRUPTED, Importing
 
 
 def main() -> None:
@@ -42,7 +15,3 @@ def main() -> None:
         commands.main()
     except KeyboardInterrupt:  # before or after what the command line itself takes care of
         sys.exit(INTERRUPTED)
-
-
-def _leave(*_: object) -> None:
-    os._exit(INTERRUPTED)

@@ -7,8 +7,8 @@ from subprocess import Popen
 from typing import AnyStr
 
 from luamigrate.cli import orphans
+from luamigrate.cli.importing import STOPPING
 from luamigrate.cli.signals import PAUSING
-from luamigrate.start import STOPPING
 
 _started: list[Popen[bytes] | Popen[str]] = []
 

@@ -12,10 +12,10 @@ import typer
 
 from luamigrate import __version__
 from luamigrate.cli import console, options
+from luamigrate.cli.importing import Importing
 from luamigrate.cli.strict import StrictCommand
 from luamigrate.model.errors import Error, Exit
 from luamigrate.model.status import Command
-from luamigrate.start import Importing
 
 app = typer.Typer(
     name="luamigrate",

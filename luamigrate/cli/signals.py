@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Self
 
 from luamigrate.cli import console
+from luamigrate.cli.importing import STOPPING
 from luamigrate.model.control import Control
-from luamigrate.start import STOPPING
 
 PAUSING = getattr(signal, "SIGUSR1", None)
 

@@ -10,9 +10,9 @@ from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
+from luamigrate.migration.execute import execute
 from luamigrate.migration.options import Options
-from luamigrate.migration.verb import Compare, Remove, Verb, copying
-from luamigrate.migration.verbs import execute
+from luamigrate.migration.verbs import Compare, Remove, Verb, copying
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Exit, Refused
 from luamigrate.model.status import Command, Verdict, Word

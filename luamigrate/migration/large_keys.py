@@ -12,7 +12,7 @@ from luamigrate.migration.in_flight import InFlight
 from luamigrate.migration.options import Options
 from luamigrate.migration.routing import Router
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
-from luamigrate.migration.verb import Verb
+from luamigrate.migration.verbs import Verb
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Refused, printable
 from luamigrate.model.status import KeyOutcome, Reason, Word

@@ -11,7 +11,7 @@ from typing import Protocol
 from luamigrate.migration import cross_slot
 from luamigrate.migration.cross_slot import CrossSlotBatch, is_cross_slot
 from luamigrate.migration.pace import Pace, Rate
-from luamigrate.migration.verb import Verb
+from luamigrate.migration.verbs import Verb
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Limits, Pause
 from luamigrate.model.rules import Pairs

@@ -15,7 +15,7 @@ from luamigrate.migration.options import Options
 from luamigrate.migration.recheck import Recheck, RecheckQueue
 from luamigrate.migration.routing import Router
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
-from luamigrate.migration.verb import Verb
+from luamigrate.migration.verbs import Verb
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import WHOLE

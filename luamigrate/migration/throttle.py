@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from luamigrate.migration.pace import Rate
-from luamigrate.migration.verb import Verb
+from luamigrate.migration.verbs import Verb
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Stopped
 from luamigrate.model.limits import FULL, Limits

@@ -1,189 +1,233 @@
-"""Copying, verifying and rolling back: each builds a verb, and `execute` carries it out."""
+"""The verbs: what each of them calls, answers and writes, in one slot, across slots and for large keys.
+
+A new verb is a class here, and a command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
-from luamigrate.migration.options import Options
-from luamigrate.migration.routing import scripts_for
-from luamigrate.migration.runner import Runner
-from luamigrate.migration.throttle import Throttle
-from luamigrate.migration.verb import Compare, FindExtra, Remove, Verb, copying
+from luamigrate.migration import cross_slot_verbs, large_key_verbs
+from luamigrate.migration.chunks import LargePair
+from luamigrate.migration.cross_slot import CrossSlotBatch, Steps
+from luamigrate.migration.watch import LargeSteps
 from luamigrate.model.comparison import Comparison, Filling
-from luamigrate.model.control import NOBODY, Control
-from luamigrate.model.errors import Error, Refused, UsageError
-from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
-from luamigrate.model.rules import BUILT_IN, Plan
-from luamigrate.model.summary import Batch
-from luamigrate.preflight import checks
-from luamigrate.scripts import library
-from luamigrate.server.connection import ReconnectPolicy
-from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import ServerChanged
+from luamigrate.model.errors import Error
+from luamigrate.model.limits import Pause
+from luamigrate.model.rules import Pairs
+from luamigrate.model.status import Command, Stage, Word, unfinished
+from luamigrate.scripts.calls import ScriptCall, ask_about
+from luamigrate.server.connection import Connection
 
-BEGINNINGS = 20
-"""At most: a server that is another one each time would make the work start over for ever."""
-
-UNSTEADY = (
-    f"another server process answered {BEGINNINGS} times, and each time everything was begun anew: see why the server "
-    "does not stay up, or what stands between, then run again"
-)
+ALWAYS = frozenset((Word.GONE, Word.FAILED, Word.IGNORED))
+COMPARED = frozenset((Word.SAME, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.MISSING))
 
 
-def migrate(
-    server: Deployment,
-    plan: Plan = BUILT_IN,
-    *,
-    dry_run: bool = False,
-    validate: bool = True,
-    on_existing: Literal["skip", "fill"] = "skip",
-    fill_queues: bool = False,
-    settle: float = SETTLE_SECONDS,
-    ignore_expiry: bool = False,
-    limits: Limits | None = None,
-    ignored_checks: frozenset[str] = frozenset(),
-    show_values: bool = False,
-    every_key: bool = False,
-    operator: Control = NOBODY,
-) -> Iterator[Batch]:
-    """Copy what the plan's rules match to its new names, and yield what came of each batch.
+@dataclass(frozen=True, kw_only=True)
+class Verb(ABC):
+    """What is done with every pair of a plan."""
 
-    Rules run in their order, each one to its end. What is not clean is checked a second time
-    after `settle` seconds and counted only then. With `on_existing="fill"` hashes and sets, with
-    `fill_queues` sorted sets too, that only lack a part of their source are given it, if both checks
-    found the same part missing. With `dry_run` nothing is written.
+    scripts: ClassVar[tuple[str, ...]]
+    """Called for pairs of one slot."""
+    stage: ClassVar[Stage] = Stage.SCAN
+    """SCAN goes from sources to their targets, EXTRA from targets to their sources."""
+    acts_on_recheck: ClassVar[bool] = False
+    """Whether what a first check found missing is copied or filled in by the next one."""
 
-    A batch without keys announces a rule, or tells how far a scan is that found nothing lately.
-    With `every_key` `Batch.keys` lists all keys, not only those that are not clean; with
-    `show_values` their notes hold values.
+    command: Command
+    """The command that asks for it."""
+    dry_run: bool = False
+    """Whether it only tells what the command would do."""
+    comparison: Comparison = field(default_factory=Comparison)
+    """How each source is compared with its target."""
 
-    Raises Refused before anything is written where a check says no that is not among
-    `ignored_checks`, Stopped where a guard does later, Error where the server fails for longer than
-    the patience of `limits`; what was yielded until then holds, and running again continues.
-    """
-    if on_existing == "fill" and not validate:
-        raise UsageError("filling always compares: it cannot go without validation")
-    if fill_queues and on_existing != "fill":
-        raise UsageError("only filling can fill queues")
-    filling = Filling.of(fills=on_existing == "fill", queues=fill_queues)
-    verb = copying(Comparison(validate=validate, ignore_expiry=ignore_expiry, show_values=show_values, filling=filling))
-    options = Options(limits=limits or Limits(), settle=settle, ignored_checks=ignored_checks, every_key=every_key)
-    return execute(server, plan, verb.rehearsal() if dry_run else verb, options, operator)
+    @property
+    @abstractmethod
+    def possible(self) -> frozenset[Word]:
+        """Return the words that its scripts may answer."""
 
+    @property
+    def unfinished(self) -> frozenset[Word]:
+        """Return the words that are checked again, and reported if they stay."""
+        return unfinished(self.command, dry_run=self.dry_run)
 
-def verify(
-    server: Deployment,
-    plan: Plan = BUILT_IN,
-    *,
-    settle: float = SETTLE_SECONDS,
-    ignore_expiry: bool = False,
-    sample: int | None = None,
-    extra: bool = False,
-    limits: Limits | None = None,
-    ignored_checks: frozenset[str] = frozenset(),
-    show_values: bool = False,
-    every_key: bool = False,
-    operator: Control = NOBODY,
-) -> Iterator[Batch]:
-    """Compare every source with its target, or the first `sample` of each rule; write nothing.
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything on the server."""
+        return self.command is not Command.VERIFY and not self.dry_run
 
-    With `extra`, targets without a source are then searched for. The server may be a replica.
-    Everything else is as with `migrate`.
-    """
-    options = Options(
-        limits=limits or Limits(),
-        settle=settle,
-        ignored_checks=ignored_checks,
-        every_key=every_key,
-        sample=sample,
-        extra=extra,
-    )
-    verb = Compare(comparison=Comparison(ignore_expiry=ignore_expiry, show_values=show_values))
-    return execute(server, plan, verb, options, operator)
+    @property
+    def copies(self) -> bool:
+        """Whether it takes memory on the server."""
+        return self.writes and self.command is Command.RUN
+
+    @property
+    def fills(self) -> bool:
+        """Whether targets that lack a part of their source are completed, or would be."""
+        return self.comparison.filling is not Filling.NOTHING
+
+    def rehearsal(self) -> Verb:
+        """Return the verb that tells what this one would do, and writes nothing."""
+        return self
+
+    @abstractmethod
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Send pairs to a script that decides about each of them atomically."""
+
+    @abstractmethod
+    def cross_slot(self, batch: CrossSlotBatch) -> Steps:
+        """Decide about pairs of two slots each, yielding between round trips; store one result per pair."""
+
+    @abstractmethod
+    def large(self, pair: LargePair) -> LargeSteps:
+        """Decide about a pair that is too large for one script, yielding the progress of each chunk."""
 
 
-def rollback(
-    server: Deployment,
-    plan: Plan,
-    *,
-    dry_run: bool = False,
-    settle: float = SETTLE_SECONDS,
-    extra: bool = False,
-    limits: Limits | None = None,
-    ignored_checks: frozenset[str] = frozenset(),
-    show_values: bool = False,
-    every_key: bool = False,
-    operator: Control = NOBODY,
-) -> Iterator[Batch]:
-    """Delete every target that equals its source, whoever made it, if the source lives as long.
+@dataclass(frozen=True, kw_only=True)
+class Copy(Verb):
+    """Copy each source to its target where the target is absent, and compare the two."""
 
-    The others are kept. With `dry_run` nothing is deleted, and `same` is what would be. With
-    `extra`, targets without a source are searched for as well; they are never deleted. Everything
-    else is as with `migrate`.
-    """
-    verb = Remove(comparison=Comparison(show_values=show_values))
-    options = Options(
-        limits=limits or Limits(), settle=settle, ignored_checks=ignored_checks, every_key=every_key, extra=extra
-    )
-    return execute(server, plan, verb.rehearsal() if dry_run else verb, options, operator)
+    scripts = ("copy",)
+    acts_on_recheck = True
 
+    command: Command = Command.RUN
 
-def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, control: Control) -> Iterator[Batch]:
-    """Check, process rule by rule, recheck what was not clean; start over if a server process changed."""
-    policy = ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=verb.writes)
-    deployment.reconnect_by(policy)
-    yield from _check(deployment, plan, verb, options)  # raises Refused before any write
-    throttle = Throttle(
-        deployment=deployment, limits=options.limits, verb=verb, ignored=options.ignored_checks, control=control
-    )
-    verbs = (verb, FindExtra()) if options.extra else (verb,)
-    runners = [_runner(deployment, each, options, control, throttle) for each in verbs]
-    for _ in range(BEGINNINGS):
-        try:
-            for runner in runners:
-                for rule in plan:
-                    yield from runner.run_rule(rule)
-                yield from runner.finish_rechecks()
-                if control.stop():
-                    break
-        except ServerChanged:
-            runner.forget()
-            deployment.accept_change()
-            yield Batch(plan[0], restarted=True)
-        except (Error, KeyboardInterrupt) as problem:
-            yield from runner.unresolved()
-            if isinstance(problem, Refused):
-                # That is what checks do, before anything is written.
-                raise Error(str(problem)) from None
-            raise
-        else:
-            return
-    raise Error(UNSTEADY)
+    @property
+    def possible(self) -> frozenset[Word]:
+        """Return the words that its scripts may answer."""
+        return ALWAYS | COMPARED | {Word.COPIED, Word.EXISTS}
+
+    def rehearsal(self) -> Verb:
+        """Return a comparison that tells sizes."""
+        return Compare(command=self.command, dry_run=True, comparison=replace(self.comparison, sizes=True))
+
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Copy and compare in one script."""
+        how = self.comparison
+        options = (int(how.validate), int(how.ignore_expiry), int(how.show_values))
+        return ask_about(server, "copy", pairs.keys, pause, pairs.rule.type, *options, *pairs.digests)
+
+    def cross_slot(self, batch: CrossSlotBatch) -> Steps:
+        """Restore the source's payload at the target; else compare, and fill."""
+        return cross_slot_verbs.copy(batch, self.comparison)
+
+    def large(self, pair: LargePair) -> LargeSteps:
+        """Copy in chunks to a staging key, and publish it."""
+        return large_key_verbs.copy(pair, self.comparison)
 
 
-def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> Iterator[Batch]:
-    """Tell what the checks warn of. Raises Refused where they say no, UsageError where an option makes no sense."""
-    if not 0 <= options.settle <= LONGEST_SETTLE:
-        raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {options.settle}")
-    findings = checks.run_checks(
-        deployment,
-        plan,
-        verb.command,
-        dry_run=verb.dry_run,
-        fills=verb.fills,
-        extra=options.extra,
-        limits=options.limits,
-        ignored=options.ignored_checks,
-    )
-    checks.refuse(findings)
-    if warnings := checks.warnings(findings):
-        yield Batch(plan[0], warnings=warnings)
+@dataclass(frozen=True, kw_only=True)
+class Fill(Copy):
+    """Copy, compare, and add to a target what two checks, some time apart, found it to lack."""
+
+    scripts = ("fill",)
+
+    comparison: Comparison = field(default_factory=lambda: Comparison(filling=Filling.SETS))
+
+    @property
+    def possible(self) -> frozenset[Word]:
+        """Return the words that its scripts may answer."""
+        return ALWAYS | COMPARED | {Word.COPIED, Word.FILLED}
+
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Copy, compare and fill in one script."""
+        how = self.comparison
+        options = (int(how.ignore_expiry), int(how.show_values), how.filling)
+        return ask_about(server, "fill", pairs.keys, pause, pairs.rule.type, *options, *pairs.digests)
+
+    def large(self, pair: LargePair) -> LargeSteps:
+        """Copy in chunks; else add the missing names, a bounded number at a time."""
+        return large_key_verbs.fill(pair, self.comparison)
 
 
-def _runner(deployment: Deployment, verb: Verb, options: Options, control: Control, throttle: Throttle) -> Runner:
-    """Have all primaries keep the verb's scripts, and return who carries it out."""
-    for primary in deployment.primaries:
-        for name in scripts_for(deployment, verb):
-            library.register(primary, name)
-    return Runner(deployment, verb, options, control, throttle)
+def copying(comparison: Comparison) -> Copy:
+    """Return the verb that copies, and fills too where the comparison is to find what can be filled."""
+    return Fill(comparison=comparison) if comparison.filling else Copy(comparison=comparison)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Verb):
+    """Say how each target compares to its source; write nothing."""
+
+    scripts = ("compare",)
+
+    command: Command = Command.VERIFY
+
+    @property
+    def possible(self) -> frozenset[Word]:
+        """Return the words that its scripts may answer."""
+        return ALWAYS | COMPARED | (frozenset() if self.comparison.validate else {Word.EXISTS})
+
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Compare in one script."""
+        how = self.comparison
+        options = (int(how.validate), int(how.ignore_expiry), int(how.show_values), how.filling, int(how.sizes))
+        return ask_about(server, "compare", pairs.keys, pause, pairs.rule.type, *options, writes=False)
+
+    def cross_slot(self, batch: CrossSlotBatch) -> Steps:
+        """Compare payloads, and contents where these differ."""
+        return cross_slot_verbs.compare(batch, self.comparison)
+
+    def large(self, pair: LargePair) -> LargeSteps:
+        """Compare in chunks."""
+        return large_key_verbs.compare(pair, self.comparison)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remove(Verb):
+    """Delete each target that equals its source, if the source lives at least as long."""
+
+    scripts = ("remove",)
+
+    command: Command = Command.ROLLBACK
+
+    @property
+    def possible(self) -> frozenset[Word]:
+        """Return the words that its scripts may answer."""
+        return ALWAYS | {Word.KEPT, Word.MISSING, Word.REMOVED if self.writes else Word.SAME}
+
+    def rehearsal(self) -> Verb:
+        """Return the same without deleting: `same` is what would be deleted."""
+        return replace(self, dry_run=True)
+
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Compare and delete in one script."""
+        options = (int(self.writes), int(self.comparison.show_values))
+        return ask_about(server, "remove", pairs.keys, pause, pairs.rule.type, *options, writes=self.writes)
+
+    def cross_slot(self, batch: CrossSlotBatch) -> Steps:
+        """Compare, read the source last, and delete the target while it is what was compared."""
+        return cross_slot_verbs.remove(batch, self.comparison, delete=self.writes)
+
+    def large(self, pair: LargePair) -> LargeSteps:
+        """Compare in chunks, and delete if nobody wrote meanwhile."""
+        return large_key_verbs.remove(pair, delete=self.writes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindExtra(Verb):
+    """Find targets that have no source of the rule's type; write nothing."""
+
+    scripts = ("find_extra",)
+    stage = Stage.EXTRA
+
+    command: Command = Command.VERIFY
+
+    @property
+    def possible(self) -> frozenset[Word]:
+        """Return the words that its scripts may answer."""
+        return frozenset((Word.EXTRA, Word.FAILED))
+
+    def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
+        """Look for the sources in one script."""
+        return ask_about(server, "find_extra", pairs.keys, pause, pairs.rule.type, writes=False)
+
+    def cross_slot(self, batch: CrossSlotBatch) -> Steps:
+        """Look for each source at its own node."""
+        return cross_slot_verbs.find_extra(batch)
+
+    def large(self, pair: LargePair) -> LargeSteps:
+        """Raise Error: a key of any size can be searched for."""
+        raise Error(f"the script answered 'big {pair.kind}', which is not for it to say")

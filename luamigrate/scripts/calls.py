@@ -1,4 +1,4 @@
-"""Typed calls of the scripts of lua/: one for each; those of a verb about pairs are in migration/verb.py."""
+"""Typed calls of the scripts of lua/: one for each; those of a verb about pairs are in migration/verbs.py."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import luamigrate
+from luamigrate.cli.importing import STOPPING
 from luamigrate.cli.options import environment
-from luamigrate.start import STOPPING
 
 CONSOLE_SCRIPT = Path(sys.executable).with_name("luamigrate")
 WAYS_IN = [(sys.executable, "-m", "luamigrate"), (sys.executable, str(CONSOLE_SCRIPT))]
@@ -78,10 +78,10 @@ def test_a_signal_that_is_ignored_when_it_starts_stays_ignored(
 def test_signals_are_put_back_once_everything_is_imported(tmp_path: Path) -> None:
     """What has a handler then is the command line's own business: here nothing, for it only says its version."""
     script = (
-        "import atexit, signal, sys\nfrom luamigrate import start\n"
+        "import atexit, signal, sys\nfrom luamigrate import start\nfrom luamigrate.cli.importing import STOPPING\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "atexit.register(lambda: print([signal.getsignal(number) for number in start.STOPPING]))\n"
-        "before = [signal.getsignal(number) for number in start.STOPPING]\nprint(before)\n"
+        "atexit.register(lambda: print([signal.getsignal(number) for number in STOPPING]))\n"
+        "before = [signal.getsignal(number) for number in STOPPING]\nprint(before)\n"
         "sys.argv = ['luamigrate', '--version']\nstart.main()\n"
     )
     result = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=False)
@@ -98,7 +98,7 @@ def test_what_comes_first_imports_next_to_nothing() -> None:
     )
     script += "\nprint(*{'redis', 'typer', 'rich', 'hiredis', 'ssl', 're', 'typing'} & set(sys.modules))\n"
     result = subprocess.run((sys.executable, "-I", "-c", script), capture_output=True, text=True, check=False)
-    assert result.stdout == "luamigrate luamigrate.start\n\n"
+    assert result.stdout == "luamigrate luamigrate.cli luamigrate.cli.importing luamigrate.start\n\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)

@@ -12,7 +12,7 @@ import pytest
 from luamigrate import Summary, connect, migrate, plan
 from luamigrate.migration import watch
 from luamigrate.migration.cross_slot import CrossSlotBatch
-from luamigrate.migration.verb import Copy, Remove, Verb
+from luamigrate.migration.verbs import Copy, Remove, Verb
 from luamigrate.model.limits import WHOLE
 from luamigrate.model.rules import Pairs
 from luamigrate.scripts import library

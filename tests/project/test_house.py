@@ -41,12 +41,13 @@ def test_imports_point_one_way(file: Path) -> None:
     for name in imported(file):
         other = name.split(".")[1]
         # The package itself offers the API, and its version; the rooms know where things are.
-        assert other in (*ROOMS[room:], "start", "__version__"), f"{file.name} imports {name}"
+        assert other in (*ROOMS[room:], "__version__"), f"{file.name} imports {name}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Within a room neither."""
     known = {f"luamigrate.{file.parent.name}.{file.stem}": file for file in FILES}
+    known["luamigrate.start"] = PACKAGE / "start.py"
     needs = {
         name: {module for one in imported(file) for module in known if one == module or one.startswith(f"{module}.")}
         for name, file in known.items()

@@ -62,7 +62,7 @@ def test_the_function_is_offered_though_a_module_has_its_name() -> None:
         "import {first}\nimport luamigrate\nfrom luamigrate import migrate\n"
         "print(callable(luamigrate.migrate), callable(migrate), 'migrate' in dir(luamigrate))\n"
     )
-    for first in ("luamigrate", "luamigrate.migration.verbs", "luamigrate.cli.commands"):
+    for first in ("luamigrate", "luamigrate.migration.execute", "luamigrate.cli.commands"):
         command = (sys.executable, "-c", script.format(first=first))
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (result.stdout, result.stderr) == ("True True True\n", "")

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 import pytest
 import redis
 
-from luamigrate.start import STOPPING
+from luamigrate.cli.importing import STOPPING
 from tests import processes
 from tests.clusters import wait_until
 from tests.processes import of_this_test

@@ -15,7 +15,7 @@ import pytest
 from luamigrate import Control, Error, Waiting, connect
 from luamigrate.cli.embedded import free_port
 from luamigrate.cli.options import environment
-from luamigrate.migration.verbs import BEGINNINGS
+from luamigrate.migration.execute import BEGINNINGS
 from luamigrate.server.connection import ReconnectPolicy, at_one_moment
 from tests import binaries
 from tests.cli.test_bad_input import assert_one_line

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from luamigrate.migration.verb import Verb
+from luamigrate.migration.verbs import Verb
 from luamigrate.model.status import Word
 from luamigrate.scripts import library
 
