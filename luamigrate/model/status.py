@@ -50,10 +50,9 @@ class Word(StrEnum):
     EXTRA = "extra"
     """A target that has no source; not in the sum."""
 
-    @property
-    def reply(self) -> bytes:
+    def __init__(self, word: str) -> None:
+        self.reply = word.encode()
         """The word as a script answers it."""
-        return self.encode()
 
 
 SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
