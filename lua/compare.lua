@@ -27,6 +27,7 @@ local compare = include "lib/compare.lua"
 local contents = include "lib/contents.lua"
 local diff = include "lib/diff.lua"
 local fill = include "lib/fill.lua"
+local shortcut = include "lib/shortcut.lua"
 
 local ARGV = request.arguments
 local wanted_type = ARGV[3]
@@ -41,6 +42,9 @@ local function stand(kind, source, target)
   return redis.call('TYPE', target).ok == 'none' and 'missing' or 'exists'
 end
 
+local settle, expect
+if validate and not sizes_wanted then settle, expect = shortcut.begin(false, ignore_expiry) end
+
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = stand(kind, source, target)
   if is_wanted(kind, lacking, filling) then diff.note(notes, 'digest', fill.digest(lacking)) end
@@ -50,4 +54,4 @@ return batch.each_source(wanted_type, function(kind, source, target)
   diff.note(notes, 'source_size', source_size)
   diff.note(notes, 'target_size', target_size)
   return answer(word, notes)
-end)
+end, settle, expect)

@@ -86,25 +86,34 @@ local function sampled_weight(key)
   return LEAST_SAMPLED * (1 + pending) + math.floor(bytes * contents.size(kind, key) / math.max(1, count))
 end
 
--- Adds a key to what the script goes through: its bytes in memory, by a sample of its elements, or the equivalent
--- in work. Returns that weight, false where the key is not there. Where the key alone would be too much, the
--- decision under way ends with 'big' (see lib/batch.lua).
-local function spend_key(kind, key)
-  local bytes = memory_is_refused or redis.pcall('MEMORY', 'USAGE', key)
+-- The weight of a key whose bytes MEMORY does not tell, or whose bytes are not all that it takes.
+local function corrected_weight(kind, key, bytes)
+  if not bytes then return false end
   if type(bytes) ~= 'number' then
-    if not bytes then return false end
     memory_is_refused = true
     bytes = sampled_weight(key)
-    if not bytes then return false end
   end
-  local least = LEAST_WEIGHT[kind]
-  if least then
-    local length = redis.pcall(contents.SIZE[kind], key)
-    bytes = type(length) == 'number' and math.max(bytes, length * least) or bytes
-  end
-  if bytes > CAPACITY then error({ decided = 'big ' .. kind .. ' ' .. bytes }) end
+  local least = bytes and LEAST_WEIGHT[kind]
+  local length = least and redis.pcall(contents.SIZE[kind], key)
+  return type(length) == 'number' and math.max(bytes, length * least) or bytes
+end
+
+-- Adds a key to what the script goes through: its bytes in memory, by a sample of its elements, or the equivalent
+-- in work. Returns that weight, false where the key is not there. A key that would be too much alone is not added:
+-- false, and its weight.
+local function spend_small(kind, key)
+  local bytes = memory_is_refused or redis.pcall('MEMORY', 'USAGE', key)
+  if type(bytes) ~= 'number' or LEAST_WEIGHT[kind] then bytes = corrected_weight(kind, key, bytes) end
+  if not bytes or bytes > CAPACITY then return false, bytes end
   weight = weight + bytes
   return bytes
 end
 
-return { spend = spend, spend_key = spend_key, is_spent = is_spent, begin_pair = begin_pair }
+-- The same, but where the key alone would be too much, the decision under way ends with 'big' (see lib/batch.lua).
+local function spend_key(kind, key)
+  local bytes, too_many = spend_small(kind, key)
+  if too_many then error({ decided = 'big ' .. kind .. ' ' .. too_many }) end
+  return bytes
+end
+
+return { spend = spend, spend_small = spend_small, spend_key = spend_key, is_spent = is_spent, begin_pair = begin_pair }
