@@ -33,7 +33,7 @@ local ARGV = request.arguments
 local wanted_type = ARGV[3]
 local validate, ignore_expiry, show_values = ARGV[4] == '1', ARGV[5] == '1', ARGV[6] == '1'
 local filling, sizes_wanted = ARGV[7], ARGV[8] == '1'
-local answer, compare_any, is_wanted = batch.answer, compare.any, fill.is_wanted
+local answer, compare_any = batch.answer, compare.any
 
 local function size(kind, key) return redis.call('TYPE', key).ok == kind and contents.size(kind, key) or 0 end
 
@@ -47,7 +47,7 @@ if validate and not sizes_wanted then settle, expect = shortcut.begin(false, ign
 
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = stand(kind, source, target)
-  if is_wanted(kind, lacking, filling) then diff.note(notes, 'digest', fill.digest(lacking)) end
+  if lacking and fill.is_wanted(kind, lacking, filling) then diff.note(notes, 'digest', fill.digest(lacking)) end
   if not sizes_wanted then return answer(word, notes) end
   local source_size, target_size = size(kind, source), size(kind, target)
   if not notes then return word .. ' ' .. source_size .. ' ' .. target_size end

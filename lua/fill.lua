@@ -38,7 +38,7 @@ if not checked then settle, expect = shortcut.begin(true, ignore_expiry) end
 
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = copy_where_absent(kind, source, target, checked, true, ignore_expiry, show_values)
-  if not fill.is_wanted(kind, lacking, filling) then return answer(word, notes) end
+  if not (lacking and fill.is_wanted(kind, lacking, filling)) then return answer(word, notes) end
   local found = fill.digest(lacking)
   if not checked or found ~= checked[target] then
     diff.note(notes, 'digest', found)
