@@ -13,6 +13,7 @@ local expiry = include "lib/expiry.lua"
 
 local spend_small, fields_may_expire, differ = budget.spend_small, expiry.fields_may_expire, expiry.differ
 local type, unpack, byte = type, unpack, ('').byte
+local call, try = redis.call, redis.pcall
 
 local KEYS_UNASKED = 15
 
@@ -36,8 +37,9 @@ local payloads_are_refused = false
 local found_unequal
 
 -- The short way: whether it copies; whether expiries of keys count; how many pairs are still to go the long way; the
--- type of the sources that it is for; and which first bytes of payloads, each an encoding, are of that type.
-local copies, expiries_count, resting, expected, is_of_type = false, true, FOR_EVER, nil, {}
+-- type of the sources that it is for; the command that reads them; and which first bytes of payloads, each an encoding,
+-- are of that type.
+local copies, expiries_count, resting, expected, reading, is_of_type = false, true, FOR_EVER, nil, nil, {}
 
 -- Whether the payload of a key is worth making: a hashtable of Redis is never dumped in the order of its copy. So
 -- once payloads have differed, hashtables are read instead; and since keys of one pattern are much alike, only now
@@ -49,7 +51,7 @@ local function payload_tells(kind, key)
     unasked[kind] = left - 1
     return false
   end
-  if redis.pcall('OBJECT', 'ENCODING', key) ~= 'hashtable' then
+  if try('OBJECT', 'ENCODING', key) ~= 'hashtable' then
     unasked[kind] = nil
     return true
   end
@@ -63,9 +65,9 @@ end
 
 -- Whether a hash and a target that may be anything are equal.
 local function fields_equal(source, target)
-  local found = redis.pcall('HGETALL', target)
+  local found = try('HGETALL', target)
   if #found == 0 then return false end
-  local wanted = redis.call('HGETALL', source)
+  local wanted = call('HGETALL', source)
   if #wanted ~= #found then return false end
   local value_of = {}
   for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
@@ -82,18 +84,18 @@ local function equal(kind, source, target)
   if payloads_are_refused or not payload_tells(kind, source) then
     return kind == 'hash' and not fields_may_expire(source) and fields_equal(source, target)
   end
-  local payload = redis.pcall('DUMP', target)
+  local payload = try('DUMP', target)
   if type(payload) == 'table' then
     payloads_are_refused = true
     return false
   end
-  if payload == redis.call('DUMP', source) then return true end
+  if payload == call('DUMP', source) then return true end
   note_differing_payloads(kind)
   return false
 end
 
 local function learn_type(first_byte, key)
-  is_of_type[first_byte] = redis.call('TYPE', key).ok == expected
+  is_of_type[first_byte] = call('TYPE', key).ok == expected
   return is_of_type[first_byte]
 end
 
@@ -102,38 +104,30 @@ end
 local function read(source)
   if not spend_small(expected, source) then return nil end
   if expected == 'string' then
-    local text = redis.pcall('GET', source)
+    local text = try('GET', source)
     return type(text) == 'string' and text
   end
   if not unasked[expected] or payload_tells(expected, source) then
-    local payload = redis.pcall('DUMP', source)
+    local payload = try('DUMP', source)
     if type(payload) ~= 'string' then return nil end
     local first = byte(payload)
     return (is_of_type[first] or is_of_type[first] == nil and learn_type(first, source)) and payload
   end
   if expected ~= 'hash' then return nil end
-  local names = redis.pcall('HKEYS', source)
+  local names = try('HKEYS', source)
   -- An error, too, is a table, and has no elements.
   if #names == 0 or #names > MOST_ASKED then return nil end
-  local values = redis.pcall('HVALS', source)
+  local values = try('HVALS', source)
   return #values == #names and names, values
 end
 
 -- Whether a target that may be anything has these fields and no others.
 local function has_fields(target, names, values)
-  local found = redis.pcall('HMGET', target, unpack(names))
+  local found = try('HMGET', target, unpack(names))
   for i = 1, #names do
     if found[i] ~= values[i] then return false end
   end
-  return redis.pcall('HLEN', target) == #names
-end
-
--- Whether a target that may be anything has the value that was read of its source.
-local function has_value(target, wanted, values)
-  if values then return has_fields(target, wanted, values) end
-  if redis.pcall(expected == 'string' and 'GET' or 'DUMP', target) == wanted then return true end
-  note_differing_payloads(expected)
-  return false
+  return try('HLEN', target) == #names
 end
 
 -- Answers 'same' for a pair whose target is there and equals its source, and 'copied' for one whose target was absent
@@ -145,19 +139,25 @@ local function settle(source, target)
     return nil
   end
   resting = PAIRS_AT_REST
+  if not copies and not spend_small(expected, target) then return nil end
   local wanted, values = read(source)
   if not wanted then return nil end
-  local made = copies and redis.pcall('COPY', source, target) == 1
+  local made = copies and try('COPY', source, target) == 1
   if made then
     batch.made = target
-  elseif not spend_small(expected, target) then
+  elseif copies and not spend_small(expected, target) then
     return nil
   end
-  if not has_value(target, wanted, values) then
+  if values and not has_fields(target, wanted, values) or not values and try(reading, target) ~= wanted then
     found_unequal = source
+    if not values then note_differing_payloads(expected) end
     return nil
   end
-  if expiries_count and differ(redis.call('PTTL', source), redis.call('PTTL', target)) then return nil end
+  if expiries_count then
+    local a, b = call('PTTL', source), call('PTTL', target)
+    -- Mostly neither expires.
+    if (a ~= -1 or b ~= -1) and differ(a, b) then return nil end
+  end
   batch.made, resting = false, 0
   return made and 'copied' or 'same'
 end
@@ -167,7 +167,8 @@ end
 local function expect(kind, source)
   if kind == expected then return end
   local is_open = HAS_SHORT_WAY[kind] and not (kind == 'hash' and fields_may_expire(source))
-  expected, resting, is_of_type = kind, is_open and 0 or FOR_EVER, {}
+  expected, reading = kind, kind == 'string' and 'GET' or 'DUMP'
+  resting, is_of_type = is_open and 0 or FOR_EVER, {}
 end
 
 -- Returns both for a script, which calls settle with each pair, and expect with what it is to decide itself.
