@@ -162,13 +162,13 @@ local function settle(source, target)
   return made and 'copied' or 'same'
 end
 
--- Opens the short way for sources like this one, of the given type. There is none for hashes where fields expire: they
--- may be there for nobody.
+-- Opens the short way for sources like this one, of the given type; later where types alternate. There is none for
+-- hashes where fields expire: they may be there for nobody.
 local function expect(kind, source)
   if kind == expected then return end
   local is_open = HAS_SHORT_WAY[kind] and not (kind == 'hash' and fields_may_expire(source))
-  expected, reading = kind, kind == 'string' and 'GET' or 'DUMP'
-  resting, is_of_type = is_open and 0 or FOR_EVER, {}
+  resting = is_open and (expected and PAIRS_AT_REST or 0) or FOR_EVER
+  expected, reading, is_of_type = kind, kind == 'string' and 'GET' or 'DUMP', {}
 end
 
 -- Returns both for a script, which calls settle with each pair, and expect with what it is to decide itself.
