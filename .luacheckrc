@@ -6,7 +6,7 @@ std = {
     math = { fields = { 'abs', 'floor', 'max', 'min' } },
     table = { fields = { 'concat', 'sort' } },
     os = { fields = { 'clock' } },
-    '_G', 'ipairs', 'pairs', 'pcall', 'error', 'rawget', 'select', 'tonumber', 'tostring', 'type', 'unpack',
+    '_G', 'ipairs', 'pairs', 'pcall', 'error', 'rawget', 'select', 'setmetatable', 'tonumber', 'tostring', 'type', 'unpack',
   },
 }
 max_line_length = 120

@@ -27,12 +27,13 @@ local compare = include "lib/compare.lua"
 local contents = include "lib/contents.lua"
 local diff = include "lib/diff.lua"
 local fill = include "lib/fill.lua"
+local shortcut = include "lib/shortcut.lua"
 
 local ARGV = request.arguments
 local wanted_type = ARGV[3]
 local validate, ignore_expiry, show_values = ARGV[4] == '1', ARGV[5] == '1', ARGV[6] == '1'
 local filling, sizes_wanted = ARGV[7], ARGV[8] == '1'
-local answer, compare_any, is_wanted = batch.answer, compare.any, fill.is_wanted
+local answer, compare_any = batch.answer, compare.any
 
 local function size(kind, key) return redis.call('TYPE', key).ok == kind and contents.size(kind, key) or 0 end
 
@@ -41,13 +42,16 @@ local function stand(kind, source, target)
   return redis.call('TYPE', target).ok == 'none' and 'missing' or 'exists'
 end
 
+local settle, expect
+if validate and not sizes_wanted then settle, expect = shortcut.begin(false, ignore_expiry) end
+
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = stand(kind, source, target)
-  if is_wanted(kind, lacking, filling) then diff.note(notes, 'digest', fill.digest(lacking)) end
+  if lacking and fill.is_wanted(kind, lacking, filling) then diff.note(notes, 'digest', fill.digest(lacking)) end
   if not sizes_wanted then return answer(word, notes) end
   local source_size, target_size = size(kind, source), size(kind, target)
   if not notes then return word .. ' ' .. source_size .. ' ' .. target_size end
   diff.note(notes, 'source_size', source_size)
   diff.note(notes, 'target_size', target_size)
   return answer(word, notes)
-end)
+end, settle, expect)

@@ -26,15 +26,19 @@ local compare = include "lib/compare.lua"
 local copy = include "lib/copy.lua"
 local diff = include "lib/diff.lua"
 local fill = include "lib/fill.lua"
+local shortcut = include "lib/shortcut.lua"
 
 local ARGV = request.arguments
 local wanted_type, ignore_expiry, show_values, filling = ARGV[3], ARGV[4] == '1', ARGV[5] == '1', ARGV[6]
 local checked = copy.last_checks(7)
 local answer, copy_where_absent = batch.answer, copy.where_absent
 
+local settle, expect
+if not checked then settle, expect = shortcut.begin(true, ignore_expiry) end
+
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = copy_where_absent(kind, source, target, checked, true, ignore_expiry, show_values)
-  if not fill.is_wanted(kind, lacking, filling) then return answer(word, notes) end
+  if not (lacking and fill.is_wanted(kind, lacking, filling)) then return answer(word, notes) end
   local found = fill.digest(lacking)
   if not checked or found ~= checked[target] then
     diff.note(notes, 'digest', found)
@@ -43,4 +47,4 @@ return batch.each_source(wanted_type, function(kind, source, target)
   for _, name in ipairs(lacking) do fill.add_from(kind, source, target, name) end
   word, notes = compare.present(kind, source, target, ignore_expiry, show_values)
   return answer(word == 'same' and 'filled' or word, notes)
-end)
+end, settle, expect)

@@ -39,16 +39,18 @@ local function answer_to(problem)
   return is_elsewhere and 'moved' or 'failed ' .. text
 end
 
--- Calls decide(key, next key, index) for every `width`th key and returns its answers, as said above. A decision may
--- be ended with error({decided = answer}). Any other error is answered for: scripts do not roll back, so one that
--- got out would lose the answers of every pair before it.
-local function answer_each(width, decide)
+-- Calls decide(key, next key, index) for every `width`th key and returns its answers, as said above; but first
+-- settle(key, next key), where there is one, which may have an answer. A decision may be ended with error({decided =
+-- answer}). Any other error is answered for: scripts do not roll back, so one that got out would lose the answers of
+-- every pair before it.
+local function answer_each(width, decide, settle)
   local answers, answered, last, count = {}, 0, 1 - width, #KEYS
   local function go_on()
     for i = last + width, count, width do
       if not begin_pair(i) then return end
       last = i
-      local answer = decide(KEYS[i], KEYS[i + 1], i)
+      local key, next_key = KEYS[i], KEYS[i + 1]
+      local answer = settle and settle(key, next_key) or decide(key, next_key, i)
       answered = answered + 1
       answers[answered] = answer
     end
@@ -81,13 +83,15 @@ local function wanted_source(wanted, source)
   return kind, bytes
 end
 
--- Calls decide(kind, source, target) for each pair whose source is of the wanted type.
-local function each_source(wanted, decide)
+-- Calls decide(kind, source, target) for each pair whose source is of the wanted type. settle, expect: see
+-- shortcut.begin; nil where all pairs are to be decided.
+local function each_source(wanted, decide, settle, expect)
   return answer_each(2, function(source, target)
     local kind, refusal = wanted_source(wanted, source)
     if not kind then return refusal end
+    if expect then expect(kind, source) end
     return decide(kind, source, target)
-  end)
+  end, settle)
 end
 
 -- The answer for a pair: the word alone, or a list of the word and the notes.

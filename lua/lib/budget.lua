@@ -9,6 +9,7 @@
 
 local request = include "lib/request.lua"
 local contents = include "lib/contents.lua"
+local sample = include "lib/sample.lua"
 
 local TIME, CAPACITY = tonumber(request.arguments[1]), tonumber(request.arguments[2])
 
@@ -20,9 +21,6 @@ local LEAST_PAIR = 64
 
 -- Items of a list and entries of a stream can be much smaller than what it takes to compare them.
 local LEAST_WEIGHT = { list = 48, stream = 100 }
-
--- As many elements as MEMORY USAGE samples, and what each takes beside its bytes.
-local SAMPLED, LEAST_SAMPLED = 5, 64
 
 -- The weight of what the script has gone through; and from which weight on the clock is to be asked.
 local weight, next_check = 0, BYTES_PER_CHECK
@@ -48,63 +46,36 @@ local function begin_pair(i)
   return true
 end
 
--- The bytes of some elements of a key, and how many elements those are.
-local function sample(kind, key)
-  local elements = {}
-  if kind == 'stream' then
-    for i, entry in ipairs(redis.call('XRANGE', key, '-', '+', 'COUNT', SAMPLED)) do
-      elements[i] = table.concat(entry[2] or {}, (' '):rep(LEAST_SAMPLED))
-    end
-  else
-    elements = select(2, contents.read(kind, key, '0', SAMPLED))
+-- The weight of a key whose bytes MEMORY does not tell, or whose bytes are not all that it takes.
+local function corrected_weight(kind, key, bytes)
+  if not bytes then return false end
+  if type(bytes) ~= 'number' then
+    memory_is_refused = true
+    bytes = sample.weight(key)
+    -- More than one script may go through.
+    if bytes == nil then bytes = CAPACITY + 1 end
   end
-  local bytes = 0
-  for _, element in ipairs(elements) do bytes = bytes + #element + LEAST_SAMPLED end
-  return bytes, #elements / (contents.WIDTH[kind] or 1)
-end
-
--- How many entries wait for the consumers of a stream's groups, whether or not they are still in it.
-local function pending_entries(key)
-  local pending = 0
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
-    for i = 1, #group, 2 do
-      if group[i] == 'pending' then pending = pending + group[i + 1] end
-    end
-  end
-  return pending
-end
-
--- The bytes that a key takes, by a few of its elements; false where it is not there. What a module's type takes
--- nobody can tell: more than one script may go through.
-local function sampled_weight(key)
-  local kind = redis.call('TYPE', key).ok
-  if kind == 'none' then return false end
-  if not contents.SIZE[kind] then return CAPACITY + 1 end
-  if kind == 'string' then return redis.call('STRLEN', key) + LEAST_SAMPLED end
-  local bytes, count = sample(kind, key)
-  local pending = kind == 'stream' and pending_entries(key) or 0
-  return LEAST_SAMPLED * (1 + pending) + math.floor(bytes * contents.size(kind, key) / math.max(1, count))
+  local least = bytes and LEAST_WEIGHT[kind]
+  local length = least and redis.pcall(contents.SIZE[kind], key)
+  return type(length) == 'number' and math.max(bytes, length * least) or bytes
 end
 
 -- Adds a key to what the script goes through: its bytes in memory, by a sample of its elements, or the equivalent
--- in work. Returns that weight, false where the key is not there. Where the key alone would be too much, the
--- decision under way ends with 'big' (see lib/batch.lua).
-local function spend_key(kind, key)
+-- in work. Returns that weight, false where the key is not there. A key that would be too much alone is not added:
+-- false, and its weight.
+local function spend_small(kind, key)
   local bytes = memory_is_refused or redis.pcall('MEMORY', 'USAGE', key)
-  if type(bytes) ~= 'number' then
-    if not bytes then return false end
-    memory_is_refused = true
-    bytes = sampled_weight(key)
-    if not bytes then return false end
-  end
-  local least = LEAST_WEIGHT[kind]
-  if least then
-    local length = redis.pcall(contents.SIZE[kind], key)
-    bytes = type(length) == 'number' and math.max(bytes, length * least) or bytes
-  end
-  if bytes > CAPACITY then error({ decided = 'big ' .. kind .. ' ' .. bytes }) end
+  if type(bytes) ~= 'number' or LEAST_WEIGHT[kind] then bytes = corrected_weight(kind, key, bytes) end
+  if not bytes or bytes > CAPACITY then return false, bytes end
   weight = weight + bytes
   return bytes
 end
 
-return { spend = spend, spend_key = spend_key, is_spent = is_spent, begin_pair = begin_pair }
+-- The same, but where the key alone would be too much, the decision under way ends with 'big' (see lib/batch.lua).
+local function spend_key(kind, key)
+  local bytes, too_many = spend_small(kind, key)
+  if too_many then error({ decided = 'big ' .. kind .. ' ' .. too_many }) end
+  return bytes
+end
+
+return { spend = spend, spend_small = spend_small, spend_key = spend_key, is_spent = is_spent, begin_pair = begin_pair }

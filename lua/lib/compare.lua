@@ -4,66 +4,10 @@ local budget = include "lib/budget.lua"
 local contents = include "lib/contents.lua"
 local diff = include "lib/diff.lua"
 local expiry = include "lib/expiry.lua"
+local shortcut = include "lib/shortcut.lua"
 
-local spend_key = budget.spend_key
+local spend_key, equal_at_a_glance = budget.spend_key, shortcut.equal
 local keys_may_expire, fields_may_expire, differ = expiry.keys_may_expire, expiry.fields_may_expire, expiry.differ
-
-local READINGS_UNASKED = 15
-
-local readings_left
-
--- Whether this server, or this user's permissions, keep DUMP from scripts: only a module's type cannot do without.
-local payloads_are_refused = false
-
--- Whether the payload of a hash is worth making: a hashtable of Redis is never dumped in the order of its copy. So
--- once payloads have differed, hashtables are read instead; and since keys of one pattern are much alike, only now
--- and then is the server asked whether a hash is one.
-local function payload_tells(key)
-  if not readings_left then return true end
-  if readings_left > 0 then
-    readings_left = readings_left - 1
-    return false
-  end
-  if redis.pcall('OBJECT', 'ENCODING', key) ~= 'hashtable' then
-    readings_left = nil
-    return true
-  end
-  readings_left = READINGS_UNASKED
-  return false
-end
-
--- Whether a hash and a target that may be anything are equal.
-local function fields_equal(source, target)
-  local found = redis.pcall('HGETALL', target)
-  if #found == 0 then return false end
-  local wanted = redis.call('HGETALL', source)
-  if #wanted ~= #found then return false end
-  local value_of = {}
-  for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
-  for i = 1, #found, 2 do
-    if value_of[found[i]] ~= found[i + 1] then return false end
-  end
-  return true
-end
-
--- Whether two keys are found equal in value, the expiries of fields included, at the least cost; if not, that
--- proves nothing. Equal payloads prove it, and cost less than reading the fields. A set is compared inside the
--- server anyway, and a payload costs more than the string in it.
-local function equal_at_a_glance(kind, source, target)
-  if kind == 'set' or kind == 'string' then return false end
-  if kind == 'hash' and (payloads_are_refused or not payload_tells(source)) then
-    return not fields_may_expire(source) and fields_equal(source, target)
-  end
-  if payloads_are_refused then return false end
-  local payload = redis.pcall('DUMP', target)
-  if type(payload) == 'table' then
-    payloads_are_refused = true
-    return false
-  end
-  if payload == redis.call('DUMP', source) then return true end
-  if kind == 'hash' then readings_left = readings_left or 0 end
-  return false
-end
 
 -- How the values of two keys of one kind stand: as diff.contents says it.
 local function compare_values(kind, source, target, show_values)

@@ -48,7 +48,7 @@ local function where_absent(kind, source, target, checked, validate, ignore_expi
   if checked and checked[target] ~= 'missing' and redis.call('TYPE', target).ok == 'none' then
     return 'missing', { 'digest', 'missing' }
   end
-  local copied = copy(kind, source, target)
+  local copied = batch.made == target or copy(kind, source, target)
   if not validate then return copied and 'copied' or 'exists' end
   if not copied then return compare_any(kind, source, target, ignore_expiry, show_values) end
   batch.made = target

@@ -1,0 +1,180 @@
+-- lib/shortcut.lua: the least that must be read to tell that two keys are equal; and a short way for pairs that are.
+--
+-- Equal payloads, as DUMP gives them, prove two keys equal in type and value, the expiries of fields included, and
+-- cost less than reading what is in them. Payloads that are not equal prove nothing.
+--
+-- The short way proves pairs to be equal, and decides nothing else: what is not so goes the long way (lib/copy.lua,
+-- lib/compare.lua), which asks everything anew. It does not ask for types: the first byte of a payload tells it, and
+-- GET and HKEYS are refused where it is another.
+
+local batch = include "lib/batch.lua"
+local budget = include "lib/budget.lua"
+local expiry = include "lib/expiry.lua"
+
+local spend_small, fields_may_expire, differ = budget.spend_small, expiry.fields_may_expire, expiry.differ
+local type, unpack, byte = type, unpack, ('').byte
+local call, try = redis.call, redis.pcall
+
+local KEYS_UNASKED = 15
+
+-- How many pairs go the long way after one for which the short one was in vain.
+local PAIRS_AT_REST = 15
+local FOR_EVER = 1 / 0
+
+-- HMGET goes through a compact hash anew for each field: of many fields that is slower than reading all.
+local MOST_ASKED = 100
+
+local HAS_SHORT_WAY = { hash = true, set = true, zset = true, list = true, string = true, stream = true }
+
+-- By type, how many keys are still to be read without asking whether they are hashtables; nil where payloads are
+-- compared. Of sets the first is asked: hashtables are compared by SDIFF at the cost of a payload.
+local unasked = { set = 0 }
+
+-- Whether this server, or this user's permissions, keep DUMP from scripts: only a module's type cannot do without.
+local payloads_are_refused = false
+
+-- The last source that the short way has found to have another value than its target, or one that it cannot tell.
+local found_unequal
+
+-- The short way: whether it copies; whether expiries of keys count; how many pairs are still to go the long way; the
+-- type of the sources that it is for; the command that reads them; and which first bytes of payloads, each an encoding,
+-- are of that type.
+local copies, expiries_count, resting, expected, reading, is_of_type = false, true, FOR_EVER, nil, nil, {}
+
+-- Whether the payload of a key is worth making: a hashtable of Redis is never dumped in the order of its copy. So
+-- once payloads have differed, hashtables are read instead; and since keys of one pattern are much alike, only now
+-- and then is the server asked whether a key is one.
+local function payload_tells(kind, key)
+  local left = unasked[kind]
+  if not left then return true end
+  if left > 0 then
+    unasked[kind] = left - 1
+    return false
+  end
+  if try('OBJECT', 'ENCODING', key) ~= 'hashtable' then
+    unasked[kind] = nil
+    return true
+  end
+  unasked[kind] = KEYS_UNASKED
+  return false
+end
+
+local function note_differing_payloads(kind)
+  if kind == 'hash' or kind == 'set' then unasked[kind] = unasked[kind] or 0 end
+end
+
+-- Whether a hash and a target that may be anything are equal.
+local function fields_equal(source, target)
+  local found = try('HGETALL', target)
+  if #found == 0 then return false end
+  local wanted = call('HGETALL', source)
+  if #wanted ~= #found then return false end
+  local value_of = {}
+  for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
+  for i = 1, #found, 2 do
+    if value_of[found[i]] ~= found[i + 1] then return false end
+  end
+  return true
+end
+
+-- Whether a source, and a target that may be anything, are found equal in value, the expiries of fields included, at
+-- the least cost; if not, that proves nothing. A string's payload costs more than the string in it.
+local function equal(kind, source, target)
+  if kind == 'string' or source == found_unequal then return false end
+  if payloads_are_refused or not payload_tells(kind, source) then
+    return kind == 'hash' and not fields_may_expire(source) and fields_equal(source, target)
+  end
+  local payload = try('DUMP', target)
+  if type(payload) == 'table' then
+    payloads_are_refused = true
+    return false
+  end
+  if payload == call('DUMP', source) then return true end
+  note_differing_payloads(kind)
+  return false
+end
+
+local function learn_type(first_byte, key)
+  is_of_type[first_byte] = call('TYPE', key).ok == expected
+  return is_of_type[first_byte]
+end
+
+-- What of a source is to be found in its target: the string; the payload; or the names and the values of a hashtable
+-- (a hash). Nothing where the source is of another type, or has no short way.
+local function read(source)
+  if not spend_small(expected, source) then return nil end
+  if expected == 'string' then
+    local text = try('GET', source)
+    return type(text) == 'string' and text
+  end
+  if not unasked[expected] or payload_tells(expected, source) then
+    local payload = try('DUMP', source)
+    if type(payload) ~= 'string' then return nil end
+    local first = byte(payload)
+    return (is_of_type[first] or is_of_type[first] == nil and learn_type(first, source)) and payload
+  end
+  if expected ~= 'hash' then return nil end
+  local names = try('HKEYS', source)
+  -- An error, too, is a table, and has no elements.
+  if #names == 0 or #names > MOST_ASKED then return nil end
+  local values = try('HVALS', source)
+  return #values == #names and names, values
+end
+
+-- Whether a target that may be anything has these fields and no others.
+local function has_fields(target, names, values)
+  local found = try('HMGET', target, unpack(names))
+  for i = 1, #names do
+    if found[i] ~= values[i] then return false end
+  end
+  return try('HLEN', target) == #names
+end
+
+-- Answers 'same' for a pair whose target is there and equals its source, and 'copied' for one whose target was absent
+-- and has been made so. Of any other it answers nothing, and batch.made tells whether the target has been made.
+-- Writes: COPY without REPLACE.
+local function settle(source, target)
+  if resting > 0 then
+    resting = resting - 1
+    return nil
+  end
+  resting = PAIRS_AT_REST
+  if not copies and not spend_small(expected, target) then return nil end
+  local wanted, values = read(source)
+  if not wanted then return nil end
+  local made = copies and try('COPY', source, target) == 1
+  if made then
+    batch.made = target
+  elseif copies and not spend_small(expected, target) then
+    return nil
+  end
+  if values and not has_fields(target, wanted, values) or not values and try(reading, target) ~= wanted then
+    found_unequal = source
+    if not values then note_differing_payloads(expected) end
+    return nil
+  end
+  if expiries_count then
+    local a, b = call('PTTL', source), call('PTTL', target)
+    -- Mostly neither expires.
+    if (a ~= -1 or b ~= -1) and differ(a, b) then return nil end
+  end
+  batch.made, resting = false, 0
+  return made and 'copied' or 'same'
+end
+
+-- Opens the short way for sources like this one, of the given type; later where types alternate. There is none for
+-- hashes where fields expire: they may be there for nobody.
+local function expect(kind, source)
+  if kind == expected then return end
+  local is_open = HAS_SHORT_WAY[kind] and not (kind == 'hash' and fields_may_expire(source))
+  resting = is_open and (expected and PAIRS_AT_REST or 0) or FOR_EVER
+  expected, reading, is_of_type = kind, kind == 'string' and 'GET' or 'DUMP', {}
+end
+
+-- Returns both for a script, which calls settle with each pair, and expect with what it is to decide itself.
+local function begin(is_to_copy, ignore_expiry)
+  copies, expiries_count = is_to_copy, not ignore_expiry and expiry.keys_may_expire()
+  return settle, expect
+end
+
+return { equal = equal, begin = begin }
