@@ -230,4 +230,5 @@ def _success(summary: Summary) -> str:
         return f"No source{of_type} has a target any more, and every source is as it was."
     if not summary.validated:
         return f"Every source{of_type} that {looked_at} has a target. They were not compared: --validate does."
-    return f"Every source{of_type} that {looked_at} has an equal target."
+    extra = " No target without a source was found." if summary.extra_sought else ""
+    return f"Every source{of_type} that {looked_at} has an equal target.{extra}"

@@ -26,7 +26,7 @@ SIZES = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "strin
 
 WEIGHING = {"hash": ("HSCAN",), "zset": ("ZRANGE",), "set": ("SSCAN",), "list": ("LRANGE",), "stream": ("XRANGE",)}
 """Beside SIZES, where MEMORY is refused."""
-COMPARED_BY_PAYLOAD = ("hash", "zset", "list", "stream")
+COMPARED_BY_PAYLOAD = ("hash", "zset", "set", "list", "stream")
 """Types whose payloads are compared first."""
 READING_VECTORS = ("DUMP", "VCARD", "VRANDMEMBER", "VEMB", "VGETATTR")
 
@@ -89,7 +89,9 @@ class Needs:
     def sparing(self) -> Commands:
         """Commands that the scripts do without, for whatever reason they are refused."""
         by_payload = any(kind in COMPARED_BY_PAYLOAD for kind in self._types)
-        return _for(SPARING, ("MEMORY", *(("DUMP", "OBJECT") if by_payload else ())))
+        by_values = "hash" in self._types and self.command is not Command.ROLLBACK
+        commands = ("MEMORY", *(("DUMP", "OBJECT") if by_payload else ()), *(("HVALS",) if by_values else ()))
+        return _for(SPARING, commands)
 
     @property
     def vectors(self) -> Commands:

@@ -130,7 +130,10 @@ def test_a_server_that_wants_all_keys_declared_is_served(server: Instance, kept_
     assert (result.code, result.totals["copied"]) == (0, 7)
 
 
-@pytest.mark.parametrize("commands", [("MEMORY",), ("DUMP",), ("OBJECT",), ("MEMORY", "DUMP", "OBJECT")])
+ONES = [("MEMORY",), ("DUMP",), ("OBJECT",), ("HVALS",)]
+
+
+@pytest.mark.parametrize("commands", [*ONES, ("MEMORY", "DUMP", "OBJECT", "HVALS")])
 @pytest.mark.single_server("across slots, payloads are what is copied")
 def test_what_only_spares_work_is_done_without(server: Instance, kept_back: Keep, commands: tuple[str, ...]) -> None:
     """All types are copied, compared and taken back all the same, and the check says what is missing."""
