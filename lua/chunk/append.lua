@@ -7,7 +7,7 @@
 --       4  the number of elements, and they; then the moments at which fields expire, if any does
 --
 -- Answers the microseconds taken, or a string:
---   vanished  the staging key has expired meanwhile: its copy must begin anew
+--   vanished  the staging key has expired meanwhile: its copy must start over
 --
 -- Writes: the staging key, and its expiry.
 

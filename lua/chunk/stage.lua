@@ -9,7 +9,7 @@
 --
 -- Answers a list: the next position ('0': this was the last chunk); elements copied; bytes of the
 -- largest, 0 for a string; microseconds taken. Or a string:
---   vanished  the staging key has expired meanwhile: its copy must begin anew
+--   vanished  the staging key has expired meanwhile: its copy must start over
 --
 -- A string is copied as a whole, which is quick; the others element by element, with the expiries
 -- of fields. Writes: the staging key, and its expiry.

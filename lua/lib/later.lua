@@ -1,6 +1,6 @@
 -- lib/later.lua: libraries that are made at their first use.
 --
--- A script makes all its functions anew at each call. Those that most calls do without would be a part of what a batch
+-- A script makes all its functions again at each call. Those that most calls do without would add to what a batch
 -- of small keys costs.
 
 -- Returns what make() will return, a table, once something in it is asked for.

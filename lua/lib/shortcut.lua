@@ -1,11 +1,11 @@
--- lib/shortcut.lua: the least that must be read to tell that two keys are equal; and a short way for pairs that are.
+-- lib/shortcut.lua: the least that must be read to tell that two keys are equal, and a shortcut for pairs that are.
 --
 -- Equal payloads, as DUMP gives them, prove two keys equal in type and value, the expiries of fields included, and
 -- cost less than reading what is in them. Payloads that are not equal prove nothing.
 --
--- The short way proves pairs to be equal, and decides nothing else: what is not so goes the long way (lib/copy.lua,
--- lib/compare.lua), which asks everything anew. It does not ask for types: the first byte of a payload tells it, and
--- GET and HKEYS are refused where it is another.
+-- The shortcut proves pairs to be equal, and decides nothing else: all others are left to lib/copy.lua and
+-- lib/compare.lua, which ask everything again. It does not ask for types: the first byte of a payload tells the type,
+-- and GET and HKEYS are refused where it is another.
 
 local batch = include "lib/batch.lua"
 local budget = include "lib/budget.lua"
@@ -17,14 +17,14 @@ local call, try = redis.call, redis.pcall
 
 local KEYS_UNASKED = 15
 
--- How many pairs go the long way after one for which the short one was in vain.
+-- How many pairs go without the shortcut after one for which it was in vain.
 local PAIRS_AT_REST = 15
 local FOR_EVER = 1 / 0
 
--- HMGET goes through a compact hash anew for each field: of many fields that is slower than reading all.
+-- HMGET goes through a compact hash again for each field: of many fields that is slower than reading all.
 local MOST_ASKED = 100
 
-local HAS_SHORT_WAY = { hash = true, set = true, zset = true, list = true, string = true, stream = true }
+local HAS_SHORTCUT = { hash = true, set = true, zset = true, list = true, string = true, stream = true }
 
 -- By type, how many keys are still to be read without asking whether they are hashtables; nil where payloads are
 -- compared. Of sets the first is asked: hashtables are compared by SDIFF at the cost of a payload.
@@ -33,10 +33,10 @@ local unasked = { set = 0 }
 -- Whether this server, or this user's permissions, keep DUMP from scripts: only a module's type cannot do without.
 local payloads_are_refused = false
 
--- The last source that the short way has found to have another value than its target, or one that it cannot tell.
+-- The last source whose value the shortcut has found to be another than its target's, or could not compare.
 local found_unequal
 
--- The short way: whether it copies; whether expiries of keys count; how many pairs are still to go the long way; the
+-- The shortcut: whether it copies; whether expiries of keys count; how many pairs are still to go without it; the
 -- type of the sources that it is for; the command that reads them; and which first bytes of payloads, each an encoding,
 -- are of that type.
 local copies, expiries_count, resting, expected, reading, is_of_type = false, true, FOR_EVER, nil, nil, {}
@@ -100,7 +100,7 @@ local function learn_type(first_byte, key)
 end
 
 -- What of a source is to be found in its target: the string; the payload; or the names and the values of a hashtable
--- (a hash). Nothing where the source is of another type, or has no short way.
+-- (a hash). Nothing where the source is of another type, or has no shortcut.
 local function read(source)
   if not spend_small(expected, source) then return nil end
   if expected == 'string' then
@@ -162,11 +162,11 @@ local function settle(source, target)
   return made and 'copied' or 'same'
 end
 
--- Opens the short way for sources like this one, of the given type; later where types alternate. There is none for
--- hashes where fields expire: they may be there for nobody.
+-- Opens the shortcut for sources like this one, of the given type; later where types alternate. There is none for
+-- hashes where fields expire: such a hash may have no field that has not expired.
 local function expect(kind, source)
   if kind == expected then return end
-  local is_open = HAS_SHORT_WAY[kind] and not (kind == 'hash' and fields_may_expire(source))
+  local is_open = HAS_SHORTCUT[kind] and not (kind == 'hash' and fields_may_expire(source))
   resting = is_open and (expected and PAIRS_AT_REST or 0) or FOR_EVER
   expected, reading, is_of_type = kind, kind == 'string' and 'GET' or 'DUMP', {}
 end

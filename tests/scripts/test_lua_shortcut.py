@@ -1,4 +1,4 @@
-"""The short way of the scripts, which pairs that are equal go: behind others of their type, in one call."""
+"""The shortcut of the scripts for equal pairs: taken behind others of their type, in one call."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def words(answers: list[Any]) -> list[str]:
 
 
 def behind_equal_ones(server: Instance, script: str, kind: str, *arguments: str) -> Any:
-    """Return the answer for `s` and `t`, whose pair stands behind two that are equal: the short way is open."""
+    """Return the answer for `s` and `t`, whose pair stands behind two that are equal: the shortcut is open."""
     plain(server.client, kind, "s1", "t1", "s2", "t2")
     *others, answer = ask(server, script, ["s1", "t1", "s2", "t2", "s", "t"], kind, *arguments)
     assert words(others) == ["same", "same"]
@@ -217,7 +217,7 @@ def test_expiries_behind_equal_pairs_are_compared(server: Instance, kind: str) -
             if moment:
                 server.client.pexpireat(name, moment)
             keys.append(name)
-    # So often that it is tried the short way once more, after others have gone the long one.
+    # So often that the shortcut is tried once more, after others have gone without it.
     in_turn = [key for number in range(len(moments)) for _ in range(17) for key in keys[: 2 * number + 2][-2:]]
     for script, arguments in (("compare", (*COMPARED, "", "0")), ("copy", COMPARED), ("copy", ("1", "1", "0"))):
         expected = [*["same"] * 3, *["expiry" if arguments[1] == "0" else "same"] * 3]
