@@ -176,10 +176,12 @@ def question(summary: Summary, server: Deployment | None) -> str:
     """Return the question whether to delete what the dry run before it found."""
     totals = summary.totals
     where = f" at {server.whereabouts}" if server else ""
+    in_slots = "just before it is deleted, and atomically where both keys are in one slot"
+    how = in_slots if server and server.slots else "atomically, as it is deleted"
     return (
         f"Delete {count_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
         f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "
-        "Each is compared again, atomically, as it is deleted."
+        f"Each is compared again, {how}."
     )
 
 

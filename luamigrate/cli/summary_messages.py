@@ -16,7 +16,10 @@ VALUES_ARE_KEPT = "Values are copied as they are: key names and ids inside them 
 
 _FAILED_ADVICE = {
     Reason.OOM: "oom: the server is at its maxmemory; give it more.",
-    Reason.NOPERM: "noperm: grant this user what the server's text names.",
+    Reason.NOPERM: (
+        "noperm: grant this user what the server's text names; where it names no command, see what `luamigrate check` "
+        "could not try, and the lines in docs/security.md."
+    ),
     Reason.BUSY: "busy: somebody wrote to these keys all the time; try when it is quieter.",
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and blocks the server meanwhile.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
@@ -110,13 +113,14 @@ def late_warnings(summary: Summary) -> list[str]:
     warnings = []
     if summary.repeated:
         warnings.append(
-            f"the connection was lost on the way, and {count_keys(summary.repeated)} were sent twice, because no "
-            "answer had come: what the first attempt had done is told as the second one found it (a copy as same)"
+            f"the connection was lost on the way, and batches of {count_keys(summary.repeated)} were sent twice, "
+            "because no answer had come: what the first attempt had done is told as the second one found it (a copy "
+            "as same)"
         )
     if summary.rescanned:
         warnings.append(
-            f"slots of the cluster were moved meanwhile: {count_keys(summary.rescanned)} in them were looked at again, "
-            "and are counted twice where they had been found before"
+            "slots of the cluster were moved meanwhile, and scanned again: what was found there "
+            f"({count_keys(summary.rescanned)}) is counted twice where it had been found before"
         )
     return warnings
 

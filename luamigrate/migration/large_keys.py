@@ -47,12 +47,14 @@ class LargeKeys:
             try:
                 return (yield from self._in_chunks(flight, pair))
             except (Refused, Answered) as refusal:
-                if self._deployment.is_unsettled(refusal) and time.monotonic() < deadline:
+                is_unsettled = self._deployment.is_unsettled(refusal)
+                if is_unsettled and time.monotonic() < deadline:
                     self._wait_for_slot()
                 elif replies.takes_no_writes(str(refusal)):
                     self._throttle.refused(str(refusal))
                 else:
-                    return pair.outcome(Word.FAILED, str(refusal))
+                    hint = "; run again when no slots are being moved" if is_unsettled else ""
+                    return pair.outcome(Word.FAILED, f"{refusal}{hint}")
         return None
 
     def may_be_taken_whole(self, flight: InFlight, outcome: KeyOutcome, size: int) -> bool:

@@ -187,7 +187,7 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
     fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
     nodes = []
     for server in deployment.primaries:
-        memory = memory_and_eviction(server, sampling.needed_bytes(samples, server), fewer)
+        memory = memory_and_eviction(server, samples, fewer)
         nodes.append((server.place, [*memory, _saves(server), _blocked(server, created)]))
     yield from _together(nodes)
     yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)

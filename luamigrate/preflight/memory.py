@@ -6,21 +6,23 @@ from collections.abc import Iterator
 
 from luamigrate.model.limits import FULL
 from luamigrate.model.status import Finding, Verdict
+from luamigrate.preflight.sampling import Sample, needed_bytes, unknown_facts
 from luamigrate.server.connection import Connection
 from luamigrate.server.info import number, read_info
 
 
-def memory_and_eviction(server: Connection, needed: float | None, fewer: str) -> Iterator[Finding]:
-    """Yield both findings about a server on which the copies need so many bytes; None for unknown.
+def memory_and_eviction(server: Connection, samples: list[Sample], fewer: str) -> Iterator[Finding]:
+    """Yield both findings about a server, by samples of all servers.
 
     `fewer` is what to do beside giving the server more memory.
     """
+    needed = needed_bytes(samples, server)
     facts = read_info(server, "memory")
     if needed is None:
-        text = (
-            "what the copies need is not known: the server does not tell this user how many keys there are (DBSIZE), "
-            "or how big they are (MEMORY)"
-        )
+        refused = unknown_facts(samples)
+        untold = " and ".join(_UNTOLD[command] for command in refused)
+        grants = " ".join(_GRANTS[command] for command in refused)
+        text = f"what the copies need is not known: the server does not tell this user {untold}; grant {grants}"
         yield Finding("memory", Verdict.WARNING, text)
         yield _unknown_eviction(facts)
         return
@@ -51,6 +53,10 @@ def memory_and_eviction(server: Connection, needed: float | None, fewer: str) ->
     else:
         yield _NOTHING_EVICTED
 
+
+_UNTOLD = {"DBSIZE": "how many keys there are (DBSIZE)", "MEMORY": "how big they are (MEMORY USAGE)"}
+"""What is not known where a command is refused."""
+_GRANTS = {"DBSIZE": "+dbsize", "MEMORY": "+memory|usage"}
 
 _NOTHING_EVICTED = Finding("eviction", Verdict.OK, "nothing would be evicted")
 

@@ -85,7 +85,12 @@ class Permissions:
         if self.needs.command is Command.RUN:
             staging = self._absent(RESERVED + b"staging:")
             with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
-                calls.probe(self.server, [staging], staging, (), reads_only=False)
+                try:
+                    calls.probe(self.server, [staging], staging, (), reads_only=False)
+                except Refused:
+                    raise Refused(
+                        f"permissions: this user may not read and write {RESERVED.decode()}staging:*; {GRANT}"
+                    ) from None
         answers = self._probe(self.needs.large(cross_slot=self._has_slots))
         if not self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
@@ -219,16 +224,18 @@ class Permissions:
         return True
 
     def _untouched(self) -> tuple[bytes, list[bytes]]:
-        """Return a name that does not exist, and the names to declare to a script.
+        """Return a name that does not exist, one that the user may touch if there is one, and the names to declare.
 
-        On a single server the name itself is declared if the user may touch it: some servers demand that.
+        A server that refuses the name does not say whether a script may write. On a single server the name is
+        declared, because some servers demand that.
         """
         patterns = [rule.source if self.needs.reads_only else rule.target for rule in self.needs.plan]
-        starred = next((pattern for pattern in patterns if pattern.has_star), None)
-        if self._has_slots or not starred:
-            return self._absent(b""), []
-        name = self._absent(starred.prefix, starred.suffix or b"")
-        return name, [name]
+        for pattern in patterns:
+            if pattern.has_star:
+                name = self._absent(pattern.prefix, pattern.suffix or b"")
+                if self.deployment.node_for(name) is self.server:
+                    return name, [] if self._has_slots else [name]
+        return self._absent(b""), []
 
     def _example(self, pattern: Pattern) -> bytes | None:
         """Return a name that matches, to be declared and not touched; None where its key would be on another node."""

@@ -45,8 +45,8 @@ class Sample:
     """How many keys of a rule there are for each one sampled."""
     complete: frozenset[Rule]
     """Rules all of whose keys have been seen."""
-    counted: bool
-    """Whether it is known how many keys there are, and how large those sampled are."""
+    unknown: tuple[str, ...]
+    """Commands that the server refused, so that it is not known how many keys there are, or how large."""
     scanned: int
     """How many names were compared with the patterns."""
     types: list[tuple[Rule, str]]
@@ -73,9 +73,14 @@ class Sample:
         return [rule for rule in plan if rule in would or (rule not in self.complete and rule.type in (*kinds, ANY))]
 
 
+def unknown_facts(samples: list[Sample]) -> list[str]:
+    """Return the commands that were refused, without which it is not known what the copies need."""
+    return list(dict.fromkeys(command for sample in samples for command in sample.unknown))
+
+
 def needed_bytes(samples: list[Sample], server: Connection) -> float | None:
     """Return about how many bytes the copies will take on a server; None where that is not known."""
-    if not all(sample.counted for sample in samples):
+    if unknown_facts(samples):
         return None
     return sum(
         key.size * sample.stands_for[key.rule]
@@ -98,7 +103,8 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     }
     keys, types, weighed = _ask_about(deployment, server, names)
     seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
-    return Sample(keys, stands_for, frozenset(seen), weighed and total is not None, scanned, types)
+    unknown = (*(("DBSIZE",) if total is None else ()), *(() if weighed else ("MEMORY",)))
+    return Sample(keys, stands_for, frozenset(seen), unknown, scanned, types)
 
 
 def _ask_about(

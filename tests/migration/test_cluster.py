@@ -238,3 +238,11 @@ def test_a_literal_name_in_a_slot_that_is_being_moved_is_no_hindrance(cluster: C
         move(cluster, slot, under_way.source)
         cluster.wait_until_agreed()
     assert (result.code, result.totals["copied"]) == (0, 1)
+
+
+def test_a_database_that_no_cluster_has_is_refused(cluster: ClusterInstance) -> None:
+    """Also where the user may not SELECT: granting that would help nothing. Valkey 9 may have more of them."""
+    result = luamigrate("check", url=f"{cluster.url}/1")
+    assert result.code in (1, 4)
+    refusals = ("a cluster has database 0 only: give none in the URL", "DB index is out of range")
+    assert any(text in result.err for text in refusals)

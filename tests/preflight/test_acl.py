@@ -148,6 +148,29 @@ def test_everything_that_the_document_grants_is_needed(server: Server, command: 
     assert superfluous == []
 
 
+def test_what_a_fill_lacks_is_named_before_it_begins(server: Server) -> None:
+    """Commands that would write are tried in a script that may not, on clusters too."""
+    if server.version < (7, 0):
+        pytest.skip("this server has no scripts that may not write")
+    for lacking in ("hsetnx", "sadd"):
+        rules = [rule for rule in granted(server, "fill") if rule != f"+{lacking}"]
+        everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *rules)
+        url = server.url.replace("://", "://careful@")
+        result = luamigrate("check", "--on-existing", "fill", url=url, env={"REDIS_PASSWORD": "secret"})
+        assert result.code == 4
+        assert f"this user may not call {lacking.upper()}; grant it" in result.out
+
+
+def test_staging_keys_that_may_not_be_touched_are_named(server: Server) -> None:
+    """Where large keys would fail, the check says which pattern to grant."""
+    rules = [rule for rule in granted(server, "run") if "staging" not in rule]
+    everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *rules)
+    url = server.url.replace("://", "://careful@")
+    result = luamigrate("check", "--allow-empty", url=url, env={"REDIS_PASSWORD": "secret"})
+    assert result.code == 0
+    assert "this user may not read and write luamigrate:staging:*; grant it" in result.out
+
+
 def test_other_keys_cannot_be_touched(server: Server) -> None:
     """A plan with other names is refused, and so is whatever script the user sends."""
     everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *granted(server, "fill"))
