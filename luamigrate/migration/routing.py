@@ -90,11 +90,12 @@ class Router:
             yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
         indexes: dict[tuple[Connection, bool], list[int]] = {}
-        for index, name in enumerate(found):
-            crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
-            indexes.setdefault((self._deployment.node_for(name), crosses), []).append(index)
+        for server, group in self._deployment.by_node(found, range(len(found))).items():
+            for index in group:
+                crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
+                indexes.setdefault((server, crosses), []).append(index)
         for (server, crosses), chosen in indexes.items():
-            batch = self._batch(server, pairs.chosen(chosen))
+            batch = self._batch(server, pairs.chosen(chosen) if len(indexes) > 1 else pairs)
             yield self._across(batch, self._deployment) if crosses else batch
             server.flush()  # another server will be waited for first
 
