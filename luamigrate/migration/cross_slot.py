@@ -16,10 +16,9 @@ from luamigrate.model.rules import ANY, Pairs
 from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyState, PairReply, equal_reply, key_state, said
+from luamigrate.scripts.replies import KeyState, PairReply, equal_expiry, equal_reply, key_state
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
-from luamigrate.server.slots import slot_of
 
 SCRIPTS = ("cross_slot/read", "cross_slot/create", "cross_slot/replace", "cross_slot/compare")
 """What any verb may call about such pairs."""
@@ -108,6 +107,17 @@ class CrossSlotBatch:
         """Read keys, each at the node that holds it."""
         return self._states((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))))
 
+    def read_targets(self, sources: dict[int, KeyState], beside: str = "") -> Generator[None, None, KeyStates]:
+        """Read the targets of sources: nothing is told of the payload of one that has its source's."""
+        known = {} if beside else sources
+        replies = yield from self.ask(self.pairs.targets, sources, self.reading(beside=beside, known=known))
+        states: KeyStates = {}
+        for index, source in sources.items():
+            if (expiry := equal_expiry(replies[index])) is not None:
+                states[index] = source.expiring(expiry)
+                del replies[index]
+        return states | self._states(replies)
+
     def reread(
         self, found: Provisionals, beside: str, *, acts: bool
     ) -> Generator[None, None, tuple[Provisionals, KeyStates]]:
@@ -116,12 +126,13 @@ class CrossSlotBatch:
         Whoever `acts` on what was found must not take an old answer for a new one.
         """
         kind = self.pairs.rule.type
-        ask = self.reading(kind=kind, beside=beside, known=found, steadily=acts)
+        known = {index: result.source for index, result in found.items()}
+        ask = self.reading(kind=kind, beside=beside, known=known, steadily=acts)
         replies = yield from self.ask(self.pairs.sources, found, ask)
         changed = {index for index, result in found.items() if replies[index] != equal_reply(result.source.at)}
         if not changed:
             return found, {}
-        expiring_anew = {index for index in changed if said(replies[index])[0] == CrossSlotReply.EQUAL}
+        expiring_anew = {index for index in changed if equal_expiry(replies[index]) is not None}
         states = self._states({index: replies[index] for index in changed - expiring_anew})
         if expiring_anew:
             states |= yield from self.read(self.pairs.sources, sorted(expiring_anew), kind=kind, beside=beside)
@@ -148,12 +159,12 @@ class CrossSlotBatch:
         return replies | self._alone(names, replies, ask)
 
     def reading(
-        self, *, kind: str = ANY, beside: str = "", known: Provisionals | None = None, steadily: bool = False
+        self, *, kind: str = ANY, beside: str = "", known: dict[int, KeyState] | None = None, steadily: bool = False
     ) -> Ask:
         """Return the call that tells what keys are, or that they are as `known`, and what is asked for `beside`."""
 
         def read(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
-            marks = [known[index].source.mark for index in indexes] if known else ()
+            marks = [known[index].mark for index in indexes] if known else ()
             return calls.cross_slot_read(
                 server, names, self.pause, kind=kind, beside=beside, known=marks, steadily=steadily, alone=alone
             )
@@ -193,8 +204,3 @@ class CrossSlotBatch:
         if not answers:
             raise call.odd()
         return answers
-
-
-def is_cross_slot(source: bytes, target: bytes) -> bool:
-    """Tell whether two keys live in different slots."""
-    return slot_of(source) != slot_of(target)

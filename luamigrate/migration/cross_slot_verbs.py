@@ -17,7 +17,7 @@ from luamigrate.model.rules import ANY
 from luamigrate.model.status import TargetAbsent, Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
+from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, equal_expiry, key_state, said
 from luamigrate.server.connection import Connection
 
 ATTEMPTS = 5
@@ -72,7 +72,7 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
         there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        targets = yield from batch.read(batch.pairs.targets, there, beside=beside)
+        targets = yield from batch.read_targets(there, beside)
         present = comparing.present(there, targets, sizes=sizes)
         if comparison.validate:
             found = yield from comparing.provisionals(there, present)
@@ -93,7 +93,7 @@ def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> St
         there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        present = comparing.present(there, (yield from batch.read(batch.pairs.targets, there)))
+        present = comparing.present(there, (yield from batch.read_targets(there)))
         found = yield from comparing.provisionals(there, present)
         confirmed, sources = yield from batch.reread(found, "", acts=delete)
         equal = {index: result for index, result in confirmed.items() if result.answer == Word.SAME.reply}
@@ -203,7 +203,7 @@ class _Comparing:
                     unlike.append(index)
                 case [bytes() as word, bytes() as digest, int() as at, *notes]:
                     source = sources[index]
-                    target = KeyState(source.kind, at, digest, source.size)
+                    target = KeyState(source.kind, at, digest, source.size, [])
                     found[index] = Provisional(source, [word, *notes] if notes else word, target)
                 case Word.MISSING.reply if self.acts:
                     batch.results[index] = VANISHED
@@ -273,20 +273,19 @@ def _sorted_out(
     made: dict[int, KeyState] = {}
     present: dict[int, KeyState] = {}
     for index, reply in replies.items():
-        source, (word, text) = sources[index], said(reply)
-        match word:
-            case CrossSlotReply.CREATED:
-                made[index] = source._replace(told=text) if text else source
-            case CrossSlotReply.EQUAL:
-                present[index] = source._replace(at=int(text))
-            case CrossSlotReply.VANISHED:
-                batch.results[index] = Word.GONE.reply
-            case Word.MISSING.reply:
-                batch.results[index] = VANISHED
-            case b"":
-                present[index] = key_state(reply)
-            case _:
-                batch.results[index] = _told_of(source, reply)
+        source = sources[index]
+        if reply == CrossSlotReply.CREATED:
+            made[index] = source
+        elif (expiry := equal_expiry(reply)) is not None:
+            present[index] = source.expiring(expiry)
+        elif isinstance(reply, list):
+            present[index] = key_state(reply)
+        elif (told := said(reply))[0] == CrossSlotReply.CREATED:
+            made[index] = source._replace(told=told[1])
+        elif reply == CrossSlotReply.VANISHED:
+            batch.results[index] = Word.GONE.reply
+        else:
+            batch.results[index] = VANISHED if reply == Word.MISSING.reply else _told_of(source, reply)
     return made, present
 
 

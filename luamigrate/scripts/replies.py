@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.rules import TYPES, Pairs
@@ -61,6 +60,7 @@ LONGEST_MARK = 512
 _BIG = b"big "
 _FAILED = b"failed "
 
+_MOMENT = re.compile(rb"-?[0-9]{1,20}")
 _SIZE = re.compile(r"[0-9]{1,20}")
 
 _COUNTS = ("missing", "additional", "contradicting", "expiring_apart")
@@ -255,7 +255,7 @@ class KeyState(NamedTuple):
     """The digest of its payload; empty where the payload itself was asked for."""
     size: int
     """In bytes."""
-    beside: Sequence[Any] = ()
+    beside: list[Any]
     """What was asked for: the payload; contents and moments; or the number of elements."""
 
     @property
@@ -268,9 +268,13 @@ class KeyState(NamedTuple):
         """By which a script knows the payload again: a short one by itself, which costs less than its digest."""
         return self.digest if self.told or len(self.beside[0]) > LONGEST_MARK else self.beside[0]
 
+    def expiring(self, at: int) -> KeyState:
+        """Return the same, but that it expires then."""
+        return self if at == self.at else self._replace(at=at)
+
     def equals(self, other: KeyState) -> bool:
         """Tell whether their payloads are the same."""
-        return (not self.told and self.beside is other.beside) or self.digest == other.digest
+        return self.beside is other.beside or self.digest == other.digest
 
     @property
     def state(self) -> KeyId:
@@ -279,7 +283,7 @@ class KeyState(NamedTuple):
 
 
 _EQUAL_FOR_EVER = CrossSlotReply.EQUAL + b" -1"
-_STATE = [bytes, int, bytes, int]
+_TOLD_OF_A_KEY = 4
 _NAMES = {kind.encode(): kind for kind in TYPES}
 
 
@@ -288,9 +292,22 @@ def equal_reply(at: int) -> bytes:
     return _EQUAL_FOR_EVER if at < 0 else CrossSlotReply.EQUAL + b" %d" % at
 
 
+def equal_expiry(answer: Answer) -> int | None:
+    """Return when a key expires of which a script says that it has the payload that was given. Raises Error."""
+    if answer == _EQUAL_FOR_EVER:
+        return -1
+    word, text = said(answer)
+    if word != CrossSlotReply.EQUAL:
+        return None
+    if not _MOMENT.fullmatch(text):
+        raise Error("the server does not tell about a key as it should")
+    return int(text)
+
+
 def key_state(answer: Answer) -> KeyState:
     """Read what cross_slot/read.lua tells of a key. Raises Error."""
-    if not isinstance(answer, list) or [*map(type, answer[:4])] != _STATE:
-        raise Error("the server does not tell about a key as it should")
-    kind, at, told, size = cast("tuple[bytes, int, bytes, int]", answer[:4])
-    return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, answer[4:])
+    if isinstance(answer, list) and len(answer) >= _TOLD_OF_A_KEY:
+        kind, at, told, size, *beside = answer
+        if isinstance(kind, bytes) and isinstance(at, int) and isinstance(told, bytes) and isinstance(size, int):
+            return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, beside)
+    raise Error("the server does not tell about a key as it should")
