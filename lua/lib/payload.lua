@@ -16,8 +16,8 @@ local DIGEST = 40
 -- The plain type of payloads by their first byte: each encoding of a type has one of its own.
 local kind_of = {}
 
--- Whether the keys that were looked at have all been of the wanted type, and plain.
-local is_uniform = true
+-- Whether a glance was enough for all keys so far: where one is refused, or met another type, more would be in vain.
+local may_glance = true
 
 local function plain_kind(key, payload)
   local first = payload:byte()
@@ -31,15 +31,18 @@ end
 -- The type of a source of the wanted type, its weight in bytes and its payload, by as few commands as can tell; adds
 -- that weight. Nil for whatever is not as usual: it has not been decided about.
 local function glance(wanted, key)
-  if not is_uniform or expiry.fields_may_expire(key) then return nil end
+  if not may_glance or expiry.fields_may_expire(key) then return nil end
   local bytes = redis.pcall('MEMORY', 'USAGE', key)
-  if type(bytes) ~= 'number' or bytes > CAPACITY then return nil end
+  if type(bytes) ~= 'number' or bytes > CAPACITY then
+    may_glance = type(bytes) ~= 'table'
+    return nil
+  end
   budget.spend(bytes)
   -- A key that has expired and not been reaped still has bytes.
   local payload = redis.call('DUMP', key)
   local kind = payload and plain_kind(key, payload)
   if kind and (kind == wanted or wanted == 'any') then return kind, bytes, payload end
-  is_uniform = not payload
+  may_glance = not payload
 end
 
 -- The type of a source of the wanted type, its weight in bytes and its payload. Of the others nil, and the answer.
