@@ -6,10 +6,11 @@
 --          -1 for never; its weight in bytes
 --
 -- Answers for each target what lib/batch.lua says, or a string:
---   created <digest>  the target was absent; this is the digest of the payload it has now
+--   created         the target was absent, and has that payload now
+--   created <digest>  the same, but it has a payload with this digest
 --   vanished        the same, but it has expired at once
 --   missing         there is no target, and none was to be made
--- or, of a target that was there, the list that cross_slot/read.lua answers.
+-- or, of a target that was there, what cross_slot/read.lua answers without ARGV 4: `equal` where it has that payload.
 --
 -- Writes: what restore() in lib/payload.lua does, without REPLACE.
 
@@ -22,8 +23,7 @@ local ARGV = request.arguments
 return batch.each_key(function(target, i)
   local given, at, bytes = ARGV[3 * i], ARGV[3 * i + 1], tonumber(ARGV[3 * i + 2])
   -- A server out of memory refuses RESTORE unseen, even where it would not have written.
-  local found = payload.describe_any(target)
+  local found = payload.describe_any(target, given)
   if found ~= 'missing' or given == '' then return found end
-  local digest = payload.restore(target, given, at, bytes)
-  return digest and 'created ' .. digest or 'vanished'
+  return payload.restore(target, given, at, bytes)
 end)

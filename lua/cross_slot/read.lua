@@ -4,13 +4,13 @@
 -- ARGV  1, 2  time and weight: see lib/budget.lua
 --       3  the type that is wanted: hash, set, zset, list, string, stream or any
 --       4  what to answer beside: 'payload', 'contents', 'size', or '' for nothing
---       5..  for each key the digest of what is known of it already, or ''; absent where nothing is
+--       5..  for each key the payload that is known of it already, or the digest of that; absent where nothing is
 --
 -- Answers for each key what lib/batch.lua says, or a string:
---   unchanged <expiry>  its payload has that digest; it expires then, as below
--- or a list: type; expiry, in milliseconds since 1970, -1 for never; digest of the payload; bytes of memory;
--- and, by ARGV 4, the payload; or contents, as lib/contents.lua has them, and for a hash in which fields expire
--- the moments at which they do, in their order; or the size, in elements or bytes of a string.
+--   equal <expiry>  it has that payload; it expires then, as below
+-- or a list: type; expiry, in milliseconds since 1970, -1 for never; digest of the payload, '' where that itself is
+-- answered; bytes of memory; and, by ARGV 4, the payload; or contents, as lib/contents.lua has them, and for a hash in
+-- which fields expire the moments at which they do, in their order; or the size, in elements or bytes of a string.
 
 local request = include "lib/request.lua"
 local batch = include "lib/batch.lua"
@@ -30,13 +30,11 @@ local function moments_of(kind, key, elements)
 end
 
 return batch.each_key(function(key, i)
-  local kind, answer = batch.wanted_source(wanted_type, key)
-  if not kind then return answer end
-  local found, whole = payload.describe(kind, key, answer)
-  if found[3] == ARGV[4 + i] then return ('unchanged %d'):format(found[2]) end
-  if beside == 'payload' then
-    found[5] = whole
-  elseif beside == 'contents' then
+  local kind, bytes, whole = payload.source(wanted_type, key)
+  if not kind then return bytes end
+  local found = payload.describe(key, kind, bytes, whole, ARGV[4 + i], beside == 'payload')
+  if type(found) == 'string' then return found end
+  if beside == 'contents' then
     found[5] = contents.all(kind, key)
     found[6] = moments_of(kind, key, found[5])
   elseif beside == 'size' then

@@ -7,7 +7,8 @@
 --          the expiry that it gets; its weight in bytes
 --
 -- Answers for each target what lib/batch.lua says, or a string:
---   created <digest>  replaced; this is the digest of the payload it has now
+--   created         replaced: it has that payload now
+--   created <digest>  the same, but it has a payload with this digest
 --   vanished        deleted; or replaced, and expired at once
 --   changed         it is not what it was, or not there: not touched
 --
@@ -32,6 +33,5 @@ return batch.each_key(function(target, i)
     redis.call('UNLINK', target)
     return 'vanished'
   end
-  local restored = payload.restore(target, given, at, tonumber(bytes), true)
-  return restored and 'created ' .. restored or 'vanished'
+  return payload.restore(target, given, at, tonumber(bytes), true)
 end)

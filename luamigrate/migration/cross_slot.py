@@ -7,11 +7,8 @@ alone and declared, so that the nodes say where it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
-
-from redis.crc import key_slot
+from typing import NamedTuple, Protocol
 
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
@@ -19,7 +16,7 @@ from luamigrate.model.rules import ANY, Pairs
 from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
+from luamigrate.scripts.replies import KeyState, PairReply, equal_expiry, equal_reply, key_state
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 
@@ -33,13 +30,12 @@ KeyStates = dict[int, KeyState | None]
 """By the index of the pair; None where the key is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Provisional:
+class Provisional(NamedTuple):
     """The result for a pair, valid only if its source turns out not to have changed."""
 
     source: KeyState
     answer: Answer
-    target: KeyId | None = None
+    target: KeyState | None = None
     """The target for which it is valid, where that may be acted on."""
 
 
@@ -111,6 +107,17 @@ class CrossSlotBatch:
         """Read keys, each at the node that holds it."""
         return self._states((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))))
 
+    def read_targets(self, sources: dict[int, KeyState], beside: str = "") -> Generator[None, None, KeyStates]:
+        """Read the targets of sources: nothing is told of the payload of one that has its source's."""
+        known = {} if beside else sources
+        replies = yield from self.ask(self.pairs.targets, sources, self.reading(beside=beside, known=known))
+        states: KeyStates = {}
+        for index, source in sources.items():
+            if (expiry := equal_expiry(replies[index])) is not None:
+                states[index] = source.expiring(expiry)
+                del replies[index]
+        return states | self._states(replies)
+
     def reread(
         self, found: Provisionals, beside: str, *, acts: bool
     ) -> Generator[None, None, tuple[Provisionals, KeyStates]]:
@@ -118,33 +125,25 @@ class CrossSlotBatch:
 
         Whoever `acts` on what was found must not take an old answer for a new one.
         """
-        digests = {index: provisional.source.digest for index, provisional in found.items()}
-        ask = self.reading(kind=self.pairs.rule.type, beside=beside, digests=digests, steadily=acts)
+        kind = self.pairs.rule.type
+        known = {index: result.source for index, result in found.items()}
+        ask = self.reading(kind=kind, beside=beside, known=known, steadily=acts)
         replies = yield from self.ask(self.pairs.sources, found, ask)
-        confirmed: Provisionals = {}
-        expiring_anew = []
-        for index, provisional in found.items():
-            word, expiry = said(replies[index])
-            if word == CrossSlotReply.UNCHANGED:
-                del replies[index]
-                if int(expiry) != provisional.source.at:
-                    expiring_anew.append(index)
-                else:
-                    confirmed[index] = provisional
-        changed = self._states(replies)
+        changed = {index for index, result in found.items() if replies[index] != equal_reply(result.source.at)}
+        if not changed:
+            return found, {}
+        expiring_anew = {index for index in changed if equal_expiry(replies[index]) is not None}
+        states = self._states({index: replies[index] for index in changed - expiring_anew})
         if expiring_anew:
-            kind = self.pairs.rule.type
-            changed |= yield from self.read(self.pairs.sources, expiring_anew, kind=kind, beside=beside)
-        return confirmed, changed
+            states |= yield from self.read(self.pairs.sources, sorted(expiring_anew), kind=kind, beside=beside)
+        return {index: result for index, result in found.items() if index not in changed}, states
 
     def ask(self, names: Sequence[bytes], indexes: Iterable[int], ask: Ask) -> Generator[None, None, dict[int, Answer]]:
         """Ask about some of the names, each where it is, until all are answered for."""
         replies: dict[int, Answer] = {}
         left = list(indexes)
         while left:
-            by_holder: dict[Connection, list[int]] = {}
-            for index in left:
-                by_holder.setdefault(self._cluster.node_for(names[index]), []).append(index)
+            by_holder = self._cluster.by_node(names, left)
             calls = [
                 (group, ask(server, [names[index] for index in group], group, alone=False))
                 for server, group in by_holder.items()
@@ -160,14 +159,14 @@ class CrossSlotBatch:
         return replies | self._alone(names, replies, ask)
 
     def reading(
-        self, *, kind: str = ANY, beside: str = "", digests: dict[int, bytes] | None = None, steadily: bool = False
+        self, *, kind: str = ANY, beside: str = "", known: dict[int, KeyState] | None = None, steadily: bool = False
     ) -> Ask:
-        """Return the call that tells what keys are, and what is asked for `beside`."""
+        """Return the call that tells what keys are, or that they are as `known`, and what is asked for `beside`."""
 
         def read(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
-            known = [digests[index] for index in indexes] if digests else ()
+            marks = [known[index].mark for index in indexes] if known else ()
             return calls.cross_slot_read(
-                server, names, self.pause, kind=kind, beside=beside, digests=known, steadily=steadily, alone=alone
+                server, names, self.pause, kind=kind, beside=beside, known=marks, steadily=steadily, alone=alone
             )
 
         return read
@@ -176,12 +175,12 @@ class CrossSlotBatch:
         """Return what was read; what could not be is a result."""
         states: KeyStates = {}
         for index, reply in replies.items():
-            if reply == Word.GONE.reply:
-                states[index] = None
-            elif isinstance(reply, bytes):
-                self.results[index] = reply
-            else:
+            if isinstance(reply, list):
                 states[index] = key_state(reply)
+            elif reply == Word.GONE.reply:
+                states[index] = None
+            else:
+                self.results[index] = reply
         return states
 
     def _alone(self, names: Sequence[bytes], replies: dict[int, Answer], ask: Ask) -> dict[int, Answer]:
@@ -205,8 +204,3 @@ class CrossSlotBatch:
         if not answers:
             raise call.odd()
         return answers
-
-
-def is_cross_slot(source: bytes, target: bytes) -> bool:
-    """Tell whether two keys live in different slots."""
-    return key_slot(source) != key_slot(target)

@@ -8,7 +8,7 @@ target is replaced or deleted only while it is what we have seen. Payloads pass 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from luamigrate.migration.cross_slot import Ask, CrossSlotBatch, KeyStates, Provisional, Provisionals, Steps
 from luamigrate.model.comparison import Comparison
@@ -17,7 +17,7 @@ from luamigrate.model.rules import ANY
 from luamigrate.model.status import TargetAbsent, Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, Expiries, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, key_state, said
+from luamigrate.scripts.replies import CrossSlotReply, KeyId, KeyState, PairReply, equal_expiry, key_state, said
 from luamigrate.server.connection import Connection
 
 ATTEMPTS = 5
@@ -36,8 +36,8 @@ def copy(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
     sources = yield from batch.read_found(batch.pairs.sources, "payload")
     comparing = _Comparing(batch, comparison, acts=True)
-    ours: dict[int, KeyId] = {}
-    made: dict[int, KeyId] = {}
+    ours: dict[int, KeyState] = {}
+    made: dict[int, KeyState] = {}
     filled: set[int] = set()
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, ours)
@@ -72,7 +72,7 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
         there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        targets = yield from batch.read(batch.pairs.targets, there, beside=beside)
+        targets = yield from batch.read_targets(there, beside)
         present = comparing.present(there, targets, sizes=sizes)
         if comparison.validate:
             found = yield from comparing.provisionals(there, present)
@@ -93,7 +93,7 @@ def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> St
         there = yield from _without_gone(batch, sources, {})
         if not there:
             return
-        present = comparing.present(there, (yield from batch.read(batch.pairs.targets, there)))
+        present = comparing.present(there, (yield from batch.read_targets(there)))
         found = yield from comparing.provisionals(there, present)
         confirmed, sources = yield from batch.reread(found, "", acts=delete)
         equal = {index: result for index, result in confirmed.items() if result.answer == Word.SAME.reply}
@@ -101,7 +101,7 @@ def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> St
         if not delete:
             batch.results |= dict.fromkeys(equal, Word.SAME.reply)
             continue
-        targets = {index: result.target for index, result in equal.items() if result.target}
+        targets = {index: result.target.state for index, result in equal.items() if result.target}
         for index, reply in (yield from _replace(batch, targets, {})).items():
             if reply == CrossSlotReply.CHANGED:
                 sources[index] = equal[index].source
@@ -175,12 +175,12 @@ class _Comparing:
             if source.kind != target.kind:
                 types: list[object] = [b"source_type", source.kind.encode(), b"target_type", target.kind.encode()]
                 found[index] = Provisional(source, [Word.DIFFERS.reply, *types])
-            elif source.digest != target.digest:
+            elif not source.equals(target):
                 unlike.append(index)
             elif source.at == target.at or not self.expiries:
-                found[index] = Provisional(source, Word.SAME.reply, target.state)
+                found[index] = Provisional(source, Word.SAME.reply, target)
             else:
-                expiring[index] = replace(source, beside=UNREAD)
+                expiring[index] = source._replace(told=source.digest, beside=UNREAD)
         # Which moments count as one, the server decides that has the target.
         if expiring:
             unlike += yield from self._compare_contents(expiring, found)
@@ -202,7 +202,9 @@ class _Comparing:
                 case CrossSlotReply.UNLIKE:
                     unlike.append(index)
                 case [bytes() as word, bytes() as digest, int() as at, *notes]:
-                    found[index] = Provisional(sources[index], [word, *notes] if notes else word, (digest, at))
+                    source = sources[index]
+                    target = KeyState(source.kind, at, digest, source.size, [])
+                    found[index] = Provisional(source, [word, *notes] if notes else word, target)
                 case Word.MISSING.reply if self.acts:
                     batch.results[index] = VANISHED
                 case _:
@@ -237,42 +239,58 @@ class _Comparing:
 
 
 def _make(
-    batch: CrossSlotBatch, sources: dict[int, KeyState], ours: dict[int, KeyId]
-) -> Generator[None, None, tuple[dict[int, KeyId], dict[int, KeyState]]]:
+    batch: CrossSlotBatch, sources: dict[int, KeyState], ours: dict[int, KeyState]
+) -> Generator[None, None, tuple[dict[int, KeyState], dict[int, KeyState]]]:
     """Make targets; where they are `ours`, as we left them, replace them.
 
     Returns those that are ours now, and the targets that somebody else has made. One of ours that is no more
     what it was belongs to somebody else: it is not made again.
     """
-    ours = {index: state for index, state in ours.items() if index in sources}
-    replies = (yield from _replace(batch, ours, sources)) if ours else {}
+    ours = {index: target for index, target in ours.items() if index in sources}
+    replies = (yield from _replace(batch, _known(ours), sources)) if ours else {}
     lost = {index for index, reply in replies.items() if reply == CrossSlotReply.CHANGED}
     seen = {index for index in sources if batch.pairs.lacking and batch.pairs.lacking[index] != TargetAbsent()}
+    kept = lost | seen
 
     def create(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
         payloads: list[bytes | int] = []
         for index in indexes:
-            source = sources[index]
-            payloads += [b"" if index in lost | seen else source.beside[0], source.at, source.size]
+            _, at, _, size, (payload,) = sources[index]
+            payloads += (b"" if index in kept else payload, at, size)
         return calls.cross_slot_create(server, names, batch.pause, *payloads, alone=alone)
 
     fresh = [index for index in sources if index not in ours or index in lost]
     replies |= yield from batch.ask(batch.pairs.targets, fresh, create)
-    made: dict[int, KeyId] = {}
+    if [*replies.values()].count(CrossSlotReply.CREATED) == len(sources):
+        return sources, {}
+    return _sorted_out(batch, sources, replies)
+
+
+def _sorted_out(
+    batch: CrossSlotBatch, sources: dict[int, KeyState], replies: dict[int, Answer]
+) -> tuple[dict[int, KeyState], dict[int, KeyState]]:
+    """Return the targets that have been made, and those that were there; what else was answered is a result."""
+    made: dict[int, KeyState] = {}
     present: dict[int, KeyState] = {}
     for index, reply in replies.items():
-        match reply:
-            case bytes() if said(reply)[0] == CrossSlotReply.CREATED:
-                made[index] = said(reply)[1], sources[index].at
-            case CrossSlotReply.VANISHED:
-                batch.results[index] = Word.GONE.reply
-            case Word.MISSING.reply:
-                batch.results[index] = VANISHED
-            case bytes():
-                batch.results[index] = _told_of(sources[index], reply)
-            case _:
-                present[index] = key_state(reply)
+        source = sources[index]
+        if reply == CrossSlotReply.CREATED:
+            made[index] = source
+        elif (expiry := equal_expiry(reply)) is not None:
+            present[index] = source.expiring(expiry)
+        elif isinstance(reply, list):
+            present[index] = key_state(reply)
+        elif (told := said(reply))[0] == CrossSlotReply.CREATED:
+            made[index] = source._replace(told=told[1])
+        elif reply == CrossSlotReply.VANISHED:
+            batch.results[index] = Word.GONE.reply
+        else:
+            batch.results[index] = VANISHED if reply == Word.MISSING.reply else _told_of(source, reply)
     return made, present
+
+
+def _known(targets: dict[int, KeyState]) -> dict[int, KeyId]:
+    return {index: target.state for index, target in targets.items()}
 
 
 def _replace(
@@ -290,20 +308,22 @@ def _replace(
     return (yield from batch.ask(batch.pairs.targets, targets, ask))
 
 
-def _withdraw(batch: CrossSlotBatch, ours: dict[int, KeyId]) -> Generator[None, None, None]:
+def _withdraw(batch: CrossSlotBatch, ours: dict[int, KeyState]) -> Generator[None, None, None]:
     """Delete targets that we have made and nobody has changed since; tell of those that cannot be."""
     if ours:
-        replies = yield from _replace(batch, ours, {})
+        replies = yield from _replace(batch, _known(ours), {})
         left = {
             i: reply for i, reply in replies.items() if reply not in (CrossSlotReply.VANISHED, CrossSlotReply.CHANGED)
         }
         batch.results |= left
 
 
-def _withdraw_older(batch: CrossSlotBatch, made: dict[int, KeyId]) -> Generator[None, None, None]:
+def _withdraw_older(batch: CrossSlotBatch, made: dict[int, KeyState]) -> Generator[None, None, None]:
     """Delete targets that were made of a source which has changed in each attempt, or cannot be copied after all."""
-    unanswered = {index for index in made if index not in batch.results}
-    withdrawn = [index for index in made if index in unanswered or _is_no_copy(batch.results[index])]
+    unanswered = made.keys() - batch.results.keys()
+    copied = Word.COPIED.reply
+    doubtful = [index for index in made if batch.results.get(index) != copied]
+    withdrawn = [index for index in doubtful if index in unanswered or _is_no_copy(batch.results[index])]
     yield from _withdraw(batch, {index: made[index] for index in withdrawn})
     for index in unanswered:
         batch.results.setdefault(index, BUSY if batch.pairs.lacking else VANISHED)
@@ -315,7 +335,7 @@ def _is_no_copy(answer: Answer) -> bool:
 
 
 def _without_gone(
-    batch: CrossSlotBatch, sources: KeyStates, ours: dict[int, KeyId]
+    batch: CrossSlotBatch, sources: KeyStates, ours: dict[int, KeyState]
 ) -> Generator[None, None, dict[int, KeyState]]:
     """Return the sources that are there; where one is gone, store that result and delete the target if it is ours."""
     gone = [index for index, state in sources.items() if state is None]

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import ne
 from typing import Protocol
 
 from luamigrate.migration import cross_slot
-from luamigrate.migration.cross_slot import CrossSlotBatch, is_cross_slot
+from luamigrate.migration.cross_slot import CrossSlotBatch
 from luamigrate.migration.pace import Pace, Rate
 from luamigrate.migration.verbs import Verb
 from luamigrate.model.errors import Error
@@ -19,6 +20,7 @@ from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment, Place
+from luamigrate.server.slots import slot_of
 
 
 class PairsCall(Protocol):
@@ -90,11 +92,12 @@ class Router:
             yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
         indexes: dict[tuple[Connection, bool], list[int]] = {}
-        for index, name in enumerate(found):
-            crosses = is_cross_slot(pairs.sources[index], pairs.targets[index])
-            indexes.setdefault((self._deployment.node_for(name), crosses), []).append(index)
+        crossing = [*map(ne, map(slot_of, pairs.sources), map(slot_of, pairs.targets))]
+        for server, group in self._deployment.by_node(found, range(len(found))).items():
+            for index in group:
+                indexes.setdefault((server, crossing[index]), []).append(index)
         for (server, crosses), chosen in indexes.items():
-            batch = self._batch(server, pairs.chosen(chosen))
+            batch = self._batch(server, pairs.chosen(chosen) if len(indexes) > 1 else pairs)
             yield self._across(batch, self._deployment) if crosses else batch
             server.flush()  # another server will be waited for first
 

@@ -18,6 +18,8 @@ Answer = bytes | list[object]
 """A script's answer for a pair: a word with its text, or a list of a word and notes."""
 
 
+_KINDS_OF_ANSWER = {bytes, list}
+
 REGISTRATIONS = 100
 """Tries to have a script kept, where somebody empties the cache all the time."""
 
@@ -84,7 +86,7 @@ class ScriptCall:
         if not isinstance(reply, list) or not reply or not isinstance(microseconds := reply.pop(), int):
             raise self.odd()
         answers: list[Answer] = reply
-        if not all(isinstance(answer, (bytes, list)) for answer in answers):
+        if not {*map(type, answers)} <= _KINDS_OF_ANSWER:
             raise self.odd()
         return answers, microseconds / 1e6
 
@@ -244,7 +246,7 @@ def cross_slot_read(
     *,
     kind: str,
     beside: str = "",
-    digests: Sequence[bytes] = (),
+    known: Sequence[bytes] = (),
     steadily: bool = False,
     alone: bool = False,
 ) -> ScriptCall:
@@ -254,7 +256,7 @@ def cross_slot_read(
     the replica; what is read `steadily` it lets wait until then, as it does with everything that could write.
     """
     writes = steadily and not alone
-    return ask_about(server, "cross_slot/read", names, pause, kind, beside, *digests, writes=writes, alone=alone)
+    return ask_about(server, "cross_slot/read", names, pause, kind, beside, *known, writes=writes, alone=alone)
 
 
 def cross_slot_create(

@@ -6,14 +6,15 @@ a list of a status word and notes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from luamigrate.model.errors import Error, printable
-from luamigrate.model.rules import Pairs
+from luamigrate.model.rules import TYPES, Pairs
 from luamigrate.model.status import KeyOutcome, Note, Word, lacking_from
 from luamigrate.model.summary import Tally
 from luamigrate.scripts.calls import Answer
@@ -33,10 +34,10 @@ class PairReply(bytes, Enum):
 class CrossSlotReply(bytes, Enum):
     """What the scripts of lua/cross_slot/ may say of a key besides."""
 
-    UNCHANGED = b"unchanged"
-    """The source is what it was: with its expiry."""
+    EQUAL = b"equal"
+    """The key has the payload that was given, or one with that digest: with its expiry."""
     CREATED = b"created"
-    """The target was made or replaced: with the digest of its payload."""
+    """The target was made or replaced: with the digest of its payload, where that is not the one that was given."""
     VANISHED = b"vanished"
     """The target was deleted, or made and has expired at once."""
     CHANGED = b"changed"
@@ -53,9 +54,13 @@ class ProbeReply(StrEnum):
     """Nobody can tell without writing."""
 
 
+LONGEST_MARK = 512
+"""Bytes of a payload that are sent once more rather than have the server compute digests of it."""
+
 _BIG = b"big "
 _FAILED = b"failed "
 
+_MOMENT = re.compile(rb"-?[0-9]{1,20}")
 _SIZE = re.compile(r"[0-9]{1,20}")
 
 _COUNTS = ("missing", "additional", "contradicting", "expiring_apart")
@@ -240,16 +245,36 @@ KeyId = tuple[bytes, int]
 """By which a key is known again: digest of the payload, and expiry in milliseconds since 1970 or -1."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyState:
-    """What is known of a key: type, expiry in milliseconds since 1970 or -1, digest of the payload, bytes."""
+class KeyState(NamedTuple):
+    """What is known of a key. A tuple, because there are three for each pair that is copied."""
 
     kind: str
     at: int
-    digest: bytes
+    """When it expires, in milliseconds since 1970, or -1."""
+    told: bytes
+    """The digest of its payload; empty where the payload itself was asked for."""
     size: int
+    """In bytes."""
     beside: list[Any]
     """What was asked for: the payload; contents and moments; or the number of elements."""
+
+    @property
+    def digest(self) -> bytes:
+        """That of its payload."""
+        return self.told or hashlib.sha1(self.beside[0], usedforsecurity=False).hexdigest().encode()
+
+    @property
+    def mark(self) -> bytes:
+        """By which a script knows the payload again: a short one by itself, which costs less than its digest."""
+        return self.digest if self.told or len(self.beside[0]) > LONGEST_MARK else self.beside[0]
+
+    def expiring(self, at: int) -> KeyState:
+        """Return the same, but that it expires then."""
+        return self if at == self.at else self._replace(at=at)
+
+    def equals(self, other: KeyState) -> bool:
+        """Tell whether their payloads are the same."""
+        return self.beside is other.beside or self.digest == other.digest
 
     @property
     def state(self) -> KeyId:
@@ -257,10 +282,32 @@ class KeyState:
         return self.digest, self.at
 
 
+_EQUAL_FOR_EVER = CrossSlotReply.EQUAL + b" -1"
+_TOLD_OF_A_KEY = 4
+_NAMES = {kind.encode(): kind for kind in TYPES}
+
+
+def equal_reply(at: int) -> bytes:
+    """Return what a script answers for a key that has the payload that was given, and expires at this moment."""
+    return _EQUAL_FOR_EVER if at < 0 else CrossSlotReply.EQUAL + b" %d" % at
+
+
+def equal_expiry(answer: Answer) -> int | None:
+    """Return when a key expires of which a script says that it has the payload that was given. Raises Error."""
+    if answer == _EQUAL_FOR_EVER:
+        return -1
+    word, text = said(answer)
+    if word != CrossSlotReply.EQUAL:
+        return None
+    if not _MOMENT.fullmatch(text):
+        raise Error("the server does not tell about a key as it should")
+    return int(text)
+
+
 def key_state(answer: Answer) -> KeyState:
     """Read what cross_slot/read.lua tells of a key. Raises Error."""
-    match answer:
-        case [bytes() as kind, int() as at, bytes() as digest, int() as size, *beside]:
-            return KeyState(printable(kind), at, digest, size, beside)
-        case _:
-            raise Error("the server does not tell about a key as it should")
+    if isinstance(answer, list) and len(answer) >= _TOLD_OF_A_KEY:
+        kind, at, told, size, *beside = answer
+        if isinstance(kind, bytes) and isinstance(at, int) and isinstance(told, bytes) and isinstance(size, int):
+            return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, beside)
+    raise Error("the server does not tell about a key as it should")

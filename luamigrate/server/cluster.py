@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
-from redis.crc import key_slot
-
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
-from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots
+from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots, slot_of
 
 HOPS = 5
 """From node to node, without a pause."""
@@ -46,6 +44,8 @@ class Cluster(Deployment, Slots):
         self._retired: list[Connection] = []
         self._known: list[Address] = []
         """Addresses of all nodes, replicas included, as last heard."""
+        self._primaries: list[Connection] = []
+        """The nodes that have slots; empty until somebody asks again who they are."""
         self._learn(_slots(entry))
         entry.close()
 
@@ -57,8 +57,10 @@ class Cluster(Deployment, Slots):
     @property
     def primaries(self) -> list[Connection]:
         """The nodes that have slots, in the order of their addresses."""
-        with_slots = set(map(id, self._node_of))
-        return [server for _, server in sorted(self._nodes.items()) if id(server) in with_slots]
+        if not self._primaries:
+            with_slots = set(map(id, self._node_of))
+            self._primaries = [server for _, server in sorted(self._nodes.items()) if id(server) in with_slots]
+        return self._primaries
 
     @property
     def role(self) -> str:
@@ -76,7 +78,7 @@ class Cluster(Deployment, Slots):
 
     def node_for(self, key: bytes) -> Connection:
         """Return the node that has a key's slot. Raises Error where there is none."""
-        return self.node_of(key_slot(key))
+        return self.node_of(slot_of(key))
 
     def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for nodes that are lost."""
@@ -166,7 +168,8 @@ class Cluster(Deployment, Slots):
             with suppress(Error):
                 server = self._node((problem.host or said_by.host, problem.port))
                 if not problem.asking:
-                    self._node_of[key_slot(key)] = server
+                    self._node_of[slot_of(key)] = server
+                    self._primaries = []
                 return server, problem.asking
         self.refresh()
         return self.node_for(key), False
@@ -188,7 +191,7 @@ class Cluster(Deployment, Slots):
         self._retired += [self._nodes.pop(address) for address in self._nodes.keys() - with_slots]
         servers = {address: self._node(address) for address in with_slots}
         self._known = list(dict.fromkeys([*with_slots, *(node for where in ranges for node in where.replicas)]))
-        self._node_of = [None] * SLOTS
+        self._node_of, self._primaries = [None] * SLOTS, []
         for where in ranges:
             self._node_of[where.first : where.last + 1] = [servers[where.primary]] * (where.last + 1 - where.first)
 
