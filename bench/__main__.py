@@ -1,6 +1,6 @@
 """`make bench`: luamigrate beside what else does the work, what others feel meanwhile, and in how much memory.
 
-Each part takes less than a minute on two cores, unless more keys or rounds are asked for.
+Each part takes less than a minute on two idle cores, unless more keys or rounds are asked for.
 """
 
 from __future__ import annotations
