@@ -46,8 +46,10 @@ chaos: $(VENV)/.dev
 	$(BIN)/python -m chaos $(if $(SERVERS),--servers $(SERVERS)) $(if $(TOPOLOGY),--topology $(TOPOLOGY)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SECONDS),--seconds $(SECONDS))
 
+# Figures of luamigrate beside other ways; the parts and what each shows: python -m bench --help.
+# make bench SERVER=redis-8.2 ONLY=clients,kinds
 bench: $(VENV)/.dev
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(if $(SERVER),--server $(SERVER)) $(if $(ONLY),--only $(ONLY))
 
 # The page on the command line, from the program.
 docs: $(VENV)/.dev

@@ -1,10 +1,10 @@
-"""luamigrate as a whole process, and the scripts that copy a namespace from a client."""
+"""luamigrate as a whole process, and the programs that copy a namespace from a client."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,43 +13,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 
+from luamigrate.cli.embedded import embedded_binary, throwaway_server
 from luamigrate.cli.options import environment
-from luamigrate.scripts import library
 
 SOURCE, TARGET = b"job:", b"step:"
 JOBS = ("--quiet", "--json", "--map", "job:*=step:*", "--type", "hash")
 RUN = ("run", *JOBS)
 VERIFY = ("verify", *JOBS)
 
-# Comparing field by field, as one would write it: types, fields in a map, expiries.
-_PLAIN = """
-local function present(kind, source, target)
-  if redis.call('TYPE', target).ok ~= kind then return 'differs' end
-  local wanted, found = redis.call('HGETALL', source), redis.call('HGETALL', target)
-  if #wanted ~= #found then return 'differs' end
-  local value_of = {}
-  for i = 1, #wanted, 2 do value_of[wanted[i]] = wanted[i + 1] end
-  for i = 1, #found, 2 do
-    if value_of[found[i]] ~= found[i + 1] then return 'differs' end
-  end
-  local difference = math.abs(redis.call('PTTL', source) - redis.call('PTTL', target))
-  return difference > 1000 and 'expiry' or 'same'
-end
-
-local function any(kind, source, target)
-  if not budget.spend_key(kind, target) then return 'missing' end
-  return present(kind, source, target)
-end
-
-return { present = present, any = any }
-"""
+PIPELINE_IN_GO = Path(__file__).parent / "pipeline.go"
 
 
 @dataclass(frozen=True)
@@ -61,6 +42,9 @@ class Measured:
     """Keys that were copied, or found to be the same."""
     peak_memory_mb: float = 0.0
     cpu_seconds: float = 0.0
+    """Processor time of the client."""
+    server_seconds: float = 0.0
+    """Processor time of the server; of all nodes of a cluster."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """luamigrate's own figures."""
 
@@ -71,29 +55,26 @@ class Measured:
         return self.copied / self.seconds
 
     @property
+    def working_seconds(self) -> float:
+        """From connecting on: luamigrate's process takes its time to start."""
+        return float(self.document.get("duration_seconds", self.seconds))
+
+    @property
+    def working_cpu_seconds(self) -> float:
+        """Processor time of the client without what luamigrate's process takes to start."""
+        return self.cpu_seconds - (start_cpu_seconds() if self.document else 0)
+
+    @property
     def working_rate(self) -> float:
         """Keys per second, from connecting on."""
-        return self.copied / float(self.document["duration_seconds"])
+        assert self.copied, "nothing was copied"
+        return self.copied / self.working_seconds
 
 
-def luamigrate(url: str, *options: str, program: Path | None = None) -> Measured:
-    """Run the command line as a whole process, that of a folder where one is given."""
-    with tempfile.TemporaryFile() as errors:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            (sys.executable, "-m", "luamigrate", *(options or RUN)),
-            env=environment(REDIS_URL=url),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=program,
-        )
-        assert process.stdout
-        out = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        errors.seek(0)
-        assert process.returncode == 0, out + errors.read().decode()
+def luamigrate(url: str, *options: str) -> Measured:
+    """Run the command line as a whole process."""
+    command = (sys.executable, "-m", "luamigrate", *(options or RUN))
+    out, usage, seconds = _run(command, environment(REDIS_URL=url))
     document = json.loads(out) if "--json" in (options or RUN) else {}
     totals = document.get("totals", {})
     # macOS counts bytes here, Linux kilobytes.
@@ -103,8 +84,32 @@ def luamigrate(url: str, *options: str, program: Path | None = None) -> Measured
         totals.get("copied", 0) + totals.get("same", 0),
         usage.ru_maxrss / unit,
         usage.ru_utime + usage.ru_stime,
-        document,
+        document=document,
     )
+
+
+def _run(
+    command: tuple[str, ...], variables: dict[str, str] | None = None
+) -> tuple[str, resource.struct_rusage, float]:
+    """Return what a program printed, what it took of the machine, and for how many seconds it ran."""
+    with tempfile.TemporaryFile() as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout
+        out = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        assert process.returncode == 0, out + errors.read().decode()
+    return out, usage, seconds
+
+
+@cache
+def start_cpu_seconds() -> float:
+    """Return the processor time that luamigrate's process takes with a server on which there is nothing."""
+    with throwaway_server(embedded_binary()) as url:
+        return median(luamigrate(url, *RUN, "--allow-empty").cpu_seconds for _ in range(3))
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -120,18 +125,25 @@ def help_seconds() -> float:
 
 
 @contextmanager
-def plain_luamigrate() -> Iterator[Path]:
-    """Yield a folder with the whole program, but for its comparison of hashes, which is plain."""
+def pipeline_in_go() -> Iterator[Path | None]:
+    """Build the Go program in a folder that is there for so long only; yield None where there is no Go compiler."""
+    compiler = shutil.which("go")
+    if not compiler:
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="luamigrate-") as directory:
-        folder = Path(directory)
-        for name in ("luamigrate", "lua"):
-            shutil.copytree(library.folder().parent / name, folder / name)
-        compare = folder / "lua" / "lib" / "compare.lua"
-        before, shipped, _ = re.split(r"(?ms)^(local READINGS_UNASKED.*)", compare.read_text())
-        for function in re.findall(r"^local function (\w+)", _PLAIN, re.MULTILINE):
-            assert f"local function {function}(" in shipped
-        compare.write_text(before + _PLAIN)
-        yield folder
+        program = Path(directory) / "pipeline"
+        # A compiler that is too old is not to load another.
+        environment = {**os.environ, "GOTOOLCHAIN": "local"}
+        subprocess.run((compiler, "build", "-o", program, PIPELINE_IN_GO), check=True, env=environment, cwd=directory)
+        yield program
+
+
+def run_pipeline_in_go(program: Path, url: str) -> Measured:
+    """Run the Go program, which copies all jobs and compares their fields."""
+    out, usage, _ = _run((str(program), urlsplit(url).netloc))
+    answer = json.loads(out)
+    return Measured(answer["seconds"], answer["copied"], cpu_seconds=usage.ru_utime + usage.ru_stime)
 
 
 def client_pipeline(client: redis.Redis, most: int) -> Measured:
@@ -175,8 +187,8 @@ def scan(client: redis.Redis) -> Measured:
 
 def _by_batches(client: redis.Redis, most: int, size: int, copy: Callable[[list[bytes]], int]) -> Measured:
     names: Iterator[Any] = islice(client.scan_iter(match=b"job:*", count=1000), most)
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     copied = 0
     while batch := list(islice(names, size)):
         copied += copy(batch)
-    return Measured(time.perf_counter() - began, copied)
+    return Measured(time.perf_counter() - began, copied, cpu_seconds=time.process_time() - processor)

@@ -13,24 +13,26 @@ from luamigrate.scripts import library
 BUDGET, CAPACITY = 2**40, 2**50
 """Microseconds and bytes: so many that a shipped script never stops because they are spent."""
 
-# In the place of what goes through the pairs in KEYS: what does the same for each that SCAN finds. An
-# error ends the script, so that nothing that has failed passes for done.
-_SHIPPED = "return batch.each_source(wanted_type, function(kind, source, target)"
-_LOOP = """
-local function count_copies(decide)
-  local cursor, copied = '0', 0
-  repeat
-    local reply = redis.call('SCAN', cursor, 'MATCH', 'job:*', 'COUNT', 1000)
-    cursor = reply[1]
-    for _, source in ipairs(reply[2]) do
-      local kind = batch.wanted_source(wanted_type, source)
-      if kind and decide(kind, source, 'step:' .. string.sub(source, 5)) == 'copied' then copied = copied + 1 end
-    end
-  until cursor == '0'
-  return copied
+# Calls the shipped script, as it is, with the keys of each SCAN in its KEYS. It answers words, and behind them a
+# number; whatever it could not do is no 'copied', and is missed in the end.
+_ENDLESS = """
+local function shipped(KEYS, ARGV)
+%s
 end
 
-return count_copies(function(kind, source, target)"""
+local cursor, copied = '0', 0
+repeat
+  local reply, pairs_of_keys = redis.call('SCAN', cursor, 'MATCH', 'job:*', 'COUNT', 1000), {}
+  cursor = reply[1]
+  for i, source in ipairs(reply[2]) do
+    pairs_of_keys[2 * i - 1], pairs_of_keys[2 * i] = source, 'step:' .. string.sub(source, 5)
+  end
+  for _, answer in ipairs(shipped(pairs_of_keys, ARGV)) do
+    if answer == 'copied' then copied = copied + 1 end
+  end
+until cursor == '0'
+return copied
+"""
 
 # What people write: copy, then types, all fields through a map, expiries.
 _FIELD_BY_FIELD = """
@@ -69,10 +71,9 @@ return found
 
 
 def shipped(client: redis.Redis, *, validate: bool) -> Measured:
-    """Decide about every pair as the shipped script does: the limit of what it can reach in batches."""
-    text = library.source("copy")
-    assert text.count(_SHIPPED) == 1
-    return _copy(client, text.replace(_SHIPPED, _LOOP), BUDGET, CAPACITY, "hash", int(validate), 0, 0)
+    """Have the shipped script decide about every pair: the limit of what it can reach in batches."""
+    script = _ENDLESS % library.source("copy")
+    return _copy(client, script, BUDGET, CAPACITY, "hash", int(validate), 0, 0)
 
 
 def field_by_field(client: redis.Redis) -> Measured:

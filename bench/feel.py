@@ -16,6 +16,7 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 PAUSE_SECONDS = 0.0002
@@ -26,6 +27,9 @@ _SET = b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(KEY), KEY, len(VA
 _GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(KEY), KEY)
 _DEL = b"*2\r\n$3\r\nDEL\r\n$%d\r\n%b\r\n" % (len(KEY), KEY)
 _ANSWER = b"$%d\r\n%b\r\n" % (len(VALUE), VALUE)
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Felt:
         return self.waits[max(0, math.ceil(percent / 100 * len(self.waits)) - 1)]
 
 
-def felt_during(url: str, work: Callable[[], object]) -> Felt:
-    """Do the work and return what a second client felt meanwhile, from a moment before to a moment after."""
+def felt_during(url: str, work: Callable[[], Result]) -> tuple[Result, Felt]:
+    """Do the work and return its result, and what a second client felt, from a moment before to a moment after."""
     address = urlsplit(url)
     process = subprocess.Popen(
         (sys.executable, "-m", "bench.feel", str(address.hostname), str(address.port)),
@@ -50,12 +54,12 @@ def felt_during(url: str, work: Callable[[], object]) -> Felt:
     try:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
-        work()
+        result = work()
         out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    return Felt(sorted(json.loads(out)))
+    return result, Felt(sorted(json.loads(out)))
 
 
 def _ask(connection: socket.socket, request: bytes, answer: bytes) -> None:

@@ -68,6 +68,12 @@ class Record:
     """Which share of the time its processor was: near 1 where nobody but itself limits the work."""
 
 
+def processor_seconds(client: redis.Redis | RedisCluster) -> float:
+    """Return the processor time that a server has taken so far; of a cluster, all nodes together."""
+    times: Any = client.info("cpu")
+    return float(times["used_cpu_user"]) + float(times["used_cpu_sys"])
+
+
 def recorded(client: redis.Redis | RedisCluster, most: int, work: Callable[[], Result]) -> tuple[Result, Record]:
     """Do the work, and return its result and the record of it.
 
@@ -78,9 +84,9 @@ def recorded(client: redis.Redis | RedisCluster, most: int, work: Callable[[], R
     client.config_set("slowlog-log-slower-than", RECORDED_US)
     client.slowlog_reset()
     try:
-        began, processor = time.perf_counter(), _processor_seconds(client)
+        began, processor = time.perf_counter(), processor_seconds(client)
         result = work()
-        processor = _processor_seconds(client) - processor
+        processor = processor_seconds(client) - processor
         busy = processor / (time.perf_counter() - began)
         client.config_set("slowlog-log-slower-than", -1)
         entries: Any = client.slowlog_get(most)
@@ -91,11 +97,6 @@ def recorded(client: redis.Redis | RedisCluster, most: int, work: Callable[[], R
     statistics: Any = client.info("commandstats")
     of = partial(_of, statistics, entries)
     return result, Record(of(*_CALLS), _by_script(entries), of("scan"), processor, busy)
-
-
-def _processor_seconds(client: redis.Redis | RedisCluster) -> float:
-    times: Any = client.info("cpu")
-    return float(times["used_cpu_user"]) + float(times["used_cpu_sys"])
 
 
 def _by_script(entries: Any) -> Mapping[str, float]:

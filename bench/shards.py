@@ -1,11 +1,12 @@
-"""Clusters, and what a client does to copy a namespace across their slots."""
+"""Clusters, what a client does to copy a namespace across their slots, and luamigrate beside it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,22 @@ from redis.crc import key_slot
 
 from bench import jobs
 from bench.contenders import TARGET, Measured, luamigrate
+from bench.pairs import COLUMNS, measure, show
+from bench.record import recorded
+from bench.setting import Bench
 from luamigrate.cli.embedded import throwaway_server
 from tests.clusters import SLOTS, Client, wait_until
 
-PRIMARIES = (1, 2, 3)
-BATCHES = (100, 1000)
+PRIMARIES = 3
+BATCH = 500
 """Of a client's pipelines."""
+
+MOST_KEYS = 60_000
 
 # The same sources, for both rules: with the braces in it, a target is in its source's slot.
 NAME = "job:{{{:08}}}"
 CROSS_SLOT = ("--map", "job:{*}=step:*")
-RULES = {"": CROSS_SLOT, " in one slot": ("--map", "job:{*}=step:{*}")}
+ONE_SLOT = ("--map", "job:{*}=step:{*}")
 
 _CLEAR = """
 local cursor = '0'
@@ -110,31 +116,84 @@ class _Node:
         return [self._connection.read_response() for _ in range(count)]
 
 
-def client_restores(cluster: Cluster, size: int) -> Measured:
-    """DUMP and PTTL of so many keys at their node in one pipeline, then RESTORE at the targets'; nothing is compared.
+def client_restores(cluster: Cluster, *, compares: bool) -> Measured:
+    """DUMP and PTTL of many keys at their node in one pipeline, then RESTORE at the targets', and DUMP to compare.
 
     The pipelines are packed and sent by hand, and those to several nodes at once: redis-py's own take twice as long.
     """
+    began, processor = time.perf_counter(), time.process_time()
     holders = cluster.client.nodes_manager
     nodes = {node.name: _Node(node.redis_connection) for node in cluster.client.get_primaries()}
-    began = time.perf_counter()
     copied = 0
     for node in nodes.values():
-        for sources in _batches(node.client.scan_iter(match=b"job:*", count=1000), size):
-            for source in sources:
-                node.add("DUMP", source)
-                node.add("PTTL", source)
-            replies = iter(node.receive(node.send()))
-            for source, payload, left in zip(sources, replies, replies, strict=True):
+        for sources in _batches(node.client.scan_iter(match=b"job:*", count=1000), BATCH):
+            payloads = _read(node, sources)
+            wanted: dict[str, list[bytes]] = {name: [] for name in nodes}
+            for source, (payload, left) in zip(sources, payloads, strict=True):
                 target = TARGET + source[len(b"job:{") : -1]
-                holder = nodes[holders.get_node_from_slot(key_slot(target)).name]
-                holder.add("RESTORE", target, max(left, 0), payload)
-            sent = [(holder, holder.send()) for holder in nodes.values()]
-            copied += sum(holder.receive(count).count(b"OK") for holder, count in sent)
-    return Measured(time.perf_counter() - began, copied)
+                holder = holders.get_node_from_slot(key_slot(target)).name
+                nodes[holder].add("RESTORE", target, max(left, 0), payload)
+                if compares:
+                    nodes[holder].add("DUMP", target)
+                wanted[holder].append(payload)
+            copied += _count_restored(nodes, wanted, compares=compares)
+    return Measured(time.perf_counter() - began, copied, cpu_seconds=time.process_time() - processor)
+
+
+def _read(node: _Node, sources: list[bytes]) -> list[tuple[bytes, int]]:
+    for source in sources:
+        node.add("DUMP", source)
+        node.add("PTTL", source)
+    replies = iter(node.receive(node.send()))
+    return list(zip(replies, replies, strict=True))
+
+
+def _count_restored(nodes: dict[str, _Node], wanted: dict[str, list[bytes]], *, compares: bool) -> int:
+    sent = {name: node.send() for name, node in nodes.items()}
+    copied = 0
+    for name, count in sent.items():
+        replies = nodes[name].receive(count)
+        if compares:
+            found = zip(replies[::2], replies[1::2], wanted[name], strict=True)
+            copied += sum(made == b"OK" and payload == source for made, payload, source in found)
+        else:
+            copied += replies.count(b"OK")
+    return copied
 
 
 def _batches(names: Iterable[Any], size: int) -> Iterator[list[bytes]]:
     names = iter(names)
     while batch := list(islice(names, size)):
         yield batch
+
+
+def show_shards(bench: Bench) -> None:
+    """Show pairs in two slots beside what a client does with them, and beside the same sources' pairs in one."""
+    keys = min(bench.keys, MOST_KEYS)
+    with cluster(bench.binary, PRIMARIES, keys) as running:
+        run = partial(running.luamigrate, "run", CROSS_SLOT)
+        verify = partial(running.luamigrate, "verify", CROSS_SLOT)
+        contenders: dict[str, Callable[[], Measured]] = {
+            "run: a client that compares": partial(client_restores, running, compares=True),
+            "run: a client that does not": partial(client_restores, running, compares=False),
+            "run: the same in one slot": partial(running.luamigrate, "run", ONE_SLOT),
+        }
+        bench.table.begin(f"a cluster of {PRIMARIES}, across slots", *COLUMNS)
+        for name, contender in contenders.items():
+            show(bench.table, name, *measure(running.client, bench.rounds, contender, run, running.clear))
+        # All targets are there, in other slots and in their sources'.
+        running.luamigrate("run", ONE_SLOT)
+        one_slot = partial(running.luamigrate, "verify", ONE_SLOT)
+        show(bench.table, "verify: the same in one slot", *measure(running.client, bench.rounds, one_slot, verify))
+        show_record(running)
+
+
+def show_record(running: Cluster) -> None:
+    """Show how long scripts blocked the nodes in a run across slots, and what each took for a key."""
+    running.clear()
+    work = partial(running.luamigrate, "run", CROSS_SLOT)
+    _, record = recorded(running.client, 10_000 + running.keys // 10, work)
+    each = {**record.seconds_of, "SCAN": record.scans.seconds}
+    costs = ", ".join(f"{name} {seconds / running.keys * 1e6:.1f}" for name, seconds in each.items())
+    p99, longest = record.scripts.percentile(99), record.scripts.longest
+    print(f"µs of the nodes for a key, by script: {costs}; scripts p99 {p99:.2f} ms, longest {longest:.2f} ms")
