@@ -99,13 +99,13 @@ class CrossSlotBatch:
         yield
         replies = dict(enumerate(self._replies(call)))
         self.answered = len(replies)
-        return self._states(replies | self._alone(names, replies, ask))
+        return self._states(replies | self._alone(names, replies, ask), beside)
 
     def read(
         self, names: Sequence[bytes], indexes: Iterable[int], *, kind: str = ANY, beside: str = ""
     ) -> Generator[None, None, KeyStates]:
         """Read keys, each at the node that holds it."""
-        return self._states((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))))
+        return self._states((yield from self.ask(names, indexes, self.reading(kind=kind, beside=beside))), beside)
 
     def read_targets(self, sources: dict[int, KeyState], beside: str = "") -> Generator[None, None, KeyStates]:
         """Read the targets of sources: nothing is told of the payload of one that has its source's."""
@@ -116,7 +116,7 @@ class CrossSlotBatch:
             if (expiry := equal_expiry(replies[index])) is not None:
                 states[index] = source.expiring(expiry)
                 del replies[index]
-        return states | self._states(replies)
+        return states | self._states(replies, beside)
 
     def reread(
         self, found: Provisionals, beside: str, *, acts: bool
@@ -133,7 +133,7 @@ class CrossSlotBatch:
         if not changed:
             return found, {}
         expiring_anew = {index for index in changed if equal_expiry(replies[index]) is not None}
-        states = self._states({index: replies[index] for index in changed - expiring_anew})
+        states = self._states({index: replies[index] for index in changed - expiring_anew}, beside)
         if expiring_anew:
             states |= yield from self.read(self.pairs.sources, sorted(expiring_anew), kind=kind, beside=beside)
         return {index: result for index, result in found.items() if index not in changed}, states
@@ -171,12 +171,12 @@ class CrossSlotBatch:
 
         return read
 
-    def _states(self, replies: dict[int, Answer]) -> KeyStates:
-        """Return what was read; what could not be is a result."""
+    def _states(self, replies: dict[int, Answer], beside: str) -> KeyStates:
+        """Return what was read, and asked for beside; what could not be read is a result."""
         states: KeyStates = {}
         for index, reply in replies.items():
             if isinstance(reply, list):
-                states[index] = key_state(reply)
+                states[index] = key_state(reply, beside)
             elif reply == Word.GONE.reply:
                 states[index] = None
             else:

@@ -284,6 +284,8 @@ class KeyState(NamedTuple):
 
 _EQUAL_FOR_EVER = CrossSlotReply.EQUAL + b" -1"
 _TOLD_OF_A_KEY = 4
+_BESIDE: dict[str, tuple[type, ...]] = {"": (), "payload": (bytes,), "contents": (list, list), "size": (int,)}
+"""What follows that, by what was asked for."""
 _NAMES = {kind.encode(): kind for kind in TYPES}
 
 
@@ -304,10 +306,12 @@ def equal_expiry(answer: Answer) -> int | None:
     return int(text)
 
 
-def key_state(answer: Answer) -> KeyState:
-    """Read what cross_slot/read.lua tells of a key. Raises Error."""
+def key_state(answer: Answer, asked_for: str = "") -> KeyState:
+    """Read what cross_slot/read.lua tells of a key, and what was asked for beside. Raises Error."""
     if isinstance(answer, list) and len(answer) >= _TOLD_OF_A_KEY:
         kind, at, told, size, *beside = answer
         if isinstance(kind, bytes) and isinstance(at, int) and isinstance(told, bytes) and isinstance(size, int):
-            return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, beside)
+            is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for == "payload")
+            if is_complete:
+                return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, beside)
     raise Error("the server does not tell about a key as it should")
