@@ -163,8 +163,8 @@ def status(summary: Summary) -> str:
 
 def recheck_line(waiting: int) -> str:
     """Return the line that explains the pause before the rechecks."""
-    unclean = f"{count_keys(waiting)} not clean at the first look"
-    return f"{unclean}; looking again, for a writer may have been between two writes"
+    unclean = f"{count_keys(waiting)} not clean at the first check"
+    return f"{unclean}; checking again, for a writer may have been between two writes"
 
 
 def recheck_result(tally: Tally) -> str:

@@ -207,7 +207,7 @@ AllowLongPause = Annotated[
     typer.Option(
         "--allow-long-pause/--no-allow-long-pause",
         envvar="ALLOW_LONG_PAUSE",
-        help="Take keys whole that cannot be taken apart, for as long as that holds the server.",
+        help="Take keys whole that cannot go in chunks, for as long as that blocks the server.",
     ),
 ]
 IgnoreCheck = Annotated[

@@ -142,7 +142,7 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     elif summary.exit_code is Exit.OK and totals.found:
         lines.append(_success(summary))
     if summary.sample:
-        lines.append(f"A SAMPLE: at most the first {count_keys(summary.sample)} of each rule were looked at.")
+        lines.append(f"A SAMPLE: at most the first {count_keys(summary.sample)} of each rule were compared.")
     if totals.counts[Word.COPIED] + totals.counts[Word.FILLED]:
         lines.append(AFTER_CUT_OVER)
     if summary.command is Command.ROLLBACK and not summary.extra_sought:
@@ -204,7 +204,7 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
     if summary.interrupted or summary.error:
         how = "INTERRUPTED" if summary.interrupted else "STOPPED before the end"
         if looks_only:
-            return [f"{how}: what is counted above has been looked at, and nothing was written."]
+            return [f"{how}: what is counted above has been compared, and nothing was written."]
         if summary.error and str(summary.error).startswith("eviction"):
             return [
                 f"{how}: what is counted above is done; what the server has evicted is lost, unless you have a backup."
@@ -228,11 +228,11 @@ _NOT_DONE = {
 
 
 def _success(summary: Summary) -> str:
-    looked_at = "was looked at" if summary.sample else "was found"
+    which = "was compared" if summary.sample else "was found"
     of_type = " of its rule's type" if summary.totals.ignored else ""
     if summary.command is Command.ROLLBACK:
         return f"No source{of_type} has a target any more, and every source is as it was."
     if not summary.validated:
-        return f"Every source{of_type} that {looked_at} has a target. They were not compared: --validate does."
+        return f"Every source{of_type} that {which} has a target. They were not compared: --validate does."
     extra = " No target without a source was found." if summary.extra_sought else ""
-    return f"Every source{of_type} that {looked_at} has an equal target.{extra}"
+    return f"Every source{of_type} that {which} has an equal target.{extra}"

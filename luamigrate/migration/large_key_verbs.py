@@ -50,7 +50,7 @@ STRINGS = 40
 
 def too_big(pair: LargePair) -> str:
     """Say why a key fails that cannot be copied in chunks."""
-    return f"too-big: a {pair.kind} of {pair.size:,} bytes cannot be taken apart; --allow-long-pause takes it whole"
+    return f"too-big: a {pair.kind} of {pair.size:,} bytes cannot go in chunks; --allow-long-pause takes it whole"
 
 
 def copy(pair: LargePair, comparison: Comparison) -> LargeSteps:

@@ -161,7 +161,7 @@ class Summary:
 
     def _restart(self) -> None:
         self.warnings.append(
-            f"another server process answered in mid-run, so everything was looked at from the beginning; "
+            f"another server process answered in mid-run, so everything was compared from the beginning; "
             f"counted until then, and not in the summary: {str(self.totals) or 'nothing'}"
         )
         self.by_rule = {rule: Tally() for rule in self.plan}

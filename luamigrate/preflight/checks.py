@@ -155,7 +155,7 @@ def _permissions(server: Connection, command: Command, permitted: Permissions) -
     else:
         refused = "MEMORY" in found.done_without
         how = "; weighed by a few of their elements, because MEMORY is refused" if refused else ""
-        yield Finding("big-keys", Verdict.OK, f"can be taken apart{how}{_untried(untried)}")
+        yield Finding("big-keys", Verdict.OK, f"can be copied in chunks{how}{_untried(untried)}")
 
 
 def _untried(commands: list[str]) -> str:
@@ -179,7 +179,7 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
     try:
         samples = [sampling.take(deployment, server, plan) for server in deployment.primaries]
     except (Refused, Answered) as refusal:
-        text = f"not looked at, nor eviction, blocked, targets: {refusal}"
+        text = f"not checked, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
     created = [rule for rule in plan if any(rule in sample.could_create(plan, WAITED_ON) for sample in samples)]

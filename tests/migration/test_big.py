@@ -1,4 +1,4 @@
-"""Big keys, taken apart into chunks while nobody else writes: what is copied, and how much a script goes through."""
+"""Big keys, copied in chunks while nobody else writes: what is copied, and how much a script goes through."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_stream_that_is_too_big_fails_and_is_copied_whole_on_request(server: I
     assert (result.code, result.totals) == (1, {"found": 2, "copied": 1, "failed": 1, "ignored": 0})
     assert result.document["rules"][0]["failed_reasons"] == {"too-big": 1}
     human = run(server, *ANY, *GENTLY).out
-    assert "too-big: a stream of 100,000 bytes cannot be taken apart; --allow-long-pause" in human
+    assert "too-big: a stream of 100,000 bytes cannot go in chunks; --allow-long-pause" in human
     assert not server.client.exists("step:stream")
     result = run(server, *EACH, "--allow-long-pause")
     assert (result.code, result.totals) == (0, {"found": 2, "copied": 1, "same": 1, "ignored": 0})
@@ -269,7 +269,7 @@ def test_a_string_is_copied_as_a_block_up_to_a_size(server: Instance) -> None:
 
 @pytest.mark.parametrize("big", ["source", "target"])
 def test_a_stream_and_a_target_of_another_type_differ_whatever_their_size(server: Instance, big: str) -> None:
-    """To see that, nothing has to be taken apart."""
+    """To see that, nothing has to go in chunks."""
     write_stream(server, "job:stream", 1000 if big == "source" else 3)
     write(server, "step:stream", VALUES["hash"] if big == "target" else {b"one": b"1"}, "hash")
     assert run(server, *EACH).totals == {"found": 1, "differs": 1, "ignored": 0}

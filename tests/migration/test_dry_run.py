@@ -89,7 +89,7 @@ def test_what_the_run_would_do_is_said_only_if_there_is_something(server: Instan
 
 
 def test_what_becomes_equal_between_the_looks_is_measured_once(server: Instance) -> None:
-    """Fields are counted at the first look."""
+    """Fields are counted at the first check."""
     server.client.hset("job:1", mapping={"a": "1", "b": "2"})
     server.client.hset("step:1", mapping={"a": "1", "b": "3"})
     elements: Counter[str] = Counter()

@@ -166,7 +166,7 @@ def words_of(server: Instance, between: Callable[[int], object], **options: Any)
 
 
 def test_what_both_sides_delete_between_the_looks_stays_deleted(server: Instance) -> None:
-    """HDEL on the target; first look; HDEL on the source; second look."""
+    """HDEL on the target; first check; HDEL on the source; second check."""
     server.client.hset("job:1", mapping={"a": "1", "b": "2"})
     server.client.hset("step:1", mapping={"a": "1"})
     assert words_of(server, lambda _: server.client.hdel("job:1", "b")) == {"same": 1}
@@ -174,7 +174,7 @@ def test_what_both_sides_delete_between_the_looks_stays_deleted(server: Instance
 
 
 def test_what_is_found_missing_at_one_look_only_is_looked_at_once_more(server: Instance) -> None:
-    """The second look finds something else missing: a new first look, and the third adds it."""
+    """The second check finds something else missing: a new first check, and the third adds it."""
     server.client.hset("job:1", mapping={"a": "1", "b": "2", "c": "3"})
     server.client.hset("step:1", mapping={"a": "1", "b": "2"})
 
@@ -214,7 +214,7 @@ def test_a_target_that_stays_away_is_copied(server: Instance, mode: str) -> None
 
 
 def test_a_target_that_goes_on_changing_stays_partial(server: Instance) -> None:
-    """After three first looks."""
+    """After three first checks."""
     fields: Any = {f"f{number}": "1" for number in range(10)}
     server.client.hset("job:1", mapping=fields)
     server.client.hset("step:1", mapping=fields)

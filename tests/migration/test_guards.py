@@ -289,7 +289,7 @@ def test_a_server_that_goes_on_taking_no_writes_stops_it_after_the_patience(serv
 
 
 def test_a_restart_that_a_guard_meets_first_is_no_less_a_restart(any_server: Instance, watchful: None) -> None:
-    """Everything is looked at from the beginning, whichever question finds another process behind the address."""
+    """Everything is compared from the beginning, whichever question finds another process behind the address."""
     with start(any_server.name, *DURABLE) as server:
         fill(server.client, jobs=300)
         for number in range(10):

@@ -67,7 +67,7 @@ def collect(server: Instance, work: Callable[[Deployment], Iterator[Batch]]) -> 
 
 
 def stepping(server: Instance, work: Callable[[Deployment], Iterator[Batch]], step: Callable[[], Any]) -> Counter[str]:
-    """Do the work while a second client steps in once, right after the first look; return the words."""
+    """Do the work while a second client steps in once, right after the first check; return the words."""
     words: Counter[str] = Counter()
     stepped = False
     with connect(server.url) as connection:

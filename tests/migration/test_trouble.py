@@ -204,7 +204,7 @@ def test_a_server_that_closes_idle_connections_does_not_end_the_wait_for_the_sec
 
 
 def test_what_waits_for_a_second_look_is_counted_when_the_server_is_lost(any_server: Instance) -> None:
-    """As its first look found it, with a line for the report."""
+    """As its first check found it, with a line for the report."""
     fill(any_server.client, jobs=20)
     for number in range(20):
         any_server.client.hset(f"step:{number}", "id", number)

@@ -209,7 +209,7 @@ def test_a_sample_is_a_quick_look_and_says_so(server: Instance) -> None:
     assert result.totals == {"found": 11, "same": 11, "ignored": 0}
     assert result.document["sample"] == 7
     out = verified(server, "--sample", "7", code=0).out
-    assert "A SAMPLE: at most the first 7 keys of each rule were looked at." in out
+    assert "A SAMPLE: at most the first 7 keys of each rule were compared." in out
     assert "Every source that was found" not in out
     assert verified(server, "--sample", "1000", "--json", code=0).totals["found"] == 304
 
@@ -257,9 +257,9 @@ def test_without_settling_there_is_one_look(server: Instance) -> None:
     began = time.monotonic()
     out = verified(server, "--settle", "0", code=3).out
     assert time.monotonic() - began < 5
-    assert "looking again" not in out
+    assert "checking again" not in out
     out = verified(server, "--settle", LONG_ENOUGH, code=3).out
-    assert "9 keys not clean at the first look; looking again" in out
+    assert "9 keys not clean at the first check; checking again" in out
 
 
 def test_a_stop_while_settling_is_heard_and_what_waits_is_counted(server: Instance) -> None:

@@ -68,7 +68,7 @@ def test_the_exit_code_is_the_first_that_applies(summary: Summary, code: Exit) -
         ("-OOM command not allowed when used memory > 'maxmemory'.", Reason.OOM),
         ("OOM command not allowed when used memory > 'maxmemory'.", Reason.OOM),
         ("busy: somebody wrote to it in each of 5 attempts; try again when it is quieter", Reason.BUSY),
-        ("too-big: a stream of 9,000,000 bytes cannot be taken apart", Reason.TOO_BIG),
+        ("too-big: a stream of 9,000,000 bytes cannot go in chunks", Reason.TOO_BIG),
         ("ERR ACL failure in script: User u has no permissions to run the 'copy' command", Reason.NOPERM),
         ("ERR The user executing the script can't run this command or subcommand", Reason.NOPERM),
         ("@user_script: 1: The user executing the script can't access at least one of the keys", Reason.NOPERM),
