@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,7 +40,7 @@ class Runner:
         self._unfinished = verb.unfinished
         self._reader = PairReader(
             possible=verb.possible,
-            unclean=verb.unfinished | {Word.FAILED},
+            unclean=self._unfinished | {Word.FAILED},
             every_key=options.every_key,
             finds_extra=verb.stage is Stage.EXTRA,
         )
@@ -132,7 +131,7 @@ class Runner:
         due = self._rechecks.take(self._options.limits.batch_size)
         if not due:
             yield Batch(self._rechecks.first_rule, Stage.RECHECK, scanned=scanned)
-            self._rest()
+            self._throttle.rest(min(SECONDS_TO_SLEEP, self._rechecks.seconds_left))
             return
         undecided = {recheck.outcome.source: recheck for recheck in due}
         outcomes = [recheck.outcome for recheck in due]
@@ -146,11 +145,6 @@ class Runner:
                 yield from self._collect(flight)
         finally:
             self._rechecks.put_back(list(undecided.values()))
-
-    def _rest(self) -> None:
-        time.sleep(min(SECONDS_TO_SLEEP, self._rechecks.seconds_left))
-        for server in self._deployment.primaries:
-            server.keep_in_touch()
 
     def _collect(self, flight: InFlight) -> Iterator[Batch]:
         """Wait for the answers about a batch and count them; see to the pairs that they do not decide.

@@ -61,9 +61,9 @@ class Throttle:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
         while (reason := self._reason_to_wait()) and not self.control.stop():
             self.control.tell(reason)
-            self._sleep(SECONDS_TO_SLEEP)
+            self.rest(SECONDS_TO_SLEEP)
         while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.control.stop():
-            self._sleep(min(seconds, SECONDS_TO_SLEEP))
+            self.rest(min(seconds, SECONDS_TO_SLEEP))
 
     def refused(self, words: str) -> None:
         """Wait a moment, because a server takes no writes. Raises Stopped where that lasts."""
@@ -75,7 +75,7 @@ class Throttle:
         self._refused_since = time.monotonic() if self._refused_since is None else self._refused_since
         self._give_up_after(self._refused_since + self.limits.patience, reason)
         self.control.tell(reason)
-        self._sleep(SECONDS_TO_SLEEP)
+        self.rest(SECONDS_TO_SLEEP)
 
     def accepted(self) -> None:
         """Note that the server takes writes, and wait for replicas to have them."""
@@ -85,6 +85,12 @@ class Throttle:
         if self.limits.wait_replicas and self.verb.writes and "replicas" not in self.ignored:
             for server in self._servers():
                 self._wait_for_replicas(server, self.limits.wait_replicas)
+
+    def rest(self, seconds: float) -> None:
+        """Wait for so long, and be heard by the servers, which may close a connection on which nothing is."""
+        time.sleep(seconds)
+        for server in self.deployment.primaries:
+            server.keep_in_touch()
 
     def end(self) -> None:
         """Check a last time. Raises Stopped, or ServerChanged."""
@@ -155,11 +161,6 @@ class Throttle:
             self._given_up = True
             raise Stopped(f"{reason}; it was waited for {self.limits.patience:.0f} s")
 
-    def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-        for server in self.deployment.primaries:
-            server.keep_in_touch()
-
 
 @dataclass
 class _WatchedServer:
@@ -169,7 +170,7 @@ class _WatchedServer:
     acknowledged_on: int
     """The connection on which everything was written that has not been acknowledged."""
     offset: int = -1
-    """Of replication: who has got so far has all that was written on former connections; -1 where not asked."""
+    """The offset by which a replica has all that was written on former connections; -1 where nobody has asked."""
     evicted: int | None = None
     evicted_by: str = ""
 
