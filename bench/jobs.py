@@ -14,7 +14,7 @@ ONE_IN = 1000
 """Keys of the sparse key space, for each that matches."""
 
 EXPIRING_ONE_IN = 10
-"""Of the jobs, whose others live for ever."""
+"""The share of jobs that expire: one in so many; the others live for ever."""
 
 LARGE_TYPES = ("hash", "set")
 """Types of the large keys; each is named big:<type>."""

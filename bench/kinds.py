@@ -14,10 +14,10 @@ from bench import raw
 from bench.jobs import EXPIRING_ONE_IN, NAME, job, lifetime_ms
 
 MEMBERS, FIELDS = 100, 200
-"""Of a collection; of a hash with many fields."""
+"""How many members a collection has, and how many fields a large hash."""
 
 STEPS = 55
-"""Of a large job: some 3 kB in one field."""
+"""How many steps the payload of a large job has: some 3 kB in one field."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where it is measured."""
+"""The server that is measured, the keys on it, and how often each measurement is made."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tests.clusters import SLOTS, Client, wait_until
 
 PRIMARIES = 3
 BATCH = 500
-"""Of a client's pipelines."""
+"""How many keys a client's pipeline has."""
 
 MOST_KEYS = 60_000
 

@@ -20,7 +20,7 @@ from tests.sentinels import SERVICE, sentinel
 
 MS_TO_REPLICATE = 500
 SLOW_MS = 10
-"""Of scripts, from which on the server itself keeps a record of them."""
+"""The duration of a script from which on the server itself keeps a record of it."""
 USER, PASSWORD = "migrator", "sesame"
 SECONDS_TO_CONNECT = 2
 MAY_ALL = ("on", f">{PASSWORD}", "~*", "+@all")

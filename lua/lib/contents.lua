@@ -5,7 +5,7 @@
 
 local later = include "lib/later.lua"
 
-return later.library(function()
+return later.make(function()
   local ELEMENTS_PER_CALL = 1000 -- unpack() gives up at 8,000 values
 
   local SIZE = {

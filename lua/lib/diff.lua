@@ -12,7 +12,7 @@
 
 local later = include "lib/later.lua"
 
-return later.library(function()
+return later.make(function()
   local NAMES_SHOWN = 5
   local LONGEST_SHOWN = 200
 

@@ -3,7 +3,7 @@
 local expiry = include "lib/expiry.lua"
 local later = include "lib/later.lua"
 
-return later.library(function()
+return later.make(function()
   -- What a name weighs: its values are few and small, or the pair would not be filled but copied.
   local LEAST_NAME = 512
 

@@ -3,7 +3,7 @@
 local contents = include "lib/contents.lua"
 local later = include "lib/later.lua"
 
-return later.library(function()
+return later.make(function()
   -- As many elements as MEMORY USAGE samples, and what each takes beside its bytes.
   local SAMPLED, LEAST_SAMPLED = 5, 64
 

@@ -143,12 +143,12 @@ class CrossSlotBatch:
         replies: dict[int, Answer] = {}
         left = list(indexes)
         while left:
-            by_holder = self._cluster.by_node(names, left)
+            by_node = self._cluster.by_node(names, left)
             calls = [
                 (group, ask(server, [names[index] for index in group], group, alone=False))
-                for server, group in by_holder.items()
+                for server, group in by_node.items()
             ]
-            for server in by_holder:
+            for server in by_node:
                 server.flush()
             yield
             left = []

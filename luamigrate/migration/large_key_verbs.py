@@ -35,7 +35,7 @@ from luamigrate.scripts import calls, chunk_replies, library
 from luamigrate.scripts.calls import Expiries
 
 LIFETIME_MS = 60_000
-"""Of a staging key, from its last chunk on: what a killed run leaves behind ends by itself."""
+"""How long a staging key lives on after its last chunk, so that what a killed run leaves behind ends by itself."""
 
 NAMES_WAITING = 100_000
 """Names that wait to be added to a large target, at most."""

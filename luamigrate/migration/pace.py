@@ -9,14 +9,15 @@ from collections.abc import Callable
 from luamigrate.model.limits import Limits, Pause
 
 BYTES_PER_MS = 80_000
-"""Of a key's memory, that a script copies and compares in a millisecond at worst: measured on hashes of small
+"""Bytes of a key's memory that a script copies and compares in a millisecond at worst: measured on hashes of small
 and of large fields on Redis 6.2, 7.0, 8.2 and Valkey 9.1; compact ones and strings take less."""
 
 SMALLEST_CAPACITY = 20_000
 """One small key, which a script may always take up, however short the pause."""
 
 SCRIPT_SHARE, SCAN_SHARE = 0.4, 0.2
-"""Of the longest pause: two scripts and a SCAN that are in flight together may run one right after the other."""
+"""Shares of the longest pause for a script and for a SCAN: two scripts and a SCAN that are in flight together may run
+one right after the other."""
 
 SCANNED_PER_MS = 1000
 """Keys that a SCAN returns in a millisecond, to begin with; fewer than it passes over."""

@@ -33,7 +33,7 @@ ANY_NAMES = (b"1", b"2", b"3", b"4")
 """Examples for a star: where these share a slot, all names do."""
 
 _SAVES = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
-"""Where INFO says how the last saves ended."""
+"""Fields of INFO that say how the last saves ended."""
 
 _WAITING_COMMANDS = re.compile(r"^(b(l|z|r)\w+|xread|xreadgroup)$")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Pause
-from luamigrate.scripts.library import digest, register
+from luamigrate.scripts import library
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import ScriptMissing
 
@@ -60,7 +60,7 @@ class ScriptCall:
         once: bool = False,
     ) -> None:
         self._server, self._name, self._once = server, name, once
-        self._command = (command, digest(name), len(keys), *keys, *arguments)
+        self._command = (command, library.digest(name), len(keys), *keys, *arguments)
         self._call: Call = server.call(*self._command, once=once)
 
     def advance(self) -> bool:
@@ -73,7 +73,7 @@ class ScriptCall:
             with suppress(ScriptMissing):
                 return self._call.answer()
             # Nothing has run, so sending it again repeats nothing.
-            register(self._server, self._name)
+            library.register(self._server, self._name)
             self._call = self._server.call(*self._command, once=self._once)
         return self._call.answer()
 
@@ -223,7 +223,7 @@ def chunk_publish(server: Connection, staging: bytes, target: bytes, *, source: 
     Where the `source` lives elsewhere, it is the moment at which it expires.
     """
     keys, arguments = ((staging, target), (source,)) if isinstance(source, int) else ((staging, target, source), ())
-    return server.call("EVALSHA", digest("chunk/publish"), len(keys), *keys, *arguments, once=True)
+    return server.call("EVALSHA", library.digest("chunk/publish"), len(keys), *keys, *arguments, once=True)
 
 
 def probe(

@@ -51,7 +51,7 @@ class ReadChunk:
     """Elements of a large key that were read in one call."""
 
     position: bytes
-    """From which to go on; `0`: this was the last chunk."""
+    """The position from which to go on in the key; `0` after the last chunk."""
     visited: int
     """How many elements it has, or bytes of a string."""
     largest: int
@@ -72,7 +72,7 @@ class ComparedChunk:
     """What differs between a chunk of one large key and another key."""
 
     position: bytes
-    """From which to go on; `0`: this was the last chunk."""
+    """The position from which to go on in the key; `0` after the last chunk."""
     visited: int
     """How many elements were compared, or bytes of a string."""
     largest: int

@@ -74,7 +74,7 @@ class Reading:
     """What came of some pairs."""
 
     answered: int
-    """How many of them, from the first on."""
+    """How many pairs were answered for, from the first on."""
     tally: Tally = field(default_factory=Tally)
     """Counts of the clean ones."""
     outcomes: list[KeyOutcome] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Reading:
     refused: list[int] = field(default_factory=list)
     """Pairs that the server refused, as it would any other at present: indexes."""
     refusal: str = ""
-    """Its words."""
+    """The text with which the server refused them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,8 +310,13 @@ def key_state(answer: Answer, asked_for: str = "") -> KeyState:
     """Read what cross_slot/read.lua tells of a key, and what was asked for beside. Raises Error."""
     if isinstance(answer, list) and len(answer) >= _TOLD_OF_A_KEY:
         kind, at, told, size, *beside = answer
-        if isinstance(kind, bytes) and isinstance(at, int) and isinstance(told, bytes) and isinstance(size, int):
-            is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for == "payload")
-            if is_complete:
-                return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, beside)
+        is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for == "payload")
+        if (
+            is_complete
+            and isinstance(kind, bytes)
+            and isinstance(at, int)
+            and isinstance(told, bytes)
+            and isinstance(size, int)
+        ):
+            return KeyState(_NAMES.get(kind) or printable(kind), at, told, size, beside)
     raise Error("the server does not tell about a key as it should")

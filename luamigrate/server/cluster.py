@@ -18,7 +18,7 @@ from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
 from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots, slot_of
 
 HOPS = 5
-"""From node to node, without a pause."""
+"""Redirections from node to node that are followed before a pause."""
 UNKNOWN_HOST = b"?"
 """What a node that is to give names says of one that has none (`cluster-preferred-endpoint-type hostname`)."""
 

@@ -25,7 +25,7 @@ from luamigrate.server.waiting import AT_ONCE, Waiting, reach
 CONNECT_SECONDS = 5
 """Time for each of: reaching the server, agreeing on TLS, logging in, saying hello."""
 SENTINEL_SECONDS = 2
-"""The same for each Sentinel: there are others."""
+"""Time-out for each step of connecting to a Sentinel; short, because there are others."""
 
 
 def connect(

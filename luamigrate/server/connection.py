@@ -111,7 +111,7 @@ class Connection:
         self.url = url
         """The URL without its password."""
         self.connections = 1
-        """How many there have been: WATCH, for example, ends with its connection."""
+        """How many connections have been made so far: WATCH, for example, ends with its own."""
         self.round_trip = 0.0
         """Seconds that a command takes that does nothing."""
         self._pool = pool

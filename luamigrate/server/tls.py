@@ -25,7 +25,7 @@ class Tls:
     cert: Path | None = None
     """Our own certificate, where the server asks for one."""
     key: Path | None = None
-    """Its key, where that is not in the same file."""
+    """The key of our certificate, where it is not in the same file."""
     insecure: bool = False
     """Whether any certificate will do: then anybody between here and the server can read and change everything."""
 
