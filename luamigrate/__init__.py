@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from luamigrate.model.control import Control, Operator
     from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
     from luamigrate.model.limits import Limits
-    from luamigrate.model.rules import BUILT_IN, Pattern, Plan, Rule, plan, plan_from_file
+    from luamigrate.model.patterns import Pattern
+    from luamigrate.model.plan_files import plan_from_file
+    from luamigrate.model.plans import BUILT_IN, Plan, plan
+    from luamigrate.model.rules import Rule
     from luamigrate.model.status import Command, KeyOutcome, Reason, Stage, Word
     from luamigrate.model.summary import Batch, Summary, Tally
     from luamigrate.server.connect import connect
@@ -62,6 +65,9 @@ _HOMES = (
         "model.control",
         "model.errors",
         "model.limits",
+        "model.patterns",
+        "model.plans",
+        "model.plan_files",
         "model.rules",
         "model.status",
         "model.summary",

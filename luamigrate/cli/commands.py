@@ -32,8 +32,8 @@ HELP = {
     luamigrate run --map 'job:*=step:*'             copy it
 
     Sources are kept, and nothing is overwritten. The server is localhost:6379, or what --url or REDIS_URL says.
-    Without --map or --plan, the rules are the built-in plan: job:* to step:*, and jobs:active, jobs:completed,
-    jobs:failed and jobs:pending to their steps: names.
+    Without --map or --plan, the rules are the built-in plan: 'job:*' to 'step:*', and jobs:active,
+    jobs:completed, jobs:failed and jobs:pending to their steps: names.
     """,
     Command.VERIFY: """Compare every source with its target; write nothing.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luamigrate.model.errors import printable
+from luamigrate.model.patterns import escaped
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.model.summary import Summary, Tally
@@ -47,6 +48,8 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
 def key_document(key: KeyOutcome) -> dict[str, Any]:
     """Return the line of the report that tells about a key."""
     content: dict[str, Any] = {"source": printable(key.source), "target": printable(key.target), "word": key.word}
+    if (pattern := escaped(key.source)) != content["source"]:
+        content |= {"source_pattern": pattern}
     if key.word is Word.FAILED:
         content |= {"reason": key.reason, "text": key.text}
     if key.word is Word.KEPT:

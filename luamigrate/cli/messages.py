@@ -121,7 +121,7 @@ def _waiting(tally: Tally) -> str:
 
 def no_key(rule: Rule) -> str:
     """Return the line of a rule without keys."""
-    return "no key matches" if rule.source.has_star else "there is no such key"
+    return "no key matches" if rule.source.varies else "there is no such key"
 
 
 def progress_line(scanned: float, database: int | None, found: int, rate: float, left: float | None) -> str:

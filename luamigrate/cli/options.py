@@ -83,6 +83,22 @@ TlsInsecure = Annotated[
         help="Take any certificate: anybody between here and the server can then read and change everything.",
     ),
 ]
+Excepts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--except",
+        metavar="PATTERN",
+        help="Names that are no sources, of whatever rule, e.g. 'job:old:*'. Repeatable.",
+    ),
+]
+FirstMatch = Annotated[
+    bool,
+    typer.Option(
+        "--first-match/--no-first-match",
+        envvar="LUAMIGRATE_FIRST_MATCH",
+        help="Sources may overlap: the first rule that matches takes the key.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run/--no-dry-run", envvar="DRY_RUN", help="Say what would happen; write nothing.")
 ]
@@ -265,6 +281,8 @@ class Options:
     maps: Maps = _of(_WHAT, *Command, default=None)
     kind: Kind = _of(_WHAT, *Command, default=None)
     plan_file: PlanFile = _of(_WHAT, *Command, default=None)
+    excepts: Excepts = _of(_WHAT, *Command, default=None)
+    first_match: FirstMatch = _of(_WHAT, *Command, default=False)
     dry_run: DryRun = _of(_WHAT, _RUN, _ROLLBACK, default=False)
     validate: Validate = _of(_WHAT, _RUN, default=True)
     on_existing: Existing = _of(_WHAT, _RUN, _CHECK, default=OnExisting.SKIP)

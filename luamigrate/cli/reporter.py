@@ -153,7 +153,7 @@ class _Section:
         self._console, self._summary = console, summary
         self._began = self._told = time.monotonic()
         self._found = 0
-        self._bar = _progress_bar(console) if console.is_terminal and rule.source.has_star else None
+        self._bar = _progress_bar(console) if console.is_terminal and rule.source.varies else None
         if self._bar:
             self._bar.start()
 

@@ -15,11 +15,13 @@ from redis.connection import ConnectionPool
 from luamigrate.cli import console, messages
 from luamigrate.cli.options import OnExisting, Options
 from luamigrate.cli.strict import refuse_blank
-from luamigrate.model import rules
 from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
+from luamigrate.model.plan_files import plan_from_file, plan_from_maps
+from luamigrate.model.plans import BUILT_IN, Plan
+from luamigrate.model.rules import ANY
 from luamigrate.model.status import CHECKS, Command
 from luamigrate.server.connect import connect_by, pool_for
 from luamigrate.server.deployment import Deployment
@@ -169,7 +171,7 @@ class Settings:
     """The settings of a command; those that it does not take have their defaults."""
 
     command: Command
-    plan: rules.Plan
+    plan: Plan
     access: Access
     limits: Limits
     output: Output
@@ -235,7 +237,7 @@ def _refuse_contradictions(command: Command, options: Options, origins: Origins)
             raise UsageError(f"{option} needs --report FILE")
 
 
-def _plan(options: Options, origins: Origins) -> rules.Plan:
+def _plan(options: Options, origins: Origins) -> Plan:
     maps, kind, plan_file = options.maps, options.kind, options.plan_file
     if maps and plan_file and origins["plan_file"].source is Source.OPTION:
         raise UsageError("--map and --plan exclude each other")
@@ -243,9 +245,12 @@ def _plan(options: Options, origins: Origins) -> rules.Plan:
         raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
     if kind and not maps:
         raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
+    excepts, first_match = options.excepts or (), options.first_match
     if maps:
-        return rules.plan_from_maps(maps, kind[0] if kind else rules.ANY)
-    return rules.plan_from_file(plan_file) if plan_file else rules.BUILT_IN
+        return plan_from_maps(maps, kind[0] if kind else ANY, excepts=excepts, first_match=first_match)
+    if plan_file:
+        return plan_from_file(plan_file, excepts=excepts, first_match=first_match)
+    return BUILT_IN.without(excepts, first_match=first_match)
 
 
 def _ignored_checks(options: Options) -> frozenset[str]:
@@ -265,17 +270,21 @@ def _warnings(options: Options, access: Access) -> list[str]:
 
 _LIMITS = tuple(each.name for each in fields(Limits))
 _LOGIN = ("password_file", *_OF_TLS)
-_RARE = frozenset((*_LOGIN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check"))
+_OF_PLAN = ("excepts", "first_match")
+_RARE = frozenset(
+    (*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check")
+)
 """Shown only where they are set."""
 
 _DECISIVE = (
     *_LOGIN,
+    *_OF_PLAN,
     *("dry_run", "validate", "on_existing", "fill_queues", "sample", "extra", "settle", "ignore_expiry"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )
 
 
-def _configuration(options: Options, origins: Origins, plan: rules.Plan, access: Access) -> list[tuple[str, str, str]]:
+def _configuration(options: Options, origins: Origins, plan: Plan, access: Access) -> list[tuple[str, str, str]]:
     of_plan = next((origins[name].name for name in ("maps", "plan_file") if getattr(options, name)), "built in")
     rows = [("url", access.url.redacted, str(origins["url"]))]
     if "REDIS_PASSWORD" in os.environ:
@@ -291,7 +300,7 @@ def _configuration(options: Options, origins: Origins, plan: rules.Plan, access:
 def _shown(value: Any) -> str:
     match value:
         case list():
-            return ", ".join(value)
+            return ", ".join(printable(os.fsencode(each)) for each in value)
         case Path():
             return printable(os.fsencode(value))
         case _:

@@ -23,6 +23,9 @@ _FAILED_ADVICE = {
     Reason.BUSY: "busy: somebody wrote to these keys all the time; try when it is quieter.",
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and blocks the server meanwhile.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
+    Reason.CHAIN: "chain: what is copied there would be copied again; --except leaves such keys out.",
+    Reason.AMBIGUOUS: "ambiguous: two sources would have one target; --except leaves such keys out.",
+    Reason.RESERVED: "reserved: names under luamigrate: are not for copies; --except leaves such keys out.",
     Reason.OTHER: "other: --report FILE gives the server's text for each key.",
 }
 
@@ -154,11 +157,11 @@ def _unmatched_lines(summary: Summary) -> list[str]:
     empty = tuple(
         rule
         for rule, tally in summary.by_rule.items()
-        if (rule.source.has_star or looks_like_glob(rule.source)) and not tally.seen
+        if (rule.source.varies or looks_like_glob(rule.source)) and not tally.seen
     )
     if not summary.totals.found or not empty or summary.interrupted or summary.error:
         return []
-    patterns = ", ".join(str(rule.source) for rule in empty)
+    patterns = ", ".join(f"'{rule.source}'" for rule in empty)
     return [f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
 
 

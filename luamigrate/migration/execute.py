@@ -14,7 +14,7 @@ from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError
 from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
-from luamigrate.model.rules import BUILT_IN, Plan
+from luamigrate.model.plans import BUILT_IN, Plan
 from luamigrate.model.summary import Batch
 from luamigrate.preflight import checks
 from luamigrate.scripts import library
@@ -138,7 +138,7 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
         deployment=deployment, limits=options.limits, verb=verb, ignored=options.ignored_checks, control=control
     )
     verbs = (verb, FindExtra()) if options.extra else (verb,)
-    runners = [_runner(deployment, each, options, control, throttle) for each in verbs]
+    runners = [_runner(deployment, plan, each, options, control=control, throttle=throttle) for each in verbs]
     for _ in range(BEGINNINGS):
         try:
             for runner in runners:
@@ -181,9 +181,11 @@ def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> 
         yield Batch(plan[0], warnings=warnings)
 
 
-def _runner(deployment: Deployment, verb: Verb, options: Options, control: Control, throttle: Throttle) -> Runner:
+def _runner(
+    deployment: Deployment, plan: Plan, verb: Verb, options: Options, *, control: Control, throttle: Throttle
+) -> Runner:
     """Have all primaries keep the verb's scripts, and return who carries it out."""
     for primary in deployment.primaries:
         for name in scripts_for(deployment, verb):
             library.register(primary, name)
-    return Runner(deployment, verb, options, control, throttle)
+    return Runner(deployment, plan, verb, options, control=control, throttle=throttle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,6 +18,7 @@ from luamigrate.migration.verbs import Verb
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import WHOLE
+from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import KeyOutcome, Stage, Word
 from luamigrate.model.summary import Batch, Tally
@@ -31,9 +32,9 @@ class Runner:
     """Carries out one verb: its paces, its rechecks, and what comes of each batch."""
 
     def __init__(
-        self, deployment: Deployment, verb: Verb, options: Options, control: Control, throttle: Throttle
+        self, deployment: Deployment, plan: Plan, verb: Verb, options: Options, *, control: Control, throttle: Throttle
     ) -> None:
-        self._deployment, self._verb = deployment, verb
+        self._deployment, self._plan, self._verb = deployment, plan, verb
         self._options, self._control, self._throttle = options, control, throttle
         self._router = Router(deployment, verb, options.limits, throttle.rate)
         self._rechecks = RecheckQueue(options.settle, acts=verb.acts_on_recheck)
@@ -62,7 +63,9 @@ class Runner:
                 if self._control.stop():
                     break
                 yield from self._progress(rule, found)
-                for batch in self._router.route(self._pairs(rule, found.keys), found.keys):
+                pairs = yield from self._pairs(rule, found)
+                names = pairs.sources if self._verb.stage is Stage.SCAN else pairs.targets
+                for batch in self._router.route(pairs, names):
                     call = batch.ask(batch.server, batch.pairs, batch.pause)
                     in_flight.append(InFlight(batch, call, self._verb.stage, found.scanned))
                 for flight in arrived(in_flight, full=scan.IN_FLIGHT * width, but=(scan.IN_FLIGHT - 1) * width):
@@ -95,12 +98,25 @@ class Runner:
         self._rechecks.take_all()
 
     def _scan(self, rule: Rule) -> Iterator[scan.Found]:
-        pattern = rule.source if self._verb.stage is Stage.SCAN else rule.target
+        if self._verb.stage is Stage.SCAN:
+            wanted = scan.Names(rule.source, self._plan.choosing_sources(rule))
+        else:
+            wanted = scan.Names(rule.target, self._plan.choosing_targets(rule))
         pace = self._router.pace
-        return scan.everywhere(self._deployment, pattern, pace, self._control.stop, self._options.sample)
+        return scan.everywhere(self._deployment, wanted, pace, self._control.stop, self._options.sample)
 
-    def _pairs(self, rule: Rule, found: list[bytes]) -> Pairs:
-        return rule.pairs(found) if self._verb.stage is Stage.SCAN else rule.pairs_of_targets(found)
+    def _pairs(self, rule: Rule, found: scan.Found) -> Generator[Batch, None, Pairs]:
+        """Return the pairs of what was found, and count as failed those that must never be written."""
+        if self._verb.stage is not Stage.SCAN:
+            return rule.pairs_of_targets(found.keys)
+        pairs, refused = self._plan.pairs(rule, found.keys)
+        if refused:
+            tally = Tally()
+            for key in refused:
+                tally.count(key.word, key.text)
+            shard = self._deployment.shard(found.server)
+            yield Batch(rule, self._verb.stage, tally, refused, scanned=found.scanned, shard=shard)
+        return pairs
 
     def _progress(self, rule: Rule, found: scan.Found) -> Iterator[Batch]:
         if found.again or not found.keys:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from redis.crc import key_slot
 
 from luamigrate.migration.pace import Pace
 from luamigrate.model.errors import Error
-from luamigrate.model.rules import RESERVED, Pattern
+from luamigrate.model.patterns import Pattern
+from luamigrate.model.rules import RESERVED
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.info import reply_of
@@ -25,6 +26,20 @@ FIRST_CURSOR = b"0"
 
 PASSES = 20
 """Over a node, for slots with too many keys to name them at one moment, until none of them is moved meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that a scan looks for: those that match a pattern and are not the tool's own."""
+
+    pattern: Pattern
+    chosen: Callable[[bytes], bool] | None = None
+    """Tells them from others that match; None where there are no others."""
+
+    def among(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those of the keys that match which are looked for."""
+        names = [key for key in keys if not key.startswith(RESERVED)]
+        return list(filter(self.chosen, names)) if self.chosen else names
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +57,22 @@ class Found:
 
 def batches(
     server: Connection,
-    pattern: Pattern,
+    wanted: Names,
     pace: Pace,
     stop: Callable[[], bool],
     *,
     most: int | None = None,
     slots: Sequence[int] = (),
 ) -> Iterator[Found]:
-    """Yield the keys that match, at most `most`, in batches as the pace has them, until `stop` says so.
+    """Yield the keys that are looked for, at most `most`, in batches as the pace has them, until `stop` says so.
 
     A key that SCAN returns twice is dropped where its first pair may still be in flight. A pattern
-    without a star is its own only key, and nothing is scanned. A node of a cluster is given the `slots` that
+    in which nothing varies is its own only key, and nothing is scanned. A node of a cluster is given the `slots` that
     it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
     """
-    if not pattern.has_star:
-        yield Found(server, [pattern.prefix], 1.0)
+    pattern = wanted.pattern
+    if not pattern.varies:
+        yield Found(server, wanted.among([pattern.prefix]), 1.0)
         return
     waiting: list[bytes] = []
     in_flight: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
@@ -71,7 +87,7 @@ def batches(
         finished = cursor == FIRST_CURSOR
         call = None if finished else _scan(server, pattern, pace.count, cursor)
         known = set(waiting).union(*in_flight)
-        waiting += [key for key in dict.fromkeys(keys) if key not in known and not key.startswith(RESERVED)]
+        waiting += wanted.among(key for key in dict.fromkeys(keys) if key not in known)
         scanned = 1.0 if finished else _share(server, int(cursor), slots)
         if len(waiting) < pace.size and not finished:
             yield Found(server, [], scanned)
@@ -85,22 +101,22 @@ def batches(
 
 def everywhere(
     deployment: Deployment,
-    pattern: Pattern,
+    wanted: Names,
     pace_of: Callable[[Connection], Pace],
     stop: Callable[[], bool],
     most: int | None = None,
 ) -> Iterator[Found]:
-    """Yield the keys that match of a server, or of all primaries of a cluster at once, each at its own pace.
+    """Yield the keys that are looked for of a server, or of all primaries of a cluster at once, each at its own pace.
 
     In a cluster, slots that were moved meanwhile are scanned again: their keys may come twice.
     """
-    slots = deployment.slots
+    slots, pattern = deployment.slots, wanted.pattern
     before = slots.layout() if slots else None
-    servers = deployment.primaries if pattern.has_star else [deployment.node_for(pattern.prefix)]
+    servers = deployment.primaries if pattern.varies else [deployment.node_for(pattern.prefix)]
     scans = deque(
         (
             server,
-            batches(server, pattern, pace_of(server), stop, most=most, slots=slots.slots_of(server) if slots else ()),
+            batches(server, wanted, pace_of(server), stop, most=most, slots=slots.slots_of(server) if slots else ()),
         )
         for server in servers
     )
@@ -115,13 +131,13 @@ def everywhere(
             keys = found.keys[:left]
             left -= len(keys)
             yield Found(server, keys, sum(parts.values()) / len(parts))
-    if slots and before and pattern.has_star and most is None and not stop():
-        yield from _of_moved_slots(slots, pattern, pace_of, stop, slots.moved_since(before))
+    if slots and before and pattern.varies and most is None and not stop():
+        yield from _of_moved_slots(slots, wanted, pace_of, stop, slots.moved_since(before))
 
 
 def _of_moved_slots(
     slots: Slots,
-    pattern: Pattern,
+    wanted: Names,
     pace_of: Callable[[Connection], Pace],
     stop: Callable[[], bool],
     moved: list[int],
@@ -135,7 +151,7 @@ def _of_moved_slots(
         except StopIteration as end:
             crowded = end.value
             break
-        names = [key for key in keys if pattern.matches(key) and not key.startswith(RESERVED)]
+        names = wanted.among(filter(wanted.pattern.matches, keys))
         size = pace_of(server).size
         for first in range(0, len(names), size):
             yield Found(server, names[first : first + size], 1.0, again=True)
@@ -144,7 +160,7 @@ def _of_moved_slots(
             return
         before = slots.layout()
         for server in dict.fromkeys(slots.node_of(slot) for slot in crowded):
-            yield from _of_slots(batches(server, pattern, pace_of(server), stop), crowded)
+            yield from _of_slots(batches(server, wanted, pace_of(server), stop), crowded)
         crowded = [slot for slot in slots.moved_since(before) if slot in crowded and not stop()]
     raise Error(f"slot {crowded[0]} and others do not come to rest: run again when no slots are being moved")
 

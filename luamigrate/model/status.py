@@ -80,6 +80,12 @@ class Reason(StrEnum):
     """It would block the server for longer than allowed, and cannot go in chunks."""
     VERSION = "version"
     """Its payload comes from a server of another version, which the target's cannot read."""
+    CHAIN = "chain"
+    """Its target is itself a source of the plan."""
+    AMBIGUOUS = "ambiguous"
+    """Its target does not lead back to exactly this source."""
+    RESERVED = "reserved"
+    """Its target would come under the names that are the tool's own."""
     OTHER = "other"
     """Anything else: see the server's error text."""
 
@@ -90,6 +96,7 @@ _REASONS = (
     (Reason.OOM, re.compile(r"\bOOM\b")),
     (Reason.BUSY, re.compile(r"^busy: ")),
     (Reason.TOO_BIG, re.compile(r"^too-big: ")),
+    *((reason, re.compile(f"^{reason}: ")) for reason in (Reason.CHAIN, Reason.AMBIGUOUS, Reason.RESERVED)),
     (Reason.VERSION, re.compile(r"DUMP payload version or checksum are wrong|Bad data format")),
     (
         Reason.NOPERM,

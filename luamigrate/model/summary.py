@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from luamigrate.model.errors import Error, Exit
-from luamigrate.model.rules import Plan, Rule
+from luamigrate.model.plans import Plan
+from luamigrate.model.rules import Rule
 from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reason, Stage, Word, reason_for, unfinished
 
 

@@ -12,7 +12,9 @@ from redis.crc import key_slot
 
 from luamigrate.model.errors import Refused, printable
 from luamigrate.model.limits import Limits
-from luamigrate.model.rules import Plan, Rule
+from luamigrate.model.patterns import escaped
+from luamigrate.model.plans import Plan
+from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.preflight import emptiness, sampling
 from luamigrate.preflight.memory import memory_and_eviction
@@ -191,6 +193,7 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
         nodes.append((server.place, [*memory, _saves(server), _blocked(server, created)]))
     yield from _together(nodes)
     yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
+    yield from _never_written(samples)
     if deployment.slots:
         yield from _crowding(plan)
 
@@ -210,12 +213,25 @@ def _targets(deployment: Deployment, plan: Plan, samples: list[sampling.Sample],
     return Finding("targets", Verdict.WARNING, text)
 
 
+def _never_written(samples: list[sampling.Sample]) -> Iterator[Finding]:
+    """Warn of keys that would fail because of their names."""
+    refused = [outcome for sample in samples for outcome in sample.refused]
+    reasons = Counter(str(outcome.reason) for outcome in refused)
+    for reason, count in sorted(reasons.items()):
+        first = next(outcome for outcome in refused if outcome.reason == reason)
+        text = (
+            f"{count:,} of the sources sampled would fail ({first.text}); the first of them would be left out by "
+            f"--except '{escaped(first.source)}'"
+        )
+        yield Finding("targets", Verdict.WARNING, text)
+
+
 def _crowding(plan: Plan) -> Iterator[Finding]:
     """Warn of rules that would put all their targets into one slot."""
     for rule in plan:
-        targets = rule.pairs([rule.source.prefix + name + (rule.source.suffix or b"") for name in ANY_NAMES]).targets
+        targets = [rule.target.filled(value) for value in ANY_NAMES]
         slots = {key_slot(target) for target in targets}
-        if rule.source.has_star and len(slots) == 1:
+        if rule.source.varies and len(slots) == 1:
             text = (
                 f"all targets of {rule} have the same hash tag, so that they come into slot {slots.pop()}: one node "
                 "will hold them all"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
-from luamigrate.model.rules import BUILT_IN, Pattern, Plan
+from luamigrate.model.patterns import Pattern
+from luamigrate.model.plans import BUILT_IN
+from luamigrate.model.rules import Rule
 
 
-def nothing_found(plan: Plan, ignored: Counter[str], databases: dict[str, int] | None) -> str:
+def nothing_found(plan: Sequence[Rule], ignored: Counter[str], databases: dict[str, int] | None) -> str:
     """Say that no key matches any rule, or is of its type, and what may be the reason."""
     if ignored:
         return f"NO KEY IS OF ITS RULE'S TYPE: ignored {count_by_type(ignored)}. Give the rule another type."
@@ -25,21 +28,21 @@ def keys_by_database(databases: dict[str, int] | None) -> str:
     return f" Keys by database: {', '.join(f'{n:,} in {name}' for name, n in databases.items()) or 'none'}."
 
 
-_GLOB = re.compile(rb"[?\[\\]")
-"""Characters that vary or escape in the patterns of other programs."""
+_GLOB = re.compile(rb"[?\[]")
+"""Characters that vary in the patterns of other programs."""
 
 
 def looks_like_glob(source: Pattern) -> bool:
     """Tell whether a source is perhaps meant as a pattern of another program."""
-    return _GLOB.search(source.prefix + (source.suffix or b"")) is not None
+    return any(map(_GLOB.search, source.literals))
 
 
-def taken_literally(plan: Plan) -> str:
+def taken_literally(rules: Sequence[Rule]) -> str:
     """Say which sources stand for fewer keys than the same text in another program."""
-    sources = [] if plan == BUILT_IN else [rule.source for rule in plan]
-    literal = ", ".join(str(source) for source in sources if looks_like_glob(source))
-    single = ", ".join(str(source) for source in sources if not source.has_star)
-    text = f" Only * varies: ?, [ and \\ are taken literally in {literal}." if literal else ""
+    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules]
+    literal = ", ".join(f"'{source}'" for source in sources if looks_like_glob(source))
+    single = ", ".join(f"'{source}'" for source in sources if not source.varies)
+    text = f" Only * and placeholders vary: ? and [ are taken literally in {literal}." if literal else ""
     return text + (f" Without * a pattern is the name of one key: {single}." if single else "")
 
 

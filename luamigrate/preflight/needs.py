@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from luamigrate.model.rules import ANY, Plan
+from luamigrate.model.plans import Plan
+from luamigrate.model.rules import ANY
 from luamigrate.model.status import Command
 
 Commands = dict[str, str]

@@ -15,7 +15,8 @@ from typing import Any
 from redis.crc import key_slot
 
 from luamigrate.model.errors import Refused
-from luamigrate.model.rules import RESERVED, Pattern
+from luamigrate.model.patterns import STAR, Pattern
+from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import Command
 from luamigrate.preflight.needs import FOR_LARGE, FOR_VECTORS, OPTIONAL, SPARING, Commands, Needs
 from luamigrate.scripts import calls, library
@@ -60,7 +61,7 @@ class Permissions:
         """Raise Refused, with the name of a check in front, where this user could not do this here with this plan."""
         with self._needed("SCRIPT LOAD", "to keep the scripts"):
             library.register(self.server, "probe")
-        if any(rule.source.has_star for rule in self.needs.plan):
+        if any(rule.source.varies for rule in self.needs.plan):
             self._call("to find keys", "SCAN", "0", "COUNT", "1")
         commands = self.needs.same_slot
         if self._has_slots:
@@ -83,7 +84,7 @@ class Permissions:
     def refuse_unless_large_keys_permitted(self) -> list[str]:
         """Return commands that could not be tried. Raises Refused where this user could not work on large keys."""
         if self.needs.command is Command.RUN:
-            staging = self._absent(RESERVED + b"staging:")
+            staging = self._absent(Pattern((RESERVED + b"staging:", b""), (STAR,)))
             with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
                 try:
                     calls.probe(self.server, [staging], staging, (), reads_only=False)
@@ -231,25 +232,25 @@ class Permissions:
         """
         patterns = [rule.source if self.needs.reads_only else rule.target for rule in self.needs.plan]
         for pattern in patterns:
-            if pattern.has_star:
-                name = self._absent(pattern.prefix, pattern.suffix or b"")
+            if pattern.varies:
+                name = self._absent(pattern)
                 if self.deployment.node_for(name) is self.server:
                     return name, [] if self._has_slots else [name]
-        return self._absent(b""), []
+        return self._absent(Pattern((b"", b""), (STAR,))), []
 
     def _example(self, pattern: Pattern) -> bytes | None:
         """Return a name that matches, to be declared and not touched; None where its key would be on another node."""
-        if pattern.suffix is None:
+        if not pattern.varies:
             return pattern.prefix if self.deployment.node_for(pattern.prefix) is self.server else None
-        names = [pattern.prefix + name + pattern.suffix for name in (b"1", b"2", b"3", b"4")]
+        names = [pattern.filled(value) for value in (b"1", b"2", b"3", b"4")]
         if len(set(map(key_slot, names))) == 1 and self.deployment.node_for(names[0]) is not self.server:
             return None  # a constant hash tag: all of them are on another node
-        return self._absent(pattern.prefix, pattern.suffix)
+        return self._absent(pattern)
 
-    def _absent(self, prefix: bytes, suffix: bytes = b"") -> bytes:
+    def _absent(self, pattern: Pattern) -> bytes:
         """Return the name of a key that does not exist, and would be on this node."""
         for _ in range(EXAMPLES):
-            name = prefix + RESERVED + b"probe:" + secrets.token_hex(8).encode() + suffix
+            name = pattern.filled(RESERVED + b"probe:" + secrets.token_hex(8).encode())
             if self.deployment.node_for(name) is self.server:
                 break
         return name

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.model.rules import ANY, RESERVED, Plan, Rule
+from luamigrate.model.plans import Plan
+from luamigrate.model.rules import ANY, Rule
+from luamigrate.model.status import KeyOutcome
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
@@ -49,6 +51,8 @@ class Sample:
     """Commands that the server refused, so that it is not known how many keys there are, or how large."""
     scanned: int
     """How many names were compared with the patterns."""
+    refused: list[KeyOutcome]
+    """Keys that are not to be written, as far as their names tell."""
     types: list[tuple[Rule, str]]
     """The rule and the type of each key; an empty type where that is not known."""
 
@@ -92,19 +96,26 @@ def needed_bytes(samples: list[Sample], server: Connection) -> float | None:
 
 def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     """Sample keys of each rule on a server. Raises Refused where that is not permitted."""
-    names, found, scanned, complete = _names(server, [rule for rule in plan if rule.source.has_star])
+    names, found, scanned, complete = _names(server, plan)
     total = scanned if complete else read_key_count([server])
-    literal = [rule for rule in plan if not rule.source.has_star]
-    names += [(rule, rule.source.prefix) for rule in literal if deployment.node_for(rule.source.prefix) is server]
+    literal = [rule for rule in plan if not rule.source.varies]
+    names += [
+        (rule, rule.source.prefix)
+        for rule in literal
+        if deployment.node_for(rule.source.prefix) is server and plan.rule_for(rule.source.prefix) is rule
+    ]
     sampled = Counter(rule for rule, _ in names)
     scale = max(1.0, (total or scanned) / max(1, scanned))
     stands_for = {
-        rule: found[rule] / sampled[rule] * scale if rule.source.has_star else 1.0 for rule in plan if sampled[rule]
+        rule: found[rule] / sampled[rule] * scale if rule.source.varies else 1.0 for rule in plan if sampled[rule]
     }
-    keys, types, weighed = _ask_about(deployment, server, names)
-    seen = [rule for rule in plan if not rule.source.has_star or (complete and sampled[rule] == found[rule])]
+    refused = [outcome for rule, name in names for outcome in plan.pairs(rule, [name])[1]]
+    left_out = {outcome.source for outcome in refused}
+    keys, types, weighed = _ask_about(deployment, server, [pair for pair in names if pair[1] not in left_out])
+    types += [(rule, "") for rule, name in names if name in left_out]
+    seen = [rule for rule in plan if not rule.source.varies or (complete and sampled[rule] == found[rule])]
     unknown = (*(("DBSIZE",) if total is None else ()), *(() if weighed else ("MEMORY",)))
-    return Sample(keys, stands_for, frozenset(seen), unknown, scanned, types)
+    return Sample(keys, stands_for, frozenset(seen), unknown, scanned, refused, types)
 
 
 def _ask_about(
@@ -140,17 +151,18 @@ def _answer(call: Call) -> Any:
         return problem
 
 
-def _names(server: Connection, rules: list[Rule]) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:
+def _names(server: Connection, plan: Plan) -> tuple[list[tuple[Rule, bytes]], Counter[Rule], int, bool]:
     """Return some source names, how many were seen of each rule, of how many keys, and whether those were all."""
+    rules = sum(rule.source.varies for rule in plan)
     names: list[tuple[Rule, bytes]] = []
     found: Counter[Rule] = Counter()
     scanned, cursor, scans = 0, b"0", 0
-    while rules and scans < SCANS and len(names) < ENOUGH and scanned * len(rules) < MOST_MATCHES:
+    while rules and scans < SCANS and len(names) < ENOUGH and scanned * rules < MOST_MATCHES:
         cursor, keys = reply_of(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN))
         scans, scanned = scans + 1, scanned + len(keys)
         for name in keys:
-            rule = next((rule for rule in rules if rule.source.matches(name)), None)
-            if rule and not name.startswith(RESERVED):
+            rule = plan.rule_for(name)
+            if rule and rule.source.varies:
                 found[rule] += 1
                 names += [(rule, name)] if found[rule] <= ENOUGH else []
         if cursor == b"0":

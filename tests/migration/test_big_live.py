@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from luamigrate import Batch, Command, Limits, Summary, connect, migrate, plan, rollback
-from luamigrate.model.rules import Plan
+from luamigrate.model.plans import Plan
 from tests.instances import Instance, read_value
 from tests.migration.test_big import (
     NAMES,

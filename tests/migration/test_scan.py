@@ -14,7 +14,7 @@ from tests.instances import Instance
 
 pytestmark = pytest.mark.single_server("it is how one server's table is gone through")
 
-EVERYTHING = Pattern.parse(b"k:*")
+EVERYTHING = scan.Names(Pattern.parse(b"k:*"))
 
 
 def never() -> bool:

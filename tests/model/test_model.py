@@ -24,11 +24,19 @@ RULES = plan(
         ("c:*", "C:*", "string"),
         ("l:*", "L:*", "list"),
         ("e:*", "E:*", "stream"),
+        ("a:!*", "N:*", "any"),
         ("a:*", "A:*", "any"),
+        ("p:<x>:<y>", "P:<y>:<x>", "any"),
         ("alone", "Alone", "hash"),
-    ]
+    ],
+    excepts=["p:-*", "c:-"],
+    first_match=True,
 )
-KINDS = {b"h:": "hash", b"s:": "set", b"z:": "zset", b"c:": "string", b"l:": "list", b"e:": "stream", b"a:": "any"}
+KINDS = {b"h:": "hash", b"s:": "set", b"z:": "zset", b"c:": "string", b"l:": "list", b"e:": "stream"}
+KINDS |= {b"a:": "any", b"p:": "any"}
+middles = st.one_of(
+    st.binary(max_size=4), st.lists(st.sampled_from([b"x", b":", b"!", b"-", b"\xff"]), max_size=6).map(b"".join)
+)
 
 LONG = b"long" * 30  # turns a compact hash or set into a table
 words = st.sampled_from([b"", b"1", b"01", b"a", b"\x00\xff", LONG])
@@ -68,29 +76,49 @@ def related_targets(draw: st.DrawFn, source: Key) -> Key | None:
 def key_spaces(draw: st.DrawFn) -> Keys:
     """Draw sources, targets in every relation to them, and keys that no rule concerns."""
     keys: Keys = {}
-    for middle in draw(st.lists(st.binary(max_size=4), max_size=12, unique=True)):
+    for middle in draw(st.lists(middles, max_size=12, unique=True)):
         prefix = draw(st.sampled_from(sorted(KINDS)))
         name = prefix + middle + (b":x" if prefix == b"s:" else b"")
         right = OF_KIND.get(KINDS[prefix], values)
         keys[name] = draw(st.one_of(right, right, values)), draw(expiries)
         target = draw(related_targets(keys[name]))
-        if target:
+        if target and (prefix != b"p:" or cut(middle)):
             keys[target_of(name)] = target
     for name in draw(st.sets(st.sampled_from([b"h", b"s:x", b"H:other", b"A:other", b"alone", b"Alone", b"other"]))):
         keys[name] = draw(values), draw(expiries)
     return keys
 
 
+def cut(name: bytes) -> tuple[bytes, bytes] | None:
+    """Cut what stands behind `p:` or `P:` where its first part is as short as it can be; no part is empty."""
+    place = name.find(b":", 1)
+    return (name[:place], name[place + 1 :]) if 0 < place < len(name) - 1 else None
+
+
+def exchanged(name: bytes) -> bytes:
+    """Return a name with its two parts in the other order; without two parts, one that is no key."""
+    parts = cut(name)
+    return parts[1] + b":" + parts[0] if parts else b""
+
+
 def target_of(source: bytes) -> bytes:
     """Return the target name of a source, without asking the rules."""
     if source == b"alone":
         return b"Alone"
+    if source.startswith(b"p:"):
+        return b"P:" + exchanged(source[2:])
+    if source.startswith(b"a:!"):
+        return b"N:" + source[3:]
     target = source[:1].upper() + source[1:]
     return target[:-2] + b":y" if source.startswith(b"s:") else target
 
 
 def source_of(target: bytes) -> bytes:
     """Return the source name of a target."""
+    if target.startswith(b"P:"):
+        return b"p:" + exchanged(target[2:])
+    if target.startswith(b"N:"):
+        return b"a:!" + target[2:]
     source = target[:1].lower() + target[1:]
     return source[:-2] + b":x" if target.startswith(b"S:") else source
 
@@ -100,6 +128,8 @@ def wanted_type(source: bytes) -> str | None:
     if source == b"alone":
         return "hash"
     if source.startswith(b"s:") and not (source.endswith(b":x") and len(source) >= 4):
+        return None
+    if source == b"c:-" or source.startswith(b"p:-") or (source.startswith(b"p:") and not cut(source[2:])):
         return None
     return KINDS.get(source[:2])
 
@@ -114,6 +144,8 @@ class Model:
     def stand(self, source: bytes, *, ignore_expiry: bool) -> str:
         """Compare a source with its target."""
         (kind, content), expiry = self.keys[source]
+        if source_of(target_of(source)) != source and source != b"alone":
+            return "failed"
         if wanted_type(source) not in (kind, "any"):
             return "ignored"
         if target_of(source) not in self.keys:
@@ -140,6 +172,7 @@ class Model:
     def extra(self) -> int:
         """Count targets of a rule's type that have no source of that type."""
         names = [name for name in self.keys if wanted_type(source_of(name)) and source_of(name) != name]
+        names = [name for name in names if target_of(source_of(name)) == name]
         fit = [name for name in names if wanted_type(source_of(name)) in (self.keys[name][0][0], "any")]
         return sum(not self.is_source(source_of(name)) for name in fit)
 

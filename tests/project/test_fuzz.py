@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from luamigrate import UsageError
 from luamigrate.cli.options import environment
 from luamigrate.model.errors import printable
-from luamigrate.model.rules import TYPES, plan_from_file, plan_from_maps
+from luamigrate.model.plan_files import plan_from_file, plan_from_maps
+from luamigrate.model.rules import TYPES
 from luamigrate.server.connect import pool_for
 from luamigrate.server.url import ServerUrl
 from tests.conftest import Result, luamigrate
@@ -159,17 +161,24 @@ def test_a_plan_file_ends_a_real_process_with_a_line(tmp_path: Path, content: by
 @example(maps=["=" * 1000], kind="any")
 @example(maps=["\udcff*=\udcfe*"], kind="any")
 def test_maps_are_a_plan_or_a_usage_error(maps: list[str], kind: str) -> None:
-    """Whatever their bytes, a plan keeps them."""
+    """Whatever their bytes, a plan keeps them, and what it prints of its patterns makes the same plan."""
     for chosen in ("any", kind):
         try:
             plan = plan_from_maps(maps, chosen)
         except UsageError as error:
             assert_a_line(error)
         else:
-            sides = [side for text in maps for side in text.split("=")]
-            assert [str(side) for rule in plan for side in (rule.source, rule.target)] == [
-                printable(os.fsencode(side)) for side in sides
-            ]
+            printed = [str(side) for rule in plan for side in (rule.source, rule.target)]
+            assert all(map(str.isprintable, printed))
+            assert plan_from_maps(list(map("=".join, in_pairs(printed))), chosen) == plan
+            if not any(special in text for text in maps for special in "\\<'"):
+                sides = [side for text in maps for side in text.split("=")]
+                assert printed == [printable(os.fsencode(side)) for side in sides]
+
+
+def in_pairs(sides: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield source and target of each rule."""
+    return zip(sides[::2], sides[1::2], strict=True)
 
 
 OPTIONS = {

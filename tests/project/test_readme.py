@@ -134,6 +134,7 @@ def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_for
     without = {
         "--map",
         "--type",
+        "--except",
         "--json",
         "--report",
         "--report-all",

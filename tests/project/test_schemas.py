@@ -109,6 +109,7 @@ def make_every_note(server: Instance) -> None:
     client.xadd("job:stream", {"a": "1"}, id="1-1")
     client.xadd("step:stream", {"a": "2"}, id="1-1")
     client.set("job:type", "1")
+    client.set("job:odd=", "1")
     client.hset("step:type", "a", "1")
     client.hset("job:big", mapping={str(number): os.urandom(100) for number in range(10)})
     client.hset("step:extra", "a", "1")

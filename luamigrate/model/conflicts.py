@@ -1,0 +1,175 @@
+"""Which rules of a plan conflict: decided on their patterns alone, before a server is asked.
+
+What could make a run depend on the order of SCAN, or feed on its own copies, is refused here. What patterns cannot
+decide, because of placeholders, is left to be decided for each key.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from luamigrate.model.errors import UsageError
+from luamigrate.model.pattern_index import PatternIndex
+from luamigrate.model.patterns import Pattern, covered, meeting
+from luamigrate.model.rules import OURS, RESERVED, Rule
+from luamigrate.model.status import Reason
+
+Doubts = dict[Rule, frozenset[Reason]]
+"""For each rule the reasons that have to be looked for with each of its keys; most rules have none."""
+
+_Back = Callable[[Pattern], Pattern | None]
+
+
+def _itself(pattern: Pattern) -> Pattern:
+    return pattern
+
+
+@dataclass(frozen=True)
+class _Encounter:
+    """Names that two sides have in common, and how each side could leave them out."""
+
+    names: list[Pattern] | None
+    """Patterns of these names; None where they cannot be told."""
+    within: Pattern
+    """A pattern that has all of them."""
+    ways: tuple[tuple[int, _Back], ...]
+    """For each side: the position of the rule whose sources could be excepted, and which sources these are."""
+
+    def is_avoided(self, excepts: Sequence[Sequence[Pattern]]) -> bool | None:
+        """Tell whether excepts, by the positions of their rules, leave none of the names; None for nobody knows."""
+        unknown = self.names is None
+        for names in [self.within] if self.names is None else self.names:
+            sources = [(back(names), excepts[position]) for position, back in self.ways]
+            if any(source and covered(source, by) for source, by in sources):
+                continue
+            unknown |= any(source is None for source, _ in sources)
+            # What some rule leaves out beside what is reserved may be just these names.
+            if not unknown or all(len(by) == 1 for _, by in sources):
+                return False
+            return None
+        return True
+
+    def remedy(self, rules: Sequence[Rule], excepts: Sequence[Sequence[Pattern]]) -> str:
+        """Return the options that would leave out the names, if any would."""
+        for _, back in self.ways:
+            sources = [back(names) for names in self.names or [self.within]]
+            more = tuple(source for source in sources if source)
+            wider = [(*by, *more) for by in excepts]
+            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, self.ways, more):
+                return " ".join(f"--except '{source}'" for source in more)
+        return ""
+
+
+def _leave_sources(rules: Sequence[Rule], ways: Sequence[tuple[int, _Back]], more: tuple[Pattern, ...]) -> bool:
+    try:
+        for position, _ in ways:
+            rules[position].without(more)
+    except UsageError:
+        return False
+    return True
+
+
+class _Rules:
+    """The rules of a plan, and what each of them leaves to others."""
+
+    def __init__(self, rules: Sequence[Rule], *, first_match: bool) -> None:
+        self.rules, self.first_match = rules, first_match
+        self.sources = PatternIndex([rule.source for rule in rules])
+        self.targets = PatternIndex([rule.target for rule in rules])
+        self.excepts = [(OURS, *rule.excepts, *self._taken(position)) for position, rule in enumerate(rules)]
+        self.doubts: defaultdict[Rule, set[Reason]] = defaultdict(set)
+
+    def _taken(self, position: int) -> list[Pattern]:
+        """Return the sources of earlier rules, if these take all keys that match them."""
+        if not self.first_match:
+            return []
+        rule = self.rules[position]
+        earlier = [self.rules[each] for each in self.sources.overlapping(rule.source) if each < position]
+        return [each.source for each in earlier if set(each.excepts) <= set(rule.excepts)]
+
+    def refuse_reserved(self) -> None:
+        for rule in self.rules:
+            for pattern in (rule.source, rule.target):
+                # What begins with a part that varies is let through: each of its keys is looked at.
+                if pattern.prefix and pattern.overlaps(OURS):
+                    raise UsageError(
+                        f"rule {rule.quoted}: names under '{RESERVED.decode()}' are reserved, and '{pattern}' could "
+                        "match"
+                    )
+
+    def refuse_overlapping_sources(self) -> None:
+        for here, one in enumerate(self.rules):
+            for there in self.sources.overlapping(one.source):
+                other = self.rules[there]
+                if here < there and self.first_match and one == other:
+                    raise UsageError(f"rule {one.quoted} is there twice")
+                if here >= there or self.first_match:
+                    continue
+                ways = ((there, _itself), (here, _itself))
+                encounter = _Encounter(meeting(one.source, other.source), one.source, ways)
+                if not encounter.is_avoided(self.excepts):
+                    raise UsageError(
+                        f"rules {one.quoted} and {other.quoted}: their sources overlap; with --first-match the first "
+                        "rule that matches takes the key"
+                    )
+
+    def refuse_equal_targets(self) -> None:
+        for here, one in enumerate(self.rules):
+            for there in self.targets.overlapping(one.target):
+                if here >= there:
+                    continue
+                other = self.rules[there]
+                ways = ((there, other.leading_to), (here, one.leading_to))
+                encounter = _Encounter(meeting(one.target, other.target), one.target, ways)
+                avoided = encounter.is_avoided(self.excepts)
+                if avoided is False:
+                    raise UsageError(
+                        f"rules {one.quoted} and {other.quoted}: both could give the same target; "
+                        f"{self._remedy(encounter)}"
+                    )
+                if avoided is None:
+                    self.doubts[one].add(Reason.AMBIGUOUS)
+                    self.doubts[other].add(Reason.AMBIGUOUS)
+
+    def refuse_chains(self) -> None:
+        for here, one in enumerate(self.rules):
+            for there in self.sources.overlapping(one.target):
+                other = self.rules[there]
+                ways = ((there, _itself), (here, one.leading_to))
+                encounter = _Encounter(meeting(one.target, other.source), one.target, ways)
+                avoided = encounter.is_avoided(self.excepts)
+                if avoided is False:
+                    whose = "its own source" if one is other else f"the source of {other.quoted}"
+                    raise UsageError(
+                        f"rule {one.quoted}: a target could match {whose}, so copies would be copied again; "
+                        f"{self._remedy(encounter)}"
+                    )
+                if avoided is None:
+                    self.doubts[one].add(Reason.CHAIN)
+
+    def look_for_reserved_targets(self) -> None:
+        for position, rule in enumerate(self.rules):
+            if not rule.target.overlaps(OURS):
+                continue
+            encounter = _Encounter(meeting(rule.target, OURS), rule.target, ((position, rule.leading_to),))
+            if not encounter.is_avoided(self.excepts):
+                self.doubts[rule].add(Reason.RESERVED)
+
+    def _remedy(self, encounter: _Encounter) -> str:
+        options = encounter.remedy(self.rules, self.excepts)
+        if options:
+            return f"{options} would avoid that: such names are then no sources"
+        return "no --except would avoid that: give the targets another prefix"
+
+
+def doubts_of(rules: Sequence[Rule], *, first_match: bool) -> Doubts:
+    """Return what has to be looked at key by key. Raises UsageError where patterns decide that it must be refused."""
+    each = _Rules(rules, first_match=first_match)
+    each.refuse_reserved()
+    each.refuse_overlapping_sources()
+    each.refuse_equal_targets()
+    each.refuse_chains()
+    each.look_for_reserved_targets()
+    return {rule: frozenset(reasons) for rule, reasons in each.doubts.items()}

@@ -1,0 +1,169 @@
+"""Plans: rules in their order, which of them takes a key, and which names they may write; the built-in plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import overload
+
+from luamigrate.model.conflicts import Doubts, doubts_of
+from luamigrate.model.errors import UsageError
+from luamigrate.model.pattern_index import PatternIndex
+from luamigrate.model.patterns import Pattern, covered, meeting
+from luamigrate.model.rules import OURS, RESERVED, Pairs, Rule, as_bytes
+from luamigrate.model.status import KeyOutcome, Reason, Word
+
+_WHY = {
+    Reason.CHAIN: "chain: its target is itself a source of the plan, and would be copied again",
+    Reason.AMBIGUOUS: "ambiguous: its target does not lead back to this source alone",
+    Reason.RESERVED: "reserved: its target would come under luamigrate:, where the tool's own names are",
+}
+
+
+@dataclass(frozen=True)
+class Plan(Sequence[Rule]):
+    """Rules, in the order in which they run."""
+
+    rules: tuple[Rule, ...]
+    first_match: bool = False
+    """Whether sources may overlap: the first rule that matches takes the key."""
+    _doubts: Doubts = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where the plan must be refused."""
+        if not self.rules:
+            raise UsageError("the plan has no rule")
+        object.__setattr__(self, "_doubts", doubts_of(self.rules, first_match=self.first_match))
+
+    def without(self, excepts: Sequence[str | bytes], *, first_match: bool = False) -> Plan:
+        """Return the plan with excepts for all its rules. Raises UsageError where it must be refused."""
+        if not excepts and first_match == self.first_match:
+            return self
+        patterns = tuple(Pattern.parse(as_bytes(text)) for text in excepts)
+        return Plan(tuple(rule.without(patterns) for rule in self.rules), first_match)
+
+    @overload
+    def __getitem__(self, index: int) -> Rule: ...
+    @overload
+    def __getitem__(self, index: slice) -> Plan: ...
+    def __getitem__(self, index: int | slice) -> Rule | Plan:
+        """Return the rule at a place, or a plan of some of them."""
+        return Plan(self.rules[index], self.first_match) if isinstance(index, slice) else self.rules[index]
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self.rules)
+
+    @cached_property
+    def _sources(self) -> PatternIndex:
+        return PatternIndex([rule.source for rule in self.rules])
+
+    @cached_property
+    def _targets(self) -> PatternIndex:
+        return PatternIndex([rule.target for rule in self.rules])
+
+    def rule_for(self, name: bytes) -> Rule | None:
+        """Return the rule that takes a key; None where the name is no source of the plan."""
+        if name.startswith(RESERVED):
+            return None
+        matching = (self.rules[position] for position in self._sources.matching(name))
+        return next((rule for rule in matching if not any(one.matches(name) for one in rule.excepts)), None)
+
+    def origin(self, target: bytes) -> tuple[Rule, bytes] | None:
+        """Return the rule and the one source that give this target; None where the name is no target of the plan.
+
+        It is a target only if the plan would write it: mapping its inverse by the whole plan gives exactly this name,
+        it is no source itself, and is not reserved.
+        """
+        if target.startswith(RESERVED) or self.rule_for(target):
+            return None
+        origins = self._origins(target)
+        return origins[0] if len(origins) == 1 else None
+
+    def _origins(self, target: bytes) -> list[tuple[Rule, bytes]]:
+        rules = [self.rules[position] for position in self._targets.matching(target)]
+        inverses = [(rule, rule.source_of(target)) for rule in rules]
+        return [
+            (rule, source)
+            for rule, source in inverses
+            if self.rule_for(source) is rule and rule.target_of(source) == target
+        ]
+
+    def pairs(self, rule: Rule, sources: list[bytes]) -> tuple[Pairs, list[KeyOutcome]]:
+        """Return sources of a rule with their targets; and what is to be told of those that must never be written."""
+        pairs = rule.pairs(sources)
+        doubts = self._doubts.get(rule)
+        if not doubts and (rule.is_one_to_one or rule.pairs_of_targets(pairs.targets).sources == sources):
+            return pairs, []
+        why = [self._refusal(rule, *pair, doubts or frozenset()) for pair in zip(sources, pairs.targets, strict=True)]
+        refused = [
+            KeyOutcome(source, target, Word.FAILED, text, clean=False)
+            for source, target, text in zip(sources, pairs.targets, why, strict=True)
+            if text
+        ]
+        return pairs.chosen([index for index, text in enumerate(why) if not text]) if refused else pairs, refused
+
+    def _refusal(self, rule: Rule, source: bytes, target: bytes, doubts: frozenset[Reason]) -> str:
+        """Return why a pair must not be written; empty if it may."""
+        if Reason.RESERVED in doubts and target.startswith(RESERVED):
+            return _WHY[Reason.RESERVED]
+        if Reason.CHAIN in doubts and self.rule_for(target):
+            return _WHY[Reason.CHAIN]
+        leads_back = rule.is_one_to_one or rule.source_of(target) == source
+        if not leads_back or (Reason.AMBIGUOUS in doubts and len(self._origins(target)) > 1):
+            return _WHY[Reason.AMBIGUOUS]
+        return ""
+
+    def choosing_sources(self, rule: Rule) -> Callable[[bytes], bool] | None:
+        """Return what tells the sources of a rule from other names that match; None where there are no others."""
+        if self.first_match and self.rules[self._sources.overlapping(rule.source)[0]] is not rule:
+            return partial(self._is_source, rule)
+        excepts = [one.matches for one in rule.excepts if one.overlaps(rule.source)]
+        return (lambda name: not any(matches(name) for matches in excepts)) if excepts else None
+
+    def _is_source(self, rule: Rule, name: bytes) -> bool:
+        return self.rule_for(name) is rule
+
+    def choosing_targets(self, rule: Rule) -> Callable[[bytes], bool] | None:
+        """Return what tells the targets of a rule from other names that match; None where there are no others."""
+        decided = rule.is_one_to_one and not self._doubts.get(rule) and not self.choosing_sources(rule)
+        return None if decided and _keeps_reserved(rule) else partial(self._is_target, rule)
+
+    def _is_target(self, rule: Rule, name: bytes) -> bool:
+        origin = self.origin(name)
+        return origin is not None and origin[0] is rule
+
+
+def _keeps_reserved(rule: Rule) -> bool:
+    """Tell whether what would come of reserved names is reserved itself, so that no scan brings it."""
+    sources = meeting(rule.source, OURS)
+    targets = [rule.coming_of(source) for source in sources] if sources is not None else [None]
+    return all(target is not None and covered(target, (OURS,)) for target in targets)
+
+
+def plan(
+    rules: Sequence[tuple[str | bytes, str | bytes, str]],
+    *,
+    excepts: Sequence[str | bytes] = (),
+    first_match: bool = False,
+) -> Plan:
+    """Make a plan of (source, target, type) triples, `excepts` for all. Raises UsageError where it must be refused."""
+    patterns = tuple(Pattern.parse(as_bytes(text)) for text in excepts)
+    parsed = [Rule.parse(as_bytes(source), as_bytes(target), kind) for source, target, kind in rules]
+    return Plan(tuple(rule.without(patterns) for rule in parsed), first_match)
+
+
+BUILT_IN: Plan = plan(
+    [
+        ("job:*", "step:*", "hash"),
+        ("jobs:active", "steps:active", "set"),
+        ("jobs:completed", "steps:completed", "set"),
+        ("jobs:failed", "steps:failed", "set"),
+        # Queues last: whoever reads an id there must find its hash.
+        ("jobs:pending", "steps:pending", "zset"),
+    ]
+)
+"""Jobs become steps: the migration luamigrate was made for."""
