@@ -7,8 +7,10 @@ from importlib import import_module
 TYPE_CHECKING = False  # typing takes a while to import
 if TYPE_CHECKING:
     from luamigrate.migration.execute import migrate, rollback, verify
+    from luamigrate.migration.follow import follow
     from luamigrate.model.control import Control, Operator
     from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
+    from luamigrate.model.following import Followed
     from luamigrate.model.limits import Limits
     from luamigrate.model.patterns import Pattern
     from luamigrate.model.plan_files import plan_from_file
@@ -32,6 +34,7 @@ __all__ = [
     "Deployment",
     "Error",
     "Exit",
+    "Followed",
     "KeyOutcome",
     "Limits",
     "Operator",
@@ -51,6 +54,7 @@ __all__ = [
     "Waiting",
     "Word",
     "connect",
+    "follow",
     "migrate",
     "plan",
     "plan_from_file",
@@ -62,8 +66,10 @@ __all__ = [
 _HOMES = (
     *(
         "migration.execute",
+        "migration.follow",
         "model.control",
         "model.errors",
+        "model.following",
         "model.limits",
         "model.patterns",
         "model.plans",

@@ -19,9 +19,9 @@ local function last_checks(first)
 end
 
 -- A module's type may be one that COPY does not know: its payload always carries it.
-local function copy_by_payload(source, target)
+local function copy_by_payload(source, target, ...)
   local at = expiry.at(source)
-  redis.call('RESTORE', target, at < 0 and 0 or ('%d'):format(at), redis.call('DUMP', source), 'ABSTTL')
+  redis.call('RESTORE', target, at < 0 and 0 or ('%d'):format(at), redis.call('DUMP', source), 'ABSTTL', ...)
 end
 
 -- Makes the target of the source where it is absent; returns whether it was.
@@ -33,6 +33,27 @@ local function copy(kind, source, target)
   if contents.SIZE[kind] then error(reply) end
   copy_by_payload(source, target)
   return true
+end
+
+-- Makes the target of the source, of the given kind and not gone, whatever it was before.
+local function replace(kind, source, target)
+  local reply = redis.pcall('COPY', source, target, 'REPLACE')
+  if type(reply) == 'number' then return end
+  if contents.SIZE[kind] then error(reply) end
+  copy_by_payload(source, target, 'REPLACE')
+end
+
+-- Compares a target that has just been made with its source: 'copied'. One that is not the same is deleted again, and
+-- the decision under way ends with an error.
+local function confirm(kind, source, target, ignore_expiry, show_values)
+  batch.made = target
+  local word = compare_present(kind, source, target, ignore_expiry, show_values)
+  -- What expires at this very moment cannot be told from what expires at another.
+  if word == 'same' or (word == 'expiry' and redis.call('PTTL', target) == 0) then
+    batch.made = false
+    return 'copied'
+  end
+  error('the fresh copy is not the same: ' .. word, 0)
 end
 
 -- Copies the source, of the given kind and not gone, where the target is absent, and compares the two. Answers
@@ -51,14 +72,7 @@ local function where_absent(kind, source, target, checked, validate, ignore_expi
   local copied = batch.made == target or copy(kind, source, target)
   if not validate then return copied and 'copied' or 'exists' end
   if not copied then return compare_any(kind, source, target, ignore_expiry, show_values) end
-  batch.made = target
-  local word = compare_present(kind, source, target, ignore_expiry, show_values)
-  -- What expires at this very moment cannot be told from what expires at another.
-  if word == 'same' or (word == 'expiry' and redis.call('PTTL', target) == 0) then
-    batch.made = false
-    return 'copied'
-  end
-  error('the fresh copy is not the same: ' .. word, 0)
+  return confirm(kind, source, target, ignore_expiry, show_values)
 end
 
-return { last_checks = last_checks, where_absent = where_absent }
+return { last_checks = last_checks, where_absent = where_absent, replace = replace, confirm = confirm }

@@ -61,6 +61,15 @@ HELP = {
     Server, permissions, memory, saves, clients that wait, targets that are there. Exit code 4 where run would refuse,
     with the name to give to --ignore-check; 3 where no key matches any rule. The rules are those of run.
     """,
+    Command.FOLLOW: """Copy keys to new names, and keep the copies in step with every change.
+
+    \b
+    luamigrate follow --map 'job:*=step:*' --dry-run   say how it would begin
+    luamigrate follow --map 'job:*=step:*'             copy, and follow until Ctrl-C
+
+    The targets belong to it: it starts only where each is absent or equal to its source, unless --replace is given,
+    and makes them what their sources are, deletions and expiries included. The rules are those of run.
+    """,
 }
 
 

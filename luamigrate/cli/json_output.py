@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luamigrate.model.errors import printable
+from luamigrate.model.following import Followed
 from luamigrate.model.patterns import escaped
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import KeyOutcome, Word
@@ -42,6 +43,8 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
         content["totals"]["fillable"] = totals.fillable
     if summary.sample:
         content["sample"] = summary.sample
+    if summary.followed:
+        content["followed"] = _followed_document(summary.followed)
     return content
 
 
@@ -56,11 +59,35 @@ def key_document(key: KeyOutcome) -> dict[str, Any]:
         content |= {"reason": key.text}
     if key.word is Word.IGNORED:
         content |= {"type": key.text}
+    if key.word is Word.FOREIGN:
+        content |= {"text": key.text}
     if key.sizes:
         content |= {"source_size": key.sizes[0], "target_size": key.sizes[1]}
     if key.fillable:
         content |= {"fillable": True}
     return content | dict(key.notes)
+
+
+def _followed_document(followed: Followed) -> dict[str, Any]:
+    lag = followed.lag
+    return {
+        "phase": followed.phase,
+        "in_step": followed.in_step,
+        "was_in_step": followed.was_in_step,
+        "dirty": followed.dirty,
+        "in_flight": followed.in_flight,
+        "told": followed.told,
+        "copies": followed.copies,
+        "removed": followed.removed,
+        "rescans": sum(followed.rescans.values()),
+        "rescan_reasons": {str(why): count for why, count in followed.rescans.items()},
+        "foreign": followed.foreign,
+        "foreign_seen": followed.foreign_seen,
+        "failed": followed.failed,
+        "extra": followed.extra,
+        "lag_ms": {"now": lag.now, "p50": lag.p50, "p99": lag.p99, "max": lag.worst},
+        "waiting_for": followed.waiting_for,
+    }
 
 
 def _server_document(server: Deployment | None) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luamigrate.model.errors import printable
+from luamigrate.model.following import Followed, Phase
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word
 from luamigrate.model.summary import Summary, Tally
@@ -40,6 +41,8 @@ def key_line(key: KeyOutcome) -> str:
         return f"{line}  {key.reason}: {key.text}"
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
+    if key.word is Word.FOREIGN:
+        return f"{line}  {key.text}"
     details = [key.text] if key.word is Word.KEPT else []
     if key.sizes and "source_type" not in key.notes:
         source, target = key.sizes
@@ -109,7 +112,11 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
 
 def _said(word: Word, summary: Summary) -> str:
     """Return a status word, or in a dry run what it would become."""
-    would_be = {(Command.RUN, Word.MISSING): "copied", (Command.ROLLBACK, Word.SAME): "deleted"}
+    would_be = {
+        (Command.RUN, Word.MISSING): "copied",
+        (Command.FOLLOW, Word.MISSING): "copied",
+        (Command.ROLLBACK, Word.SAME): "deleted",
+    }
     if summary.dry_run and (summary.command, word) in would_be:
         return f"would be {would_be[summary.command, word]}"
     return word
@@ -157,8 +164,40 @@ def refused(findings: Sequence[Finding]) -> str:
 def status(summary: Summary) -> str:
     """Return the counts so far in one line."""
     totals = summary.totals
+    if summary.followed:
+        return follow_line(summary.followed, 0.0, 0.0)
     waiting = f"{totals.waiting:,} to look at again" if totals.waiting else ""
     return ", ".join(filter(None, (str(totals), waiting))) or "nothing counted yet"
+
+
+def follow_state(followed: Followed) -> str:
+    """Return in words how a follow stands."""
+    if followed.in_step:
+        return "in step"
+    reasons = [
+        f"{count:,} {name}"
+        for name, count in (("foreign", followed.foreign), ("extra", followed.extra), ("failed", followed.failed))
+        if count
+    ]
+    if followed.phase is not Phase.FOLLOWING:
+        reasons.append(f"{followed.phase}")
+    elif followed.dirty + followed.in_flight:
+        reasons.append(f"{followed.dirty + followed.in_flight:,} to mirror")
+    return f"not in step: {', '.join(reasons) or 'about to be seen'}"
+
+
+def follow_line(followed: Followed, told: float, copied: float) -> str:
+    """Return a line on how a follow stands, with changes and copies a second."""
+    lag = followed.lag
+    rates = f"{told:,.0f} changes and {copied:,.0f} copies a second; " if told or copied else ""
+    lags = f"lag {lag.now:,.1f} ms now, p50 {lag.p50:,.1f}, p99 {lag.p99:,.1f}, worst {lag.worst:,.1f}"
+    return f"{follow_state(followed)}; {rates}{lags}{follow_rescans(followed)}"
+
+
+def follow_rescans(followed: Followed) -> str:
+    """Return how often a follow had to scan again, and why; empty for never."""
+    reasons = [f"{count:,} times, because {why}" for why, count in followed.rescans.items()]
+    return f"; scanned again {'; '.join(reasons)}" if reasons else ""
 
 
 def recheck_line(waiting: int) -> str:

@@ -12,7 +12,9 @@ from typing import Annotated, TypeVar, get_type_hints
 import typer
 
 from luamigrate.model.limits import (
+    LAG_MS,
     LARGEST_BATCH,
+    LONGEST_LAG_MS,
     LONGEST_PAUSE,
     LONGEST_SETTLE,
     SETTLE_SECONDS,
@@ -171,6 +173,22 @@ AllowEmpty = Annotated[
         "--allow-empty/--no-allow-empty", envvar="ALLOW_EMPTY", help="Exit 0 even if no key matches any rule."
     ),
 ]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace/--no-replace",
+        envvar="LUAMIGRATE_REPLACE",
+        help="Make targets that are there what their sources are, whatever they hold.",
+    ),
+]
+AllowGroups = Annotated[
+    bool,
+    typer.Option(
+        "--allow-groups/--no-allow-groups",
+        envvar="LUAMIGRATE_ALLOW_GROUPS",
+        help="Follow streams that have groups, though nobody is told of changes to these.",
+    ),
+]
 Sample = Annotated[
     int | None,
     typer.Option(envvar="LUAMIGRATE_SAMPLE", metavar="N", min=1, help="Look at the first N keys of each rule only."),
@@ -196,6 +214,17 @@ MaxRate = Annotated[
 MaxLag = Annotated[
     int | None,
     typer.Option(envvar="MAX_LAG", metavar="BYTES", min=1, help="Wait while any replica is further behind than this."),
+]
+MaxLagMs = Annotated[
+    float,
+    typer.Option(
+        envvar="MAX_LAG_MS",
+        metavar="MS",
+        min=0,
+        max=LONGEST_LAG_MS,
+        help="Wait this long between two rounds of copying: a key that changes several times meanwhile is copied "
+        "once. More spares the server, and leaves the targets further behind.",
+    ),
 ]
 WaitReplicas = Annotated[
     int,
@@ -256,7 +285,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the summary.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line per key.")]
 
 _DEFAULTS = Limits()
-_RUN, _VERIFY, _ROLLBACK, _CHECK = Command
+_RUN, _VERIFY, _ROLLBACK, _CHECK, _FOLLOW = Command
+_FINITE = (_RUN, _VERIFY, _ROLLBACK, _CHECK)
 _WHERE, _WHAT, _GENTLY, _OUTPUT = Group
 
 _Value = TypeVar("_Value")
@@ -283,26 +313,29 @@ class Options:
     plan_file: PlanFile = _of(_WHAT, *Command, default=None)
     excepts: Excepts = _of(_WHAT, *Command, default=None)
     first_match: FirstMatch = _of(_WHAT, *Command, default=False)
-    dry_run: DryRun = _of(_WHAT, _RUN, _ROLLBACK, default=False)
+    dry_run: DryRun = _of(_WHAT, _RUN, _ROLLBACK, _FOLLOW, default=False)
     validate: Validate = _of(_WHAT, _RUN, default=True)
     on_existing: Existing = _of(_WHAT, _RUN, _CHECK, default=OnExisting.SKIP)
     fill_queues: FillQueues = _of(_WHAT, _RUN, default=False)
     sample: Sample = _of(_WHAT, _VERIFY, default=None)
     extra: Extra = _of(_WHAT, _VERIFY, _ROLLBACK, default=False)
-    settle: Settle = _of(_WHAT, _RUN, _VERIFY, _ROLLBACK, default=SETTLE_SECONDS)
+    settle: Settle = _of(_WHAT, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=SETTLE_SECONDS)
     ignore_expiry: IgnoreExpiry = _of(_WHAT, _RUN, _VERIFY, default=False)
-    allow_empty: AllowEmpty = _of(_WHAT, *Command, default=False)
+    replace: Replace = _of(_WHAT, _FOLLOW, default=False)
+    allow_groups: AllowGroups = _of(_WHAT, _FOLLOW, default=False)
+    allow_empty: AllowEmpty = _of(_WHAT, *_FINITE, default=False)
     yes: Yes = _of(_WHAT, _ROLLBACK, default=False)
-    batch_size: BatchSize = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.batch_size)
-    max_pause: MaxPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_pause)
-    max_rate: MaxRate = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.max_rate)
-    max_lag: MaxLag = _of(_GENTLY, _RUN, _ROLLBACK, default=_DEFAULTS.max_lag)
-    wait_replicas: WaitReplicas = _of(_GENTLY, _RUN, _ROLLBACK, default=_DEFAULTS.wait_replicas)
+    batch_size: BatchSize = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.batch_size)
+    max_pause: MaxPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_pause)
+    max_rate: MaxRate = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_rate)
+    max_lag: MaxLag = _of(_GENTLY, _RUN, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_lag)
+    max_lag_ms: MaxLagMs = _of(_GENTLY, _FOLLOW, default=LAG_MS)
+    wait_replicas: WaitReplicas = _of(_GENTLY, _RUN, _ROLLBACK, _FOLLOW, default=_DEFAULTS.wait_replicas)
     allow_long_pause: AllowLongPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.allow_long_pause)
     patience: Patience = _of(_GENTLY, *Command, default=_DEFAULTS.patience)
     ignore_check: IgnoreCheck = _of(_GENTLY, *Command, default=None)
     json: Json = _of(_OUTPUT, *Command, default=False)
-    report_file: Report = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=None)
+    report_file: Report = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=None)
     report_all: ReportAll = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=False)
     show_values: ShowValues = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=False)
     quiet: Quiet = _of(_OUTPUT, *Command, default=False)

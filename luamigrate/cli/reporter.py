@@ -15,6 +15,7 @@ from rich.console import Console
 
 from luamigrate.cli import messages, summary_messages
 from luamigrate.cli.console import console_on
+from luamigrate.cli.follow_display import FollowDisplay
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Finding, KeyOutcome, Stage, Verdict
 from luamigrate.model.summary import Batch, Summary, Tally
@@ -40,6 +41,7 @@ class ConsoleReporter:
         self._unclean_seen = 0
         self._database_size: int | None = None
         self._waited_for, self._told_waiting = "", -math.inf
+        self._following: FollowDisplay | None = None
 
     def begin(self, settings: Sequence[tuple[str, str, str]]) -> None:
         """Print the heading and the configuration: name, value and origin of each setting."""
@@ -85,6 +87,9 @@ class ConsoleReporter:
             self.warn(self._summary.warnings[-1:])
         if self._quiet:
             return
+        if batch.followed:
+            self._tell_following(batch)
+            return
         if batch.stage is not Stage.RECHECK:
             self._enter_section(batch.rule, batch.stage)
         else:
@@ -94,6 +99,15 @@ class ConsoleReporter:
             self._tell_large(*batch.large)
         elif self._section and batch.stage is not Stage.RECHECK:
             self._section.progress(batch.scanned, self._database_size)
+
+    def _tell_following(self, batch: Batch) -> None:
+        if not self._following:
+            self.close_section()
+            self._print("")
+            self._following = FollowDisplay(self._console)
+        self._tell_keys(batch.keys)
+        if batch.followed:
+            self._following.show(batch.followed)
 
     def _tell_large(self, source: bytes, done: float) -> None:
         now = time.monotonic()
@@ -125,6 +139,8 @@ class ConsoleReporter:
 
     def close_section(self) -> None:
         """Print the line that ends a rule's section or the rechecks, and remove the progress bar."""
+        if self._following:
+            self._following.close()
         if self._section:
             self._section.close()
         elif self._rechecked.words:

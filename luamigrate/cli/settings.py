@@ -181,6 +181,9 @@ class Settings:
     sample: int | None
     extra: bool
     allow_empty: bool
+    replace: bool
+    allow_groups: bool
+    max_lag_ms: float
     ignored_checks: frozenset[str]
     asks: bool
     """Whether the user is asked first, after a dry run."""
@@ -215,6 +218,9 @@ class Settings:
             sample=options.sample,
             extra=options.extra,
             allow_empty=options.allow_empty,
+            replace=options.replace,
+            allow_groups=options.allow_groups,
+            max_lag_ms=options.max_lag_ms,
             asks=command is Command.ROLLBACK and not (options.yes or options.dry_run),
             warnings=tuple(_warnings(options, access)),
             configuration=tuple(_configuration(options, origins, plan, access)),
@@ -272,7 +278,10 @@ _LIMITS = tuple(each.name for each in fields(Limits))
 _LOGIN = ("password_file", *_OF_TLS)
 _OF_PLAN = ("excepts", "first_match")
 _RARE = frozenset(
-    (*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check")
+    (
+        *(*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty"),
+        *("ignore_check", "allow_groups"),
+    )
 )
 """Shown only where they are set."""
 
@@ -280,6 +289,7 @@ _DECISIVE = (
     *_LOGIN,
     *_OF_PLAN,
     *("dry_run", "validate", "on_existing", "fill_queues", "sample", "extra", "settle", "ignore_expiry"),
+    *("replace", "allow_groups", "max_lag_ms"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )
 

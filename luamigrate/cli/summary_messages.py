@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from luamigrate.cli.follow_messages import follow_lines, prospect
 from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key
 from luamigrate.model.errors import Exit
+from luamigrate.model.following import Followed
 from luamigrate.model.status import Command, Reason, Word, unfinished
 from luamigrate.model.summary import Summary, Tally
 from luamigrate.preflight.emptiness import looks_like_glob, nothing_found, taken_literally
@@ -54,6 +56,12 @@ _ADVICE: dict[Command, dict[Word, str]] = {
         "delete yourself (DEL).",
         Word.EXTRA: "targets that have no source of their rule's type, left as they are.",
     },
+    Command.FOLLOW: {
+        Word.PARTIAL: "targets that lack a part of their source.",
+        Word.DIFFERS: "targets with other values than their source, more than it has, or of another type.",
+        Word.EXPIRY: "targets that equal their source but expire at another time.",
+        Word.EXTRA: "targets that have no source of their rule's type. Nothing deletes them for you.",
+    },
 }
 
 
@@ -61,6 +69,7 @@ _TITLE = {
     Command.RUN: ("Summary", "Summary of the dry run: nothing was written"),
     Command.VERIFY: ("Summary of the comparison: nothing was written",) * 2,
     Command.ROLLBACK: ("Summary of the rollback", "Summary of the dry run: nothing was deleted"),
+    Command.FOLLOW: ("Summary of the follow", "Summary of the dry run: nothing was written"),
 }
 
 
@@ -92,6 +101,9 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
             how = "Would be" if summary.dry_run else "Targets"
             deleted = counts[Word.SAME if summary.dry_run else Word.REMOVED]
             return {f"{how} deleted": deleted, f"{how} kept": counts[Word.KEPT], "No target": counts[Word.MISSING]}
+        case Command.FOLLOW if not summary.dry_run:
+            followed = summary.followed or Followed()
+            return {"Changes": followed.told, "Copies": followed.copies, "Deleted with source": followed.removed}
         case _ if summary.dry_run:
             rows = {"Would be copied": counts[Word.MISSING]}
             rows |= {"Would be filled": totals.fillable} if totals.fillable else {}
@@ -131,6 +143,8 @@ def late_warnings(summary: Summary) -> list[str]:
 def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
     """Return what the result means and what to type next."""
     totals = summary.totals
+    if summary.command is Command.FOLLOW and not summary.dry_run:
+        return follow_lines(summary, report)
     lines = _ending_lines(summary, databases)
     lines += _unmatched_lines(summary)
     if totals.counts[Word.FAILED]:
@@ -190,6 +204,8 @@ def _prospect_lines(summary: Summary) -> list[str]:
     if summary.interrupted or summary.error or (summary.asks and summary.totals.counts[Word.SAME]):
         return []
     counts = summary.totals.counts
+    if summary.command is Command.FOLLOW:
+        return [prospect(summary)]
     if summary.command is Command.ROLLBACK:
         would = [f"delete {count_targets(counts[Word.SAME])}"] if counts[Word.SAME] else []
     else:
@@ -214,7 +230,7 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
             ]
         return [f"{how}: what is counted above is done, and nothing is lost. The same command again continues."]
     if not totals.found:
-        if summary.allow_empty and not totals.ignored:
+        if (summary.allow_empty or summary.command is Command.FOLLOW) and not totals.ignored:
             return ["No key matched any rule."]
         return [nothing_found(summary.plan, totals.ignored, databases)]
     if totals.ignored:
@@ -227,6 +243,7 @@ _NOT_DONE = {
     Command.RUN: "They are not copied.",
     Command.VERIFY: "They are not compared.",
     Command.ROLLBACK: "Their targets are not touched.",
+    Command.FOLLOW: "They count as absent.",
 }
 
 

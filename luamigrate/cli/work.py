@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from luamigrate.cli import console, json_output, messages, summary_messages
@@ -11,12 +12,13 @@ from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
 from luamigrate.migration.execute import execute
-from luamigrate.migration.options import Options
+from luamigrate.migration.follow import follow_plan
+from luamigrate.migration.options import FollowOptions, Options
 from luamigrate.migration.verbs import Compare, Remove, Verb, copying
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Exit, Refused
 from luamigrate.model.status import Command, Verdict, Word
-from luamigrate.model.summary import Summary
+from luamigrate.model.summary import Batch, Summary
 from luamigrate.preflight import checks
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
@@ -120,19 +122,20 @@ def _perform(
         with settings.access.connect(control) as server:
             reporter.connected(server)
             interruption.patient = True
-            for batch in execute(server, settings.plan, _verb(settings), _options(settings), control):
+            for batch in _batches(settings, server, control):
                 summary.add(batch)
                 reporter.batch(batch)
                 if key_report:
                     key_report.add(batch)
-            if not summary.totals.found:
+            if not summary.totals.found and settings.command is not Command.FOLLOW:
                 databases = read_database_sizes(server.primaries)
     except Error as error:
         summary.error = error
     except KeyboardInterrupt:
         summary.interrupted = True
     interruption.over = True
-    summary.interrupted |= interruption.asked
+    # A follow has no other end.
+    summary.interrupted |= interruption.asked and settings.command is not Command.FOLLOW
     summary.seconds = time.monotonic() - began
     _tell_end(summary, reporter, key_report, databases)
     return server
@@ -152,6 +155,26 @@ def _tell_end(
         console.fail(summary.error)
     if summary.began or not summary.error:
         reporter.end(databases, key_report.name if key_report and not key_report.problem else None)
+
+
+def _batches(settings: Settings, server: Deployment, control: Control) -> Iterator[Batch]:
+    """Carry a command out."""
+    if settings.command is Command.FOLLOW:
+        return follow_plan(server, settings.plan, _follow_options(settings), control)
+    return execute(server, settings.plan, _verb(settings), _options(settings), control)
+
+
+def _follow_options(settings: Settings) -> FollowOptions:
+    return FollowOptions(
+        limits=settings.limits,
+        settle=settings.settle,
+        ignored_checks=settings.ignored_checks,
+        every_key=False,
+        dry_run=settings.dry_run,
+        replace=settings.replace,
+        allow_groups=settings.allow_groups,
+        max_lag_ms=settings.max_lag_ms,
+    )
 
 
 def _verb(settings: Settings) -> Verb:

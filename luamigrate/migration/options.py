@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luamigrate.model.limits import Limits
+from luamigrate.model.errors import UsageError
+from luamigrate.model.limits import LAG_MS, LONGEST_LAG_MS, Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +23,21 @@ class Options:
     """How many keys of each rule are compared, at most."""
     extra: bool = False
     """Whether targets without a source are searched for too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowOptions(Options):
+    """What the user has said about how to follow, besides. Raises UsageError where it makes no sense."""
+
+    dry_run: bool = False
+    """Whether it only says how it would begin."""
+    replace: bool = False
+    """Whether targets that are there may be made what their sources are."""
+    allow_groups: bool = False
+    """Whether streams may have groups, of whose changes nobody is told."""
+    max_lag_ms: float = LAG_MS
+    """Milliseconds between two rounds of copying: what changes several times meanwhile is copied once."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_lag_ms <= LONGEST_LAG_MS:
+            raise UsageError(f"the lag in milliseconds must be from 0 to {LONGEST_LAG_MS}, not {self.max_lag_ms}")

@@ -55,11 +55,11 @@ class Throttle:
 
     def must_wait(self) -> bool:
         """Tell whether there is a reason to wait now. Raises Stopped where waiting will not help."""
-        return bool(self.rate.seconds_to_wait(time.monotonic)) or bool(self._reason_to_wait())
+        return bool(self.rate.seconds_to_wait(time.monotonic)) or bool(self.reason_to_wait())
 
     def wait(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
-        while (reason := self._reason_to_wait()) and not self.control.stop():
+        while (reason := self.reason_to_wait()) and not self.control.stop():
             self.control.tell(reason)
             self.rest(SECONDS_TO_SLEEP)
         while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.control.stop():
@@ -117,7 +117,8 @@ class Throttle:
             self._give_up_after(deadline, reason)
             self.control.tell(reason)
 
-    def _reason_to_wait(self) -> str:
+    def reason_to_wait(self) -> str:
+        """Return why to wait now, empty for no reason. Raises Stopped where waiting will not help."""
         if self.control.paused():
             self._scarce_since = None  # whoever paused it may be making room
             return "paused by SIGUSR1: the same signal again goes on"

@@ -12,6 +12,8 @@ LONGEST_PAUSE = 60_000.0
 SHORTEST_PAUSE = 0.1
 SETTLE_SECONDS = 2.0
 LONGEST_SETTLE = 3600
+LAG_MS = 0.5
+LONGEST_LAG_MS = 60_000
 
 FULL = 0.95
 """Copying waits while more than this share of maxmemory is used."""

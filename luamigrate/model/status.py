@@ -16,6 +16,7 @@ class Command(StrEnum):
     VERIFY = "verify"
     ROLLBACK = "rollback"
     CHECK = "check"
+    FOLLOW = "follow"
 
 
 class Word(StrEnum):
@@ -49,6 +50,8 @@ class Word(StrEnum):
     """Matches the pattern, but is not of the rule's type; not in the sum."""
     EXTRA = "extra"
     """A target that has no source; not in the sum."""
+    FOREIGN = "foreign"
+    """A target that somebody else has written while it was followed; not in the sum."""
 
     def __init__(self, word: str) -> None:
         self.reply = word.encode()
@@ -200,7 +203,7 @@ class Verdict(StrEnum):
 
 CHECKS = (
     *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
-    *("targets", "replicas"),
+    *("targets", "replicas", "follow"),
 )
 """Names of checks and guards: what --ignore-check takes."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from luamigrate.model.errors import Error, Exit
+from luamigrate.model.following import Followed
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reason, Stage, Word, reason_for, unfinished
@@ -62,8 +63,8 @@ class Tally:
 
     @property
     def found(self) -> int:
-        """Keys that match the rule's pattern and type: the sum of all words but `ignored` and `extra`."""
-        return self.counts.total() - self.counts[Word.EXTRA]
+        """Keys that match the rule's pattern and type: the sum of all words but the last three."""
+        return self.counts.total() - self.counts[Word.EXTRA] - self.counts[Word.FOREIGN]
 
     @property
     def words(self) -> list[tuple[Word, int]]:
@@ -109,6 +110,8 @@ class Batch:
     """The source that goes in chunks, and the share of it that is done."""
     shard: str = ""
     """The node of a cluster on which the keys were found."""
+    followed: Followed | None = None
+    """How a follow stands."""
 
 
 @dataclass
@@ -143,6 +146,8 @@ class Summary:
     slowest_script_seconds: float = 0.0
     repeated: int = 0
     rescanned: int = 0
+    followed: Followed | None = None
+    """How a follow stood at the last moment that is known."""
 
     def __post_init__(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
@@ -153,12 +158,16 @@ class Summary:
         self.warnings += batch.warnings
         if batch.restarted:
             self._restart()
+        if batch.followed and not self.followed:
+            # What was found before a follow began is not what it does.
+            self.by_rule = {rule: Tally() for rule in self.plan}
         self.by_rule[batch.rule].add(batch.tally)
         if batch.shard:
             self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
         self.rescanned += batch.rescanned
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
+        self.followed = batch.followed or self.followed
 
     def _restart(self) -> None:
         self.warnings.append(
@@ -186,6 +195,10 @@ class Summary:
             if self.error:
                 return self.error.exit_code
             return Exit.UNFINISHED if any(finding.empty for finding in self.findings) else Exit.OK
+        if self.command is Command.FOLLOW and not self.error:
+            followed = self.followed or Followed()
+            is_well = self.dry_run or (followed.was_in_step and not followed.has_trouble)
+            return Exit.OK if is_well else Exit.UNFINISHED
         if totals.counts[Word.FAILED]:
             return Exit.FAILED
         if self.error is not None:

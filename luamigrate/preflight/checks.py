@@ -17,6 +17,7 @@ from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.preflight import emptiness, sampling
+from luamigrate.preflight.following import following
 from luamigrate.preflight.memory import memory_and_eviction
 from luamigrate.preflight.needs import Needs
 from luamigrate.preflight.permissions import Permissions
@@ -62,8 +63,10 @@ def run_checks(
         nodes = [(server.place, _of_server(deployment, server, needs, limits)) for server in deployment.primaries]
         may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
         findings += _together(nodes)
-        if command is Command.RUN and may_read:
+        if command in (Command.RUN, Command.FOLLOW) and may_read:
             findings += _of_the_data(deployment, plan, warns_of_nothing=warns_of_nothing)
+        if may_read:
+            findings += following(deployment, plan, command)
     return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
 
 

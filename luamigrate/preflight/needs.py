@@ -21,7 +21,7 @@ READING = {
     "string": ("GET",),
     "stream": ("XINFO",),
 }
-WRITING = {Command.RUN: ("COPY", "UNLINK"), Command.ROLLBACK: ("UNLINK",)}
+WRITING = {Command.RUN: ("COPY", "UNLINK"), Command.ROLLBACK: ("UNLINK",), Command.FOLLOW: ("COPY", "UNLINK")}
 FILLING = {"hash": ("HSETNX", "HPEXPIREAT"), "zset": ("ZADD",), "set": ("SISMEMBER", "SADD")}
 SIZES = {"hash": "HLEN", "zset": "ZCARD", "set": "SCARD", "list": "LLEN", "string": "STRLEN", "stream": "XLEN"}
 
@@ -115,7 +115,7 @@ class Needs:
 
     @property
     def _copies(self) -> bool:
-        return self.command is Command.RUN
+        return self.command in (Command.RUN, Command.FOLLOW)
 
     @property
     def _types(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 from luamigrate.model.errors import Error, printable
@@ -32,6 +32,17 @@ class Expiries(StrEnum):
     """Those that are more than a second apart."""
     SOONER = "sooner"
     """Those that come sooner in the source than in the target."""
+
+
+class LeaseReply(bytes, Enum):
+    """What lease.lua may say."""
+
+    HELD = b"held"
+    """The lease is the caller's."""
+    LOST = b"lost"
+    """There is none, though there should be."""
+    TAKEN = b"taken"
+    """It is somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,11 @@ class ScriptCall:
         if not {*map(type, answers)} <= _KINDS_OF_ANSWER:
             raise self.odd()
         return answers, microseconds / 1e6
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its answer has come."""
+        return self._call.is_answered
 
     def odd(self) -> Error:
         """Return the error for an answer that is none."""
@@ -293,6 +309,44 @@ def cross_slot_compare(
     """Call cross_slot/compare.lua: compare targets with the contents of sources, and fill them."""
     arguments = (expiries, int(show_values), filling, *contents)
     return ask_about(server, "cross_slot/compare", targets, pause, *arguments, writes=writes, alone=alone)
+
+
+def mirror(
+    server: Connection,
+    keys: Sequence[bytes],
+    pause: Pause,
+    *,
+    lease: tuple[bytes, bytes],
+    away: int | None,
+    how: Sequence[str],
+) -> ScriptCall:
+    """Call mirror.lua: make targets what their sources are, while the lease has this value.
+
+    `away` and `how`, two texts for each pair: see there.
+    """
+    name, value = lease
+    options = (pause.microseconds, pause.capacity, value, "" if away is None else away, *how)
+    return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options)
+
+
+def lease(
+    server: Connection,
+    verb: str,
+    keys: tuple[bytes, bytes, bytes],
+    *,
+    value: bytes,
+    plan: bytes,
+    about: bytes,
+    lease_ms: int,
+    record_ms: int,
+    known: str,
+) -> LeaseReply:
+    """Call lease.lua: take, renew or release the lease of a follow. Raises Error."""
+    call = ScriptCall(server, "lease", "EVALSHA", keys, verb, value, plan, about, lease_ms, record_ms, known)
+    reply = call.reply()
+    if reply not in set(LeaseReply):
+        raise call.odd()
+    return LeaseReply(reply)
 
 
 def _reading_command(server: Connection) -> str:

@@ -31,6 +31,13 @@ class PairReply(bytes, Enum):
     """There is nothing to say about this target: it has a source, or is not there."""
 
 
+class MirrorReply(bytes, Enum):
+    """What mirror.lua may say of a pair besides."""
+
+    UNHELD = b"unheld"
+    """The lease is not the caller's, and nothing was touched."""
+
+
 class CrossSlotReply(bytes, Enum):
     """What the scripts of lua/cross_slot/ may say of a key besides."""
 

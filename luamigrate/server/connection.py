@@ -62,6 +62,11 @@ class Call:
         """Time from when the server could begin with it to its answer; None while it is under way."""
 
     @property
+    def is_answered(self) -> bool:
+        """Whether its answer has come."""
+        return self.seconds is not None
+
+    @property
     def name(self) -> str:
         """The command's first word."""
         return printable(self.packed.split(b"\r\n", 3)[2])
@@ -139,10 +144,22 @@ class Connection:
 
     def at(self, host: str, port: int) -> Connection:
         """Connect to another server with the same user, TLS, database and time-outs. Raises what `connect` does."""
+        tls = issubclass(self._pool.connection_class, SSLConnection)
+        return Connection(self._pool_at(host, port), f"{'rediss' if tls else 'redis'}://{address(host, port)}")
+
+    def _pool_at(self, host: str, port: int) -> ConnectionPool:
         settings = {name: value for name, value in self._pool.connection_kwargs.items() if name not in _OF_ONE_PLACE}
         tls = issubclass(self._pool.connection_class, SSLConnection)
-        pool = ConnectionPool(SSLConnection if tls else sockets.Connection, **(settings | {"host": host, "port": port}))
-        return Connection(pool, f"{'rediss' if tls else 'redis'}://{address(host, port)}")
+        return ConnectionPool(SSLConnection if tls else sockets.Connection, **(settings | {"host": host, "port": port}))
+
+    def beside(self, **settings: Any) -> AbstractConnection:
+        """Prepare a connection to the same server, for whoever speaks to it in another way; it is not made yet."""
+        pool = self._pool_of_this_server()
+        connection: AbstractConnection = pool.connection_class(**(pool.connection_kwargs | settings))
+        return connection
+
+    def _pool_of_this_server(self) -> ConnectionPool:
+        return self._pool
 
     def once_more(self) -> Connection:
         """Make another connection to the same server. Raises ConnectionLost where there cannot be another."""
@@ -216,6 +233,32 @@ class Connection:
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             # Otherwise the client library would reconnect by itself, and wait for answers to nothing.
             self._broken = error
+
+    def fileno(self) -> int:
+        """Return what `select` waits for, while calls are under way."""
+        return int(self._connection._sock.fileno())  # type: ignore[attr-defined]  # noqa: SLF001  # there is no other way
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether calls are under way."""
+        return bool(self._under_way)
+
+    def poll(self) -> None:
+        """Send what is to be sent, and take the answers that have come; wait for none."""
+        self.flush()
+        while self._under_way and self._can_read_next():
+            self.read_next()
+
+    def _can_read_next(self) -> bool:
+        """Tell whether the next answer has come, or never will."""
+        sent = self._under_way[0].sent
+        if sent is not None and time.perf_counter() - sent > ANSWER_SECONDS:
+            self._broken = redis.TimeoutError(f"nothing came for {ANSWER_SECONDS} s")
+        try:
+            return self._broken is not None or bool(self._connection.can_read(timeout=0))
+        except (redis.ConnectionError, OSError) as error:
+            self._broken = error
+            return True
 
     def read_next(self) -> None:
         """Read the answer to the oldest call under way; where the connection is lost, make another one."""

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 from redis.client import Redis
+from redis.connection import ConnectionPool
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.sentinel import Sentinel
 
@@ -61,6 +62,9 @@ class SentinelPrimary(Connection):
         """Ask the Sentinels now whether it is still the primary."""
         self._asked_next = -math.inf
         self.keep_in_touch()
+
+    def _pool_of_this_server(self) -> ConnectionPool:
+        return self._pool_at(*self._primary)
 
     @property
     def _primary(self) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from tests.migration.test_run import HASHES, fill
 from tests.preflight.test_checks import KEYS, RUN, commands, migrated, user
 from tests.preflight.test_preflight import checks, limited, need
 
-UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys"}
+UNKNOWN = {"memory", "eviction", "saves", "blocked", "big-keys", "follow"}
 """Checks that a user with only the needed permissions cannot make."""
 LARGE = [
     *("exists", "renamenx", "persist", "pexpire", "pexpireat", "watch", "unwatch", "hlen", "hmget", "zcard", "zmscore"),

@@ -144,7 +144,7 @@ def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_for
         "--yes",
         "--ignore-check",
     }
-    every = [option for command in COMMANDS for option in options(command)]
+    every = [option for command in (*COMMANDS, "follow") for option in options(command)]
     assert {names[0] for names, variable, _ in every if variable is None} == without
     assert {variable for _, variable, _ in every if variable} | PASSWORDS == VARIABLES
 
@@ -178,8 +178,8 @@ def test_what_has_no_option_is_explained() -> None:
 def test_the_python_runs(any_server: Instance, capsys: pytest.CaptureFixture[str]) -> None:
     """As it stands, but for the address."""
     demo.fill(any_server.client)
-    (block,) = blocks(PYTHON, "python")
-    exec(compile(block.replace(URL, any_server.url), "python.md", "exec"), {})  # noqa: S102
+    block = "\n".join(blocks(PYTHON, "python")).replace(URL, any_server.url)
+    exec(compile(block, "python.md", "exec"), {})  # noqa: S102
     assert "partial job:7 step:7" in capsys.readouterr().out
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from luamigrate.model.status import Word
 from luamigrate.scripts import library
+from luamigrate.scripts.calls import LeaseReply
 from luamigrate.scripts.chunk_replies import ChunkReply, ChunkValue
-from luamigrate.scripts.replies import CrossSlotReply, PairReply, ProbeReply
+from luamigrate.scripts.replies import CrossSlotReply, MirrorReply, PairReply, ProbeReply
 
 FOLDER = library.folder()
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.lua"))
@@ -102,17 +103,19 @@ def words_of(name: str) -> set[str]:
     return {word for words in lists for word in words.split(", ")}
 
 
-VERBS = ("copy", "compare", "fill", "remove", "find_extra")
+VERBS = ("copy", "compare", "fill", "remove", "find_extra", "mirror")
 FOR_PAIRS = {*Word, *(reply.decode() for reply in PairReply)}
 
 
 @pytest.mark.parametrize(
     ("files", "beside", "own"),
     [
-        (["lib/batch.lua", *(f"{name}.lua" for name in VERBS)], set(), FOR_PAIRS),
+        (["lib/batch.lua", *(f"{name}.lua" for name in VERBS)], {"unheld"}, FOR_PAIRS),
         ([name for name in FILES if name.startswith("cross_slot/")], FOR_PAIRS, {*CrossSlotReply}),
         ([f"chunk/{name}.lua" for name in ("publish", "stage", "append", "add_fields")], set(), {*ChunkReply}),
         (["probe.lua"], set(), {*ProbeReply}),
+        (["mirror.lua"], {*Word}, {*MirrorReply}),
+        (["lease.lua"], set(), {*LeaseReply}),
         (["chunk/compare.lua"], set(), {*ChunkValue}),
     ],
 )

@@ -1,0 +1,112 @@
+-- mirror.lua: makes each target what its source is, for as long as the caller holds the lease.
+--
+-- KEYS  source 1, target 1, source 2, target 2, ..., and at the end the lease
+-- ARGV  1, 2  time and weight: see lib/budget.lua
+--       3  the value that the lease has while the caller holds it
+--       4  seconds for which nobody followed: a target that differs though its source has not been touched for
+--          longer was written by somebody else; '' where that is not asked
+--       5..  for each pair two: the rule's type (a source of another type counts as none), and '0' where the target
+--          may be somebody else's, '1' where it is the caller's own, which may be made anew, '2' where it may be
+--          deleted too, because the caller knows that there was a source
+--
+-- Answers for each pair what lib/batch.lua says, or a string:
+--   same            the target equals its source, and expires in the same millisecond
+--   copied          the target was absent, or the caller's own and not equal; it now equals the source
+--   removed         there is no source; the target was the caller's own ('2'), and is deleted
+--   gone            there is no source, and no target
+--   ignored <type>  there is a source of another type, and no target
+--   extra           there is no source; the target is not known to be the caller's own, and not touched
+--   foreign         the target is not equal and somebody else's, and not touched
+--   unheld          the lease is not the caller's (any more): nothing was touched
+--
+-- Writes: COPY with REPLACE, or RESTORE with it, and UNLINK, of targets alone; what is not own only where it is absent.
+
+local request = include "lib/request.lua"
+local batch = include "lib/batch.lua"
+local budget = include "lib/budget.lua"
+local compare = include "lib/compare.lua"
+local copy = include "lib/copy.lua"
+local expiry = include "lib/expiry.lua"
+local shortcut = include "lib/shortcut.lua"
+
+local KEYS, ARGV = request.keys, request.arguments
+local call, try = redis.call, redis.pcall
+local spend_key, spend_small, is_gone = budget.spend_key, budget.spend_small, expiry.is_gone
+local equal_at_a_glance = shortcut.equal
+
+local is_held, away = call('GET', KEYS[#KEYS]) == ARGV[3], tonumber(ARGV[4])
+KEYS[#KEYS] = nil -- what is left are pairs
+
+-- Whether both expire in the same millisecond. Where the clock goes on in a script, two readings may be one apart:
+-- that costs a copy.
+local function expire_together(source, target)
+  local left = call('PTTL', source)
+  return left ~= 0 and left == call('PTTL', target)
+end
+
+local function strings_equal(source, target)
+  local text = try('GET', target)
+  return type(text) == 'string' and text == call('GET', source)
+end
+
+-- Hashtables of equal sets may be dumped in another order.
+local function sets_equal(source, target)
+  if try('OBJECT', 'ENCODING', source) ~= 'hashtable' then return false end
+  local lacking, size = try('SDIFF', source, target), try('SCARD', target)
+  return not lacking.err and #lacking == 0 and size == call('SCARD', source)
+end
+
+-- Whether a target is certainly what its source is; what is not certain costs a copy.
+local function is_same(kind, source, target)
+  local equal
+  if kind == 'string' then
+    equal = strings_equal(source, target)
+  else
+    equal = equal_at_a_glance(kind, source, target) or kind == 'set' and sets_equal(source, target)
+  end
+  return equal and expire_together(source, target)
+end
+
+-- Whether what differs is nothing but the groups of a stream, of whose changes nobody is told.
+local function only_groups_differ(kind, notes)
+  local what = kind == 'stream' and notes and notes[#notes]
+  return type(what) == 'table' and #what == 1 and what[1] == 'groups'
+end
+
+-- Says of a target that is there, and not the caller's own, whether it is the same.
+local function judge(kind, source, target)
+  local word, notes = compare.present(kind, source, target, false, false)
+  local is_equal = word == 'same' and expiry.at(source) == expiry.at(target)
+  return (is_equal or only_groups_differ(kind, notes)) and 'same' or 'foreign'
+end
+
+-- Says what becomes of a target whose source is not there, or of another type: then that.
+local function without_source(target, may_delete, source_kind)
+  local kind = call('TYPE', target).ok
+  if kind == 'none' then return source_kind and 'ignored ' .. source_kind or 'gone' end
+  if not may_delete then return is_gone(kind, target) and 'gone' or 'extra' end
+  call('UNLINK', target)
+  return 'removed'
+end
+
+return batch.each_pair(function(source, target, i)
+  if not is_held then return 'unheld' end
+  local wanted, rights = ARGV[i + 4], ARGV[i + 5]
+  local is_own, may_delete = rights ~= '0', rights == '2'
+  local kind = call('TYPE', source).ok
+  if kind == 'none' then return without_source(target, may_delete) end
+  if kind ~= wanted and wanted ~= 'any' then return without_source(target, may_delete, kind) end
+  if is_gone(kind, source) then return without_source(target, may_delete) end
+  -- Asked first, because reading may count as use.
+  local idle = away and try('OBJECT', 'IDLETIME', source)
+  if not spend_key(kind, source) then return without_source(target, may_delete) end
+  local bytes, too_many = spend_small(kind, target)
+  local is_there = bytes or too_many
+  if bytes and is_same(kind, source, target) then return 'same' end
+  if is_there and type(idle) == 'number' and idle > away then is_own = false end
+  if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
+  -- It is freed in the background.
+  if too_many then call('UNLINK', target) end
+  copy.replace(kind, source, target)
+  return copy.confirm(kind, source, target, false, false)
+end)

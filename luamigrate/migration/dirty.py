@@ -1,0 +1,78 @@
+"""Names that have changed and wait to be mirrored, in order and bounded; how long changes took to be mirrored. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+MOST_NAMES = 1_000_000
+"""Beyond that it is cheaper to scan again than to remember."""
+
+UNTOLD = math.inf
+"""The moment of a name that is to be looked at though nobody told that it changed: a scan found it, for example."""
+
+_STEPS = 20
+"""Steps in which lags are counted, for each doubling."""
+_SHORTEST = 1e-6
+
+
+class DirtyNames:
+    """Names of sources whose targets may be something else, each with the moment of the first change that was told."""
+
+    def __init__(self, most: int = MOST_NAMES) -> None:
+        self._most = most
+        self._moments: dict[bytes, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._moments
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more than may be remembered."""
+        return len(self._moments) > self._most
+
+    def put(self, name: bytes, moment: float) -> None:
+        """Add a name that changed; one that waits keeps its place and its first moment."""
+        known = self._moments.get(name)
+        if known is None or (known == UNTOLD and moment != UNTOLD):
+            self._moments[name] = moment
+
+    def take(self, count: int) -> list[tuple[bytes, float]]:
+        """Take out the names that have waited longest, at most `count` of them."""
+        moments = self._moments
+        if len(moments) <= count:
+            self._moments = {}
+            return list(moments.items())
+        names = [name for name, _ in zip(moments, range(count), strict=False)]
+        return [(name, moments.pop(name)) for name in names]
+
+    def clear(self) -> None:
+        """Forget all names."""
+        self._moments.clear()
+
+
+class Lags:
+    """From when changes were told until they were mirrored, in seconds: counted in steps of some percent."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self.worst = 0.0
+        self.now = 0.0
+        """The last one."""
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[round(_STEPS * math.log2(max(seconds, _SHORTEST)))] += 1
+        self.now, self.worst = seconds, max(self.worst, seconds)
+
+    def quantile(self, share: float) -> float:
+        """Return what this share of them did not exceed, 0 where there are none."""
+        left = share * self._counts.total()
+        for step in sorted(self._counts):
+            left -= self._counts[step]
+            if left <= 0:
+                return min(self.worst, math.exp2(step / _STEPS))
+        return 0.0

@@ -1,0 +1,127 @@
+"""Following: copy what is absent, then keep every target what its source is, until somebody asks to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from luamigrate.migration.follower import Follower
+from luamigrate.migration.lease import Lease
+from luamigrate.migration.options import FollowOptions
+from luamigrate.migration.survey import Survey
+from luamigrate.migration.throttle import Throttle
+from luamigrate.migration.verbs import Copy
+from luamigrate.model.control import NOBODY, Control
+from luamigrate.model.errors import Error, Refused
+from luamigrate.model.limits import LAG_MS, SETTLE_SECONDS, Limits
+from luamigrate.model.plans import BUILT_IN, Plan
+from luamigrate.model.status import Command
+from luamigrate.model.summary import Batch
+from luamigrate.preflight import checks
+from luamigrate.scripts import library
+from luamigrate.server.connection import ReconnectPolicy
+from luamigrate.server.deployment import Deployment
+from luamigrate.server.errors import ConnectionLost, ServerChanged
+
+SCRIPTS = ("mirror", "lease")
+
+
+def follow(
+    server: Deployment,
+    plan: Plan = BUILT_IN,
+    *,
+    dry_run: bool = False,
+    replace: bool = False,
+    allow_groups: bool = False,
+    max_lag_ms: float = LAG_MS,
+    settle: float = SETTLE_SECONDS,
+    limits: Limits | None = None,
+    ignored_checks: frozenset[str] = frozenset(),
+    operator: Control = NOBODY,
+) -> Iterator[Batch]:
+    """Copy what the plan's rules match to its new names, and then whatever changes, until `operator.stop` says so.
+
+    Each `Batch` has `followed`: how it stands, several times a second, and at once where it has come into step.
+    `Batch.keys` are the pairs that need somebody's attention: `foreign`, `extra` and `failed`. Closing the iterator
+    ends it in good order.
+
+    Raises Refused before anything is written where a check says no, or a target is there that is not what its source
+    is, unless `replace` makes it so or this plan was followed before; Stopped, Error as `migrate` does.
+    """
+    options = FollowOptions(
+        limits=limits or Limits(),
+        settle=settle,
+        ignored_checks=ignored_checks,
+        every_key=False,
+        dry_run=dry_run,
+        replace=replace,
+        allow_groups=allow_groups,
+        max_lag_ms=max_lag_ms,
+    )
+    return follow_plan(server, plan, options, operator)
+
+
+def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, control: Control) -> Iterator[Batch]:
+    """Check, take the lease, see how the targets stand, and follow."""
+    if deployment.slots:
+        raise Refused("follow: a cluster cannot be followed: luamigrate run copies what is there")
+    deployment.reconnect_by(ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=True))
+    yield from _check(deployment, plan, options)  # raises Refused before any write
+    server = deployment.primaries[0]
+    lease = Lease(server, plan, control)
+    if options.dry_run:
+        yield from Survey(deployment, plan, options, control, owned=lease.read_record() is not None).batches()
+        return
+    for name in SCRIPTS:
+        library.register(server, name)
+    lease.take()
+    away = lease.read_record()
+    try:
+        yield from _followed(deployment, plan, options, control, lease=lease, away=away)
+    except Refused as problem:
+        # That is what checks do, before anything is written.
+        raise (Error(str(problem)) if lease.is_used else problem) from None
+
+
+def _check(deployment: Deployment, plan: Plan, options: FollowOptions) -> Iterator[Batch]:
+    """Tell what the checks warn of. Raises Refused where they say no."""
+    findings = checks.run_checks(
+        deployment,
+        plan,
+        Command.FOLLOW,
+        dry_run=options.dry_run,
+        extra=True,
+        limits=options.limits,
+        ignored=options.ignored_checks,
+    )
+    checks.refuse(findings)
+    if warnings := checks.warnings(findings):
+        yield Batch(plan[0], warnings=warnings)
+
+
+def _followed(
+    deployment: Deployment, plan: Plan, options: FollowOptions, control: Control, *, lease: Lease, away: int | None
+) -> Iterator[Batch]:
+    """Listen first, then compare: what changes meanwhile is told. Then follow."""
+    follower = None
+    try:
+        throttle = Throttle(
+            deployment=deployment,
+            limits=options.limits,
+            verb=Copy(),
+            ignored=options.ignored_checks,
+            control=control,
+        )
+        follower = Follower(deployment, plan, options, control, lease=lease, throttle=throttle)
+        survey = Survey(deployment, plan, options, control, owned=away is not None)
+        for batch in survey.batches():
+            follower.survey(batch)
+            yield batch
+            lease.renew_if_due("")
+        if control.stop():
+            return
+        lease.use()
+        yield from follower.run(away or None, claims=survey.is_clean)
+    finally:
+        with suppress(ConnectionLost, ServerChanged):
+            follower.close() if follower else lease.release("")

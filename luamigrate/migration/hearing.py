@@ -1,0 +1,119 @@
+"""What a follow is told, sorted: sources that have changed, and targets that somebody else has written."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+from luamigrate.migration.dirty import UNTOLD, DirtyNames
+from luamigrate.migration.ownership import OwnWrites
+from luamigrate.migration.standing import Standing
+from luamigrate.model.control import Control
+from luamigrate.model.errors import Error, Refused
+from luamigrate.model.plans import Plan
+from luamigrate.model.prefixes import merged
+from luamigrate.preflight.following import CHANNEL
+from luamigrate.server.connection import ANSWER_SECONDS, FIRST_DELAY, Connection
+from luamigrate.server.errors import ConnectionLost, ServerChanged
+from luamigrate.server.listener import EVERYTHING, Listener
+
+REMEMBERED = 65_536
+"""Names of which it is remembered what they are to the plan: many are told again and again."""
+
+
+class Hearing:
+    """Listens for a plan, and puts what is told where it belongs."""
+
+    def __init__(self, server: Connection, plan: Plan, standing: Standing, dirty: DirtyNames) -> None:
+        self._server, self._plan, self._standing, self._dirty = server, plan, standing, dirty
+        self._prefixes = merged(pattern.prefix for rule in plan for pattern in (rule.source, rule.target))
+        self._source_of = lru_cache(REMEMBERED)(self._find_source)
+        self.own_writes = OwnWrites()
+        self.told = 0
+        """Changes of sources that were told."""
+        self.was_emptied = False
+        """Whether a database was emptied since somebody last looked."""
+        self._asked = 0.0
+        self._listener = self._listen()
+
+    def _listen(self) -> Listener:
+        return Listener(self._server, self._prefixes, CHANNEL)
+
+    def fileno(self) -> int:
+        """Return what `select` waits for."""
+        return self._listener.fileno()
+
+    @property
+    def passed(self) -> int:
+        """How many barriers there have been."""
+        return self._listener.passed
+
+    @property
+    def next_barrier(self) -> int:
+        """How many will have passed after the next one that begins."""
+        return self._listener.next_barrier
+
+    def barrier(self) -> int:
+        """Begin a barrier; return how many will have passed after it."""
+        if not self._listener.is_asked:
+            self._asked = time.monotonic()
+        return self._listener.barrier()
+
+    def hear(self) -> bool:
+        """Take all that has been told; return whether everything may have changed. Raises ConnectionLost."""
+        now, everything = time.perf_counter(), False
+        for names in self._listener.read():
+            if names is EVERYTHING:
+                everything = self.was_emptied = True
+            else:
+                for name in names:
+                    self._sort(name, now)
+        if self._listener.is_asked and time.monotonic() - self._asked > ANSWER_SECONDS:
+            raise ConnectionLost(f"the listening connection was lost: nothing came for {ANSWER_SECONDS} s")
+        return everything
+
+    def _sort(self, name: bytes, now: float) -> None:
+        if name in self.own_writes and not self.own_writes.told(name):
+            return
+        source = self._source_of(name)
+        if source == name:
+            self.told += 1
+            self._dirty.put(name, now)
+            self._standing.source_told(name)
+        elif source is not None:
+            self._standing.suspect(source)
+            self._dirty.put(source, UNTOLD)
+
+    def _find_source(self, name: bytes) -> bytes | None:
+        """Return the name itself where it is a source, the source of a target, and None for any other name."""
+        if self._plan.rule_for(name):
+            return name
+        origin = self._plan.origin(name)
+        return origin[1] if origin else None
+
+    def listen_again(self, patience: float, control: Control) -> None:
+        """Register anew, as soon as the server lets us. Raises Error where it does not in time, ServerChanged."""
+        deadline = time.monotonic() + patience
+        self._listener.close()
+        # What waits for a barrier has to wait for one of the new connection.
+        passed = self._listener.passed + 2
+        self._standing.blind = True
+        while True:
+            try:
+                # It waits for the server, and notices where it is another one.
+                self._server.keep_in_touch()
+                self._listener = self._listen()
+            except (Refused, ServerChanged):
+                raise
+            except Error as problem:
+                if self._server.is_lost or time.monotonic() > deadline or control.stop():
+                    raise
+                control.tell(f"waiting for the server: {problem}")
+                time.sleep(FIRST_DELAY)
+            else:
+                self._listener.passed = passed
+                return
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()

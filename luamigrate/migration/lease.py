@@ -1,0 +1,137 @@
+"""The lease of a follow: whoever holds it owns the targets of its plan, and no other process does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass, field
+
+from luamigrate.model.control import Control
+from luamigrate.model.errors import Error, Refused, printable
+from luamigrate.model.following import LEASES, LeaseNote, digest_of, lease_of, record_of
+from luamigrate.model.plans import Plan
+from luamigrate.model.prefixes import sides_of
+from luamigrate.scripts import calls
+from luamigrate.scripts.calls import LeaseReply
+from luamigrate.server.connection import Connection
+from luamigrate.server.errors import Answered
+
+SECONDS = 30.0
+"""For which a lease lives that nobody renews."""
+SECONDS_TO_RENEW = 5.0
+SECONDS_TO_LOOK = 0.5
+"""Between two looks at somebody else's lease."""
+RECORD_SECONDS = 7 * 86_400.0
+"""For which the next follow of the plan knows its targets again."""
+SLACK_SECONDS = 2
+"""By which the server's idle times are off: it counts them in seconds, by a clock that it reads now and then."""
+
+
+@dataclass
+class Lease:
+    """The lease of one plan on one server, and the record of what was known of the targets."""
+
+    server: Connection
+    plan: Plan
+    control: Control
+    value: bytes = field(init=False)
+    """What the lease has while it is ours: nobody else knows it."""
+    is_used: bool = field(init=False, default=False)
+    """Whether the targets are ours: from then on they may have been written."""
+    _renewed: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._who = f"{socket.gethostname()}, process {os.getpid()}"
+        self.value = secrets.token_hex(16).encode()
+        self._digest = digest_of(self.plan)
+        sources, targets = sides_of(self.plan)
+        self._about = LeaseNote(who=self._who, sources=tuple(sources), targets=tuple(targets)).written()
+
+    @property
+    def name(self) -> bytes:
+        """The name of the lease."""
+        return lease_of(self._digest)
+
+    def take(self) -> None:
+        """Take the lease. One that is left of a process that has died is waited for.
+
+        Raises Refused where somebody renews it, and thus is alive.
+        """
+        left = 0
+        while self._call("take") is not LeaseReply.HELD:
+            before, left = left, self._left()
+            if before and left > before:
+                raise Refused(f"follow: a follow of this plan is under way ({self._holder()}): stop it first")
+            self.control.tell(f"waiting for the lease of a follow that has ended: {max(0, left) / 1000:.0f} s left")
+            if self.control.stop():
+                raise Refused("follow: it was stopped before it had the lease")
+            time.sleep(SECONDS_TO_LOOK)
+
+    def take_again(self) -> None:
+        """Take the lease that has expired, or went with all keys. Raises Refused where somebody else has it now."""
+        if self._call("take") is not LeaseReply.HELD:
+            raise Refused(
+                f"follow: meanwhile another follow has begun ({self._holder()}): this one has lost its targets"
+            )
+
+    def use(self) -> None:
+        """Note that the targets are owned, before the first of them is written. Raises Refused where it is lost."""
+        if not self.renew("owned"):
+            self.take_again()
+            self.renew("owned")
+        self.is_used = True
+
+    def renew_if_due(self, known: str) -> bool:
+        """Renew the lease now and then, and note what is known of the targets; return whether it is still held."""
+        if time.monotonic() - self._renewed < min(SECONDS_TO_RENEW, SECONDS / 3):
+            return True
+        return self.renew(known)
+
+    def renew(self, known: str) -> bool:
+        """Renew the lease, and note what is known of the targets; return whether it is still held."""
+        return self._call("renew", known) is LeaseReply.HELD
+
+    def release(self, known: str) -> None:
+        """Give the lease up."""
+        self._call("release", known)
+
+    def read_record(self) -> int | None:
+        """Return for how many seconds nobody has followed, at least; None where no follow has owned these targets.
+
+        It is 0 where that cannot be told.
+        """
+        seen = self.server.call("GET", record_of(self._digest)).answer()
+        if not isinstance(seen, bytes):
+            return None
+        now = self.server.call("TIME").answer()
+        if not seen.isdigit() or not isinstance(now, list):
+            raise Error("the server does not tell about the record of a follow as it should")
+        return int(now[0]) - int(seen) // 1000 + SLACK_SECONDS if int(seen) else 0
+
+    def _call(self, verb: str, known: str = "") -> LeaseReply:
+        self._renewed = time.monotonic()
+        try:
+            return calls.lease(
+                self.server,
+                verb,
+                (self.name, LEASES, record_of(self._digest)),
+                value=self.value,
+                plan=self._digest,
+                about=self._about,
+                lease_ms=int(SECONDS * 1000),
+                record_ms=int(RECORD_SECONDS * 1000),
+                known=known,
+            )
+        except (Refused, Answered) as problem:
+            raise Refused(f"follow: the lease cannot be taken: {problem}") from None
+
+    def _left(self) -> int:
+        left = self.server.call("PTTL", self.name).answer()
+        return left if isinstance(left, int) else 0
+
+    def _holder(self) -> str:
+        about = self.server.call("HGET", LEASES, self._digest).answer()
+        note = LeaseNote.read(about) if isinstance(about, bytes) else None
+        return note.who if note else printable(self.name)

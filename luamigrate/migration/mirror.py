@@ -1,0 +1,147 @@
+"""Batches of pairs that are mirrored: sent to the server in flight together, and what came of each pair."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from luamigrate.migration.lease import Lease
+from luamigrate.migration.pace import Pace
+from luamigrate.migration.scan import IN_FLIGHT
+from luamigrate.migration.standing import Pair
+from luamigrate.model.errors import Error, printable
+from luamigrate.model.limits import Limits, Pause
+from luamigrate.model.status import Word
+from luamigrate.scripts import calls
+from luamigrate.scripts.calls import Answer, ScriptCall
+from luamigrate.scripts.replies import MirrorReply, PairReply, said, takes_no_writes
+from luamigrate.server.connection import Connection
+
+_WORDS = {word.reply: word for word in (Word.SAME, Word.COPIED, Word.REMOVED, Word.GONE, Word.EXTRA, Word.FOREIGN)}
+WROTE = frozenset((Word.COPIED, Word.REMOVED))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a pair."""
+
+    pair: Pair
+    word: Word
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What came of a batch."""
+
+    results: list[Result]
+    undone: list[Pair]
+    """Pairs for which nothing was done, and which have to be sent again."""
+    seconds: float
+    """How long the script held the server."""
+    is_unheld: bool = False
+    """Whether the lease was not ours any more."""
+    refusal: str = ""
+    """The words with which the server takes no writes at present."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    pairs: Sequence[Pair]
+    call: ScriptCall
+    is_whole: bool
+    """Whether it is one pair that may take the longest pause alone."""
+
+
+class Mirror:
+    """Sends batches at the pace of one server."""
+
+    def __init__(self, server: Connection, limits: Limits, lease: Lease, away: int | None) -> None:
+        self._server, self._limits, self._lease = server, limits, lease
+        self.away = away
+        """How long nobody followed, while that is asked for; see mirror.lua."""
+        self.pace = Pace(limits, server.round_trip)
+        self._flights: deque[_Flight] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many batches are in flight as may be."""
+        return len(self._flights) >= IN_FLIGHT
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether a batch is answered already."""
+        return bool(self._flights) and self._flights[0].call.is_answered
+
+    @property
+    def in_flight(self) -> int:
+        """How many pairs are in flight."""
+        return sum(len(flight.pairs) for flight in self._flights)
+
+    def send(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
+        """Send a batch."""
+        keys = [key for pair in pairs for key in (pair.source, pair.target)]
+        how = [text for pair in pairs for text in (pair.rule.type, pair.rights)]
+        pause = Pause(int(self._limits.max_pause * 1000), self.pace.whole_key) if whole else self.pace.pause
+        lease = (self._lease.name, self._lease.value)
+        call = calls.mirror(self._server, keys, pause, lease=lease, away=self.away, how=how)
+        self._flights.append(_Flight(pairs, call, whole))
+
+    def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
+        """Yield what came of the batches that are answered; with `wait`, of all. Raises what calls do."""
+        self._server.poll()
+        while self.has_arrived or (wait and self._flights):
+            flight = self._flights[0]
+            answers, seconds = flight.call.answers()
+            if not 1 <= len(answers) <= len(flight.pairs):
+                raise Error(f"the script answered for {len(answers)} of {len(flight.pairs)} keys")
+            self._flights.popleft()
+            self._learn(flight, len(answers), seconds)
+            yield self._read(flight, answers, seconds or flight.call.seconds)
+
+    def dropped(self) -> list[Pair]:
+        """Drop what is in flight, whose answers will not come; return the pairs."""
+        pairs = [pair for flight in self._flights for pair in flight.pairs]
+        self._flights.clear()
+        return pairs
+
+    def _learn(self, flight: _Flight, answered: int, seconds: float) -> None:
+        if seconds:
+            self.pace.answered(answered, seconds)
+        if answered < len(flight.pairs):
+            self.pace.cut_short(answered)
+
+    def _read(self, flight: _Flight, answers: list[Answer], seconds: float) -> Arrived:
+        results, undone, refusal, is_unheld = [], list(flight.pairs[len(answers) :]), "", False
+        for pair, answer in zip(flight.pairs, answers, strict=False):
+            word = _WORDS.get(answer) if isinstance(answer, bytes) else None
+            if word:
+                results.append(Result(pair, word))
+            elif answer == MirrorReply.UNHELD:
+                is_unheld = True
+                undone.append(pair)
+            else:
+                result = self._read_rest(flight, pair, answer)
+                if result and takes_no_writes(result.text):
+                    refusal = result.text
+                    undone.append(pair)
+                elif result:
+                    results.append(result)
+        return Arrived(results, undone, seconds, is_unheld, refusal)
+
+    def _read_rest(self, flight: _Flight, pair: Pair, answer: Answer) -> Result | None:
+        """Read an answer with a text; None where the pair was sent once more."""
+        first, rest = said(answer)
+        text = printable(rest)
+        if first == PairReply.BIG:
+            kind, _, size = text.partition(" ")
+            if not flight.is_whole and size.isdecimal() and int(size) <= self.pace.whole_key:
+                self.send([pair], whole=True)
+                return None
+            return Result(pair, Word.FAILED, f"too-big: a {kind} of {size} bytes, more than one script may mirror")
+        if first == Word.FAILED.reply:
+            return Result(pair, Word.FAILED, text)
+        if first == Word.IGNORED.reply:
+            return Result(pair, Word.IGNORED, text)
+        raise Error(f"the script answered '{printable(first)}', which is not for it to say")

@@ -1,0 +1,236 @@
+"""How the pairs of a follow stand: which targets are its own, which are somebody else's, and which sources fail.
+
+A target that was written by somebody else is looked at before it is touched. If it is not what its source is, either
+the source has changed too, which is told by the next barrier, or the target is foreign.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.ownership import KnownNames
+from luamigrate.model.errors import Error
+from luamigrate.model.rules import Rule
+from luamigrate.model.status import KeyOutcome, Word
+
+MOST_FAILED = 100_000
+"""When more sources cannot be copied, something is wrong with the server."""
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+"""Seconds before a source that failed is tried again; they double each time."""
+
+DELETED = "its target was deleted by somebody else, and is copied again"
+WRITTEN = "its target was written by somebody else: delete the one that is wrong, and it is made anew"
+
+_EQUAL = frozenset((Word.SAME, Word.COPIED))
+_ABSENT = frozenset((Word.REMOVED, Word.GONE, Word.IGNORED))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A source that is looked at, and its target."""
+
+    rule: Rule
+    source: bytes
+    target: bytes
+    moment: float
+    """When the first change of the source was told that this look answers to; UNTOLD where none was."""
+    may_replace: bool
+    """Whether the target may be made anew."""
+    may_delete: bool
+    """Whether the target may be deleted where there is no source."""
+
+    @property
+    def rights(self) -> str:
+        """What mirror.lua is told of this."""
+        return "2" if self.may_delete else "1" if self.may_replace else "0"
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A pair whose target somebody else has written."""
+
+    told: bool = False
+    """Whether its source was told since."""
+    barrier: int = 0
+    """By which that is known; 0 before there is anything to decide."""
+    pair: Pair | None = None
+    word: Word = Word.FOREIGN
+
+
+@dataclass(slots=True)
+class _Failure:
+    text: str
+    tries: int
+    due: float
+
+
+class Standing:
+    """Knows of each pair that was looked at how it stands, in some bytes for each."""
+
+    def __init__(self) -> None:
+        self.claiming = True
+        """Whether every target that nobody else has written since we listen is our own."""
+        self.blind = False
+        """Whether sources may have changed that nobody told of: then none of our own targets can be proven foreign."""
+        self.known = KnownNames()
+        """Sources whose targets we have made, or seen to be equal."""
+        self.extra = KnownNames()
+        """Sources that are not there, whose targets are somebody else's."""
+        self.foreign: dict[bytes, bytes] = {}
+        """Sources whose targets somebody else has written, and those targets."""
+        self.foreign_seen = 0
+        self._former_extra = KnownNames()
+        """Those of before the scan that is under way."""
+        self._suspects: set[bytes] = set()
+        self._doubts: dict[bytes, _Doubt] = {}
+        self._failures: dict[bytes, _Failure] = {}
+
+    @property
+    def failed(self) -> int:
+        """How many sources cannot be copied at present."""
+        return len(self._failures)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is doubtful, foreign, extra or failed."""
+        return not (self.is_doubtful or self.foreign or self.extra or self._failures)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether something waits for a look, or for a barrier."""
+        return bool(self._suspects or self._doubts)
+
+    def pair(self, rule: Rule, source: bytes, target: bytes, moment: float) -> Pair:
+        """Return a pair to be looked at, with what may be done to its target."""
+        is_ours = not self._is_somebody_elses(source)
+        known = is_ours and source in self.known
+        claimed = is_ours and self.claiming
+        # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
+        may_delete = known or (claimed and moment != UNTOLD)
+        pair = Pair(rule, source, target, moment, known or claimed, may_delete)
+        if not may_delete:
+            doubt = self._doubts.setdefault(source, _Doubt())
+            doubt.told |= moment != UNTOLD
+        return pair
+
+    def _is_somebody_elses(self, source: bytes) -> bool:
+        return (
+            source in self._suspects or source in self.foreign or source in self.extra or source in self._former_extra
+        )
+
+    def suspect(self, source: bytes) -> None:
+        """Note that somebody else has written its target."""
+        self._suspects.add(source)
+
+    def source_told(self, source: bytes) -> None:
+        """Note that a source has changed."""
+        if self._doubts and source in self._doubts:
+            self._doubts[source].told = True
+
+    def answered(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
+        """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
+        source = pair.source
+        self._failures.pop(source, None)
+        was_deleted = word is Word.COPIED and source in self._suspects and source in self.known
+        if word in _EQUAL:
+            self.known.add(source)
+        elif word in _ABSENT:
+            self.known.discard(source)
+        if word in _EQUAL or word in _ABSENT:
+            self.foreign.pop(source, None)
+            self.extra.discard(source)
+            if not was_deleted:
+                self._suspects.discard(source)
+                self._doubts.pop(source, None)
+                return []
+        elif source in self.foreign and word is Word.FOREIGN:
+            self._doubts.pop(source, None)
+            return []
+        doubt = self._doubts.setdefault(source, _Doubt())
+        doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
+        # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
+        is_untouched = word is Word.FOREIGN and pair.may_replace
+        is_certain = is_untouched or not (self.claiming or source in self.known)
+        return self._judge(source) if is_certain else []
+
+    def passed(self, barrier: int) -> Iterator[KeyOutcome | bytes]:
+        """Decide what was doubtful until a barrier; yield news, and names of sources to look at once more."""
+        for source in [name for name, doubt in self._doubts.items() if 0 < doubt.barrier <= barrier]:
+            doubt = self._doubts[source]
+            is_ours = self.blind and (self.claiming or source in self.known)
+            if (doubt.told or is_ours) and source not in self.foreign:
+                # The source has changed too: the target is our own, and behind.
+                del self._doubts[source]
+                self._suspects.discard(source)
+                yield source
+            else:
+                yield from self._judge(source)
+
+    def _judge(self, source: bytes) -> list[KeyOutcome]:
+        """Say whose a target is, now that nothing is to come that could tell."""
+        doubt = self._doubts.pop(source)
+        self._suspects.discard(source)
+        pair = doubt.pair
+        if pair is None:
+            return []
+        text = ""
+        match doubt.word:
+            case Word.EXTRA:
+                self.known.discard(source)
+                self.foreign.pop(source, None)
+                was_extra = source in self.extra or source in self._former_extra
+                self.extra.add(source)
+                if was_extra:
+                    return []
+            case Word.COPIED:
+                text, self.foreign_seen = DELETED, self.foreign_seen + 1
+            case _:
+                text, self.foreign_seen = WRITTEN, self.foreign_seen + 1
+                self.foreign[source] = pair.target
+        word = Word.EXTRA if doubt.word is Word.EXTRA else Word.FOREIGN
+        return [KeyOutcome(source, pair.target, word, text, clean=False)]
+
+    def failed_with(self, pair: Pair, text: str) -> list[KeyOutcome]:
+        """Take that a source could not be copied; return news where it could before. Raises Error for too many."""
+        before = self._failures.get(pair.source)
+        tries = before.tries + 1 if before else 0
+        wait = min(LONGEST_RETRY, FIRST_RETRY * 2**tries)
+        self._failures[pair.source] = _Failure(text, tries, time.monotonic() + wait)
+        if pair.may_replace:
+            self.known.add(pair.source)
+        self._doubts.pop(pair.source, None)
+        if len(self._failures) > MOST_FAILED:
+            raise Error(
+                f"more than {MOST_FAILED:,} keys cannot be copied: see why, then follow again; the last: {text}"
+            )
+        is_news = not before or before.text != text
+        return [KeyOutcome(pair.source, pair.target, Word.FAILED, text, clean=False)] if is_news else []
+
+    def due_again(self) -> list[bytes]:
+        """Return the sources that failed and are to be tried again now."""
+        now = time.monotonic()
+        return [source for source, failure in self._failures.items() if failure.due <= now]
+
+    def scan_begins(self) -> list[bytes]:
+        """Return the sources that have to be looked at, whether a scan of both sides finds them or not."""
+        self._doubts.clear()
+        self._former_extra, self.extra = self.extra, KnownNames()
+        return [*self._suspects, *self.foreign, *self._failures]
+
+    def scan_ended(self) -> None:
+        """Forget what a scan of both sides has not found again."""
+        self._former_extra.clear()
+        self.claiming = self.blind = False
+
+    def forget(self) -> None:
+        """Forget all pairs: their keys went with the whole database."""
+        self.known.clear()
+        self.extra.clear()
+        self._former_extra.clear()
+        self.foreign.clear()
+        self._suspects.clear()
+        self._doubts.clear()
+        self._failures.clear()

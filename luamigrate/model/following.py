@@ -1,0 +1,133 @@
+"""What is known about a follow: its figures, and what its lease is about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from luamigrate.model.errors import printable
+from luamigrate.model.plans import Plan
+from luamigrate.model.rules import RESERVED
+
+LEASES = RESERVED + b"follow"
+"""The index of all leases of a database, by plan; each lease has the plan's digest behind it."""
+RECORDS = RESERVED + b"followed:"
+"""Begins the name of the record that a follow of a plan leaves for the next one."""
+
+
+class Phase(StrEnum):
+    """What a follow is doing."""
+
+    CHECKING = "checking"
+    COPYING = "copying"
+    FOLLOWING = "following"
+
+
+class Rescan(StrEnum):
+    """Why both sides are scanned again."""
+
+    EMPTIED = "a database was emptied"
+    LOST = "the listening connection was lost"
+    OTHER_SERVER = "another server process answers"
+    TOO_MANY = "too many names changed at once"
+    LEASE = "the lease had expired"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lag:
+    """How long it took from when changes were told until they were mirrored, in milliseconds."""
+
+    now: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+    worst: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Followed:
+    """The figures of a follow at one moment."""
+
+    phase: Phase = Phase.CHECKING
+    in_step: bool = False
+    """Whether every write that was executed before the last barrier is in its target."""
+    dirty: int = 0
+    """Sources that have changed and wait to be mirrored."""
+    in_flight: int = 0
+    """Pairs that the server is working on."""
+    told: int = 0
+    """Changes of sources that were told."""
+    copies: int = 0
+    """Targets that were made or made again."""
+    removed: int = 0
+    """Targets that were deleted because their source was gone."""
+    rescans: Mapping[Rescan, int] = field(default_factory=dict)
+    """How often both sides were scanned again, by why."""
+    foreign: int = 0
+    """Targets that somebody else has written and that are not what their sources are."""
+    foreign_seen: int = 0
+    """Targets of which that was so at any time, those that were deleted and are back included."""
+    failed: int = 0
+    """Sources that cannot be copied at present."""
+    extra: int = 0
+    """Targets without a source that are not the follow's own."""
+    lag: Lag = field(default_factory=Lag)
+    longest_pause_ms: float = 0.0
+    """Milliseconds for which the longest script held the server."""
+    waiting_for: str | None = None
+    """What is waited for, if anything is."""
+    was_in_step: bool = False
+    """Whether it was in step at any time."""
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether there is something for somebody to look at."""
+        return bool(self.foreign_seen or self.failed or self.extra)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaseNote:
+    """What a lease is about: whose it is, and which names."""
+
+    who: str
+    """The process, for people: host and process id."""
+    sources: tuple[bytes, ...]
+    targets: tuple[bytes, ...]
+    """Prefixes that cover all names of the plan."""
+    side: str = "sources"
+    """Which side is written by the application, and mirrored to the other one."""
+
+    @classmethod
+    def read(cls, text: bytes) -> Self | None:
+        """Read what the index holds; None where that is nothing of ours."""
+        try:
+            note: Any = json.loads(text)
+            sides = {name: tuple(map(bytes.fromhex, note[name])) for name in ("sources", "targets")}
+            return cls(who=printable(str(note["who"]).encode()), side=str(note["side"]), **sides)
+        except (ValueError, TypeError, LookupError):
+            return None
+
+    def written(self) -> bytes:
+        """Return what the index is to hold."""
+        sides = {"sources": [each.hex() for each in self.sources], "targets": [each.hex() for each in self.targets]}
+        return json.dumps({"who": self.who, "side": self.side, **sides}).encode()
+
+
+def digest_of(plan: Plan) -> bytes:
+    """Return by which a plan is known again, whatever file it came from."""
+    lines = [f"{rule.quoted} {rule.type} {' '.join(map(str, rule.excepts))}" for rule in plan]
+    text = "\n".join((*lines, str(plan.first_match)))
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:16].encode()
+
+
+def lease_of(digest: bytes) -> bytes:
+    """Return the name of the lease of a plan."""
+    return LEASES + b":" + digest
+
+
+def record_of(digest: bytes) -> bytes:
+    """Return the name of the record that is kept for a plan."""
+    return RECORDS + digest

@@ -1,0 +1,154 @@
+"""A connection that is told of every change under some prefixes, and does nothing else (CLIENT TRACKING, RESP3).
+
+What is told comes after its write is visible, and before the writer's reply. It is not told to a connection that is
+lost: then everything has to be looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import hiredis
+import redis
+from redis.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from luamigrate.model.errors import Error, Refused
+from luamigrate.server.connection import Connection
+from luamigrate.server.errors import ConnectionLost, error_text, explain
+
+EVERYTHING = None
+"""What is told in place of names where a database was emptied, or another data set was loaded."""
+
+PINGS = 2
+"""Of one barrier: what was written in the same turn of the server's loop as the first is told before the second."""
+
+_AT_ONCE = 32_768
+"""Bytes that are read at once: some hundred names, so that nobody who is told without end forgets his other work."""
+_SECONDS_TO_SEND = 5.0
+"""A PING is sent in this time, or the connection is lost."""
+
+
+class Listener:
+    """Is told names; `barrier` says when all writes up to a moment have been told.
+
+    It also subscribes to a channel of its own, on which nobody speaks: so the server closes it, as it does with a
+    subscriber that does not read, instead of keeping without bounds what it has to tell.
+    """
+
+    def __init__(self, server: Connection, prefixes: Sequence[bytes], channel: bytes) -> None:
+        """Connect and register. Raises Refused where this user or server does not allow it, Error."""
+        self._connection: AbstractConnection = server.beside(protocol=3)
+        self._reader = hiredis.Reader()
+        self._pings = 0
+        """How many PINGs of the barrier under way have not been answered."""
+        self._wanted = False
+        """Whether another barrier is to begin after it."""
+        self.passed = 0
+        """How many barriers there have been."""
+        try:
+            self._register(prefixes, channel)
+        except (Error, RedisError, OSError):
+            self.close()
+            raise
+        # From here on nothing is read but what is there.
+        self._socket.settimeout(0)
+
+    def _register(self, prefixes: Sequence[bytes], channel: bytes) -> None:
+        tracking = ["CLIENT", "TRACKING", "ON", "BCAST", *(part for each in prefixes for part in ("PREFIX", each))]
+        try:
+            self._connection.connect()
+            # First of all, so that the server cannot be made to keep anything.
+            self._ask("SUBSCRIBE", channel)
+            self._ask(*tracking)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            if "HELLO" in str(error) or "NOPROTO" in str(error):
+                raise Refused(f"follow: the server does not speak RESP3: {error_text(error, None)}") from None
+            raise explain(error) from None
+        except RedisError as error:
+            raise Refused(f"follow: the server does not tell this user of changes: {explain(error)}") from None
+
+    def _ask(self, *command: bytes | str) -> None:
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
+        self._connection.send_packed_command([packed], check_health=False)
+        # The answer to SUBSCRIBE comes as a push.
+        self._connection.read_response(disable_decoding=True, push_request=True)
+
+    @property
+    def _socket(self) -> Any:
+        return self._connection._sock  # noqa: SLF001  # to wait for it beside others
+
+    def fileno(self) -> int:
+        """Return what `select` waits for."""
+        return int(self._socket.fileno())
+
+    def read(self) -> Iterator[list[bytes] | None]:
+        """Yield some of what has been told: names, or EVERYTHING; wait for nothing. Raises ConnectionLost."""
+        self._reader.feed(self._receive())
+        while (message := self._reader.gets()) is not False:
+            match message:
+                case [b"invalidate", names]:
+                    yield names
+                case Exception():
+                    raise ConnectionLost(f"the listening connection was answered: {message}")
+                case b"PONG" | "PONG":
+                    self._answered()
+
+    def _receive(self) -> bytes:
+        try:
+            data: bytes = self._socket.recv(_AT_ONCE)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            if "want" in type(error).__name__.lower():  # of TLS: a part of a record
+                return b""
+            raise ConnectionLost(f"the listening connection was lost: {error}") from None
+        if not data:
+            raise ConnectionLost("the listening connection was lost: the server closed it")
+        return data
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a barrier is under way."""
+        return bool(self._pings)
+
+    @property
+    def next_barrier(self) -> int:
+        """How many will have passed after the next one that begins."""
+        return self.passed + (2 if self._pings else 1)
+
+    def barrier(self) -> int:
+        """Begin a barrier, or have one follow that is under way; return how many will have passed after it."""
+        ticket = self.next_barrier
+        if self._pings:
+            self._wanted = True
+        else:
+            self._pings = PINGS
+            self._ping()
+        return ticket
+
+    def _answered(self) -> None:
+        self._pings -= 1
+        if self._pings:
+            self._ping()
+            return
+        self.passed += 1
+        if self._wanted:
+            self._wanted = False
+            self.barrier()
+
+    def _ping(self) -> None:
+        socket = self._socket
+        try:
+            socket.settimeout(_SECONDS_TO_SEND)
+            socket.sendall(hiredis.pack_command(("PING",)))
+            socket.settimeout(0)
+        except OSError as error:
+            raise ConnectionLost(f"the listening connection was lost: {error}") from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(RedisError, OSError):
+            self._connection.disconnect()

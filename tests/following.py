@@ -1,0 +1,180 @@
+"""A follow in the background of a test, applications that write everything meanwhile, and a judge of both sides."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Self
+
+import redis
+
+import luamigrate
+from luamigrate.model.following import Followed
+from luamigrate.model.status import KeyOutcome
+from tests.clusters import wait_until
+from tests.instances import Instance, expires_at, snapshot
+
+PLAN = luamigrate.plan([("job:*", "step:*", "any")])
+SPREAD = 60
+"""Names that writers share: few, so that they meet."""
+
+EVERYTHING = ("told", "expiries", "lua", "types", "moves")
+WRITE = "redis.call('HSET', KEYS[1], 'ev', ARGV[1]) redis.call('PEXPIRE', KEYS[1], 100000) return 1"
+UNDECLARED = "redis.call('SET', 'job:' .. ARGV[1], ARGV[2]) return 1"
+
+
+class Following(threading.Thread):
+    """Follows a plan until it is told to stop, and keeps what it said."""
+
+    def __init__(self, url: str, plan: luamigrate.Plan = PLAN, **options: Any) -> None:
+        super().__init__(daemon=True)
+        self._url, self._plan, self._options = url, plan, {"settle": 0.0, **options}
+        self._done = threading.Event()
+        self.now = Followed()
+        self.keys: list[KeyOutcome] = []
+        self.warnings: list[str] = []
+        self.waited_for: list[str] = []
+        self.summary = luamigrate.Summary(plan, luamigrate.Command.FOLLOW)
+        self.error: luamigrate.Error | None = None
+
+    def run(self) -> None:
+        """Follow."""
+        control = luamigrate.Control(stop=self._done.is_set, tell=self.waited_for.append)
+        try:
+            with luamigrate.connect(self._url) as server:
+                for batch in luamigrate.follow(server, self._plan, operator=control, **self._options):
+                    self.summary.add(batch)
+                    self.now = batch.followed or self.now
+                    self.keys += batch.keys
+        except luamigrate.Error as error:
+            self.error = self.summary.error = error
+
+    def wait_until(self, reached: Callable[[Followed], bool]) -> None:
+        """Wait for a state of it."""
+        wait_until(lambda: reached(self.now) or not self.is_alive())
+        assert self.is_alive(), self.error
+
+    def wait_until_in_step(self) -> None:
+        """Wait until it says that it is in step, because of something that happened after this call."""
+        before = self.now
+        self.wait_until(lambda now: now is not before and now.in_step)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait for that."""
+        self._done.set()
+        self.join(20)
+        assert not self.is_alive()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Writer(threading.Thread):
+    """Writes all kinds of things to sources at full speed, whatever becomes of its connection."""
+
+    def __init__(self, server: Instance, seed: int, prefix: str = "job:") -> None:
+        super().__init__(daemon=True)
+        self._server, self._prefix, self._chance = server, prefix, random.Random(seed)
+        self._done = threading.Event()
+        self.writes = 0
+        self._fields = server.has_field_expiries
+
+    def run(self) -> None:
+        """Write until told to stop."""
+        while not self._done.is_set():
+            with suppress(redis.RedisError, OSError), self._server.another_client() as client:
+                while not self._done.is_set():
+                    pipeline = client.pipeline(transaction=False)
+                    for _ in range(20):
+                        self._write(pipeline)
+                    self.writes += len(pipeline.execute(raise_on_error=False))
+            self._done.wait(0.02)
+
+    def _key(self) -> str:
+        return f"{self._prefix}{self._chance.randrange(SPREAD)}"
+
+    def _write(self, client: Any) -> None:
+        chance, name = self._chance, self._key()
+        value = str(chance.random())
+        transaction = [("MULTI",), ("HSET", name, "m", value), ("DEL", self._key()), ("EXEC",)]
+        kinds: list[Sequence[tuple[Any, ...]]] = [
+            *[[("HSET", name, f"f{chance.randrange(9)}", value)]] * 6,
+            [("DEL", name)],
+            [("UNLINK", name), ("HSET", name, "a", 1, "b", value)],
+            [("RENAME", name, self._key())],
+            [("SET", name, value, "PX", chance.randrange(1, 300))],
+            [("PEXPIRE", name, chance.randrange(1, 300))],
+            [("PEXPIRE", name, 10**7)],
+            [("PERSIST", name)],
+            [("DEL", name), ("RPUSH", name, 1, 2, value)],
+            [("RPUSH", name, value)],
+            [("DEL", name), ("ZADD", name, 1, "x", 2, value)],
+            [("ZADD", name, value, "y")],
+            [("DEL", name), ("SADD", name, value)],
+            [("SADD", name, value)],
+            transaction,
+            [("EVAL", WRITE, 1, name, value)],
+            [("EVAL", UNDECLARED, 0, name.removeprefix("job:"), value)],
+            [("COPY", name, self._key(), "REPLACE")],
+            [("XADD", name, "*", "f", value)],
+            [("XTRIM", name, "MAXLEN", 2)],
+            [("LMOVE", name, self._key(), "LEFT", "RIGHT")],
+            [("SMOVE", name, self._key(), "1")],
+            [("SETRANGE", name, 3, value)],
+            [("APPEND", name, value)],
+            [("HSET", name, "long", "x" * chance.randrange(2000))],
+            [("MOVE", name, 3)],
+            [("GETDEL", name)],
+            [("SORT", name, "BY", "nosort", "STORE", self._key())],
+        ]
+        if self._fields:
+            kinds.append([("HPEXPIRE", name, chance.randrange(1, 300), "FIELDS", 1, f"f{chance.randrange(9)}")])
+        for command in chance.choice(kinds):
+            client.execute_command(*command)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join(20)
+        assert not self.is_alive()
+
+
+def assert_in_step(server: Instance, source: bytes = b"job:", target: bytes = b"step:") -> None:
+    """Every source has an equal target that expires in the same millisecond, and no target is without a source."""
+    wait_until(partial(_nothing_is_about_to_expire, server, (source, target)))
+    with server.another_client() as client:
+        found = snapshot(client)
+    sides = [{name.removeprefix(side): name for name in found if name.startswith(side)} for side in (source, target)]
+    wanted, there = sides
+    assert there.keys() == wanted.keys(), (
+        f"lacking {wanted.keys() - there.keys()}, extra {there.keys() - wanted.keys()}"
+    )
+    for rest, name in wanted.items():
+        one, other = found[name][0], found[there[rest]][0]
+        assert one == other or _digest(server, name) == _digest(server, there[rest]), (name, one, other)
+        assert expires_at(server.client, name) == expires_at(server.client, there[rest]), name
+
+
+def _digest(server: Instance, name: bytes) -> Any:
+    return server.digest_value(name)
+
+
+def _nothing_is_about_to_expire(server: Instance, sides: Iterable[bytes]) -> bool:
+    """Tell whether what is there will be there for some seconds."""
+    with server.another_client() as client:
+        names = [name for side in sides for name in client.scan_iter(side + b"*", count=1000)]
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.pttl(name)
+        soon = [left for left in pipeline.execute() if 0 <= left < 5000]
+    return not soon
