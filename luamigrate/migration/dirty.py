@@ -19,39 +19,53 @@ _SHORTEST = 1e-6
 class DirtyNames:
     """Names of sources whose targets may be something else, each with the moment of the first change that was told."""
 
-    def __init__(self, most: int = MOST_NAMES) -> None:
-        self._most = most
+    def __init__(self, most: int | None = None) -> None:
+        self._most = MOST_NAMES if most is None else most
         self._moments: dict[bytes, float] = {}
+        self._first: dict[bytes, float] = {}
+        """Names that were taken and put back: they come before the others."""
 
     def __len__(self) -> int:
-        return len(self._moments)
+        return len(self._moments) + len(self._first)
 
     def __contains__(self, name: bytes) -> bool:
-        return name in self._moments
+        return name in self._moments or name in self._first
 
     @property
     def is_full(self) -> bool:
         """Whether there are more than may be remembered."""
-        return len(self._moments) > self._most
+        return len(self) > self._most
 
     def put(self, name: bytes, moment: float) -> None:
         """Add a name that changed; one that waits keeps its place and its first moment."""
-        known = self._moments.get(name)
+        moments = self._first if name in self._first else self._moments
+        known = moments.get(name)
         if known is None or (known == UNTOLD and moment != UNTOLD):
-            self._moments[name] = moment
+            moments[name] = moment
+
+    def put_back(self, name: bytes, moment: float) -> None:
+        """Put back, in front, a name that was taken and not looked at."""
+        later = self._moments.pop(name, UNTOLD)
+        self._first[name] = min(moment, later, self._first.get(name, UNTOLD))
 
     def take(self, count: int) -> list[tuple[bytes, float]]:
         """Take out the names that have waited longest, at most `count` of them."""
-        moments = self._moments
-        if len(moments) <= count:
-            self._moments = {}
-            return list(moments.items())
-        names = [name for name, _ in zip(moments, range(count), strict=False)]
-        return [(name, moments.pop(name)) for name in names]
+        taken = _taken(self._first, count) if self._first else []
+        return taken + _taken(self._moments, count - len(taken))
 
     def clear(self) -> None:
         """Forget all names."""
         self._moments.clear()
+        self._first.clear()
+
+
+def _taken(moments: dict[bytes, float], count: int) -> list[tuple[bytes, float]]:
+    if len(moments) <= count:
+        taken = list(moments.items())
+        moments.clear()
+        return taken
+    names = [name for name, _ in zip(moments, range(count), strict=False)]
+    return [(name, moments.pop(name)) for name in names]
 
 
 class Lags:

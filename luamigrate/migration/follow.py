@@ -70,14 +70,14 @@ def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, cont
     server = deployment.primaries[0]
     lease = Lease(server, plan, control)
     if options.dry_run:
-        yield from Survey(deployment, plan, options, control, owned=lease.read_record() is not None).batches()
+        owned, _ = lease.read_record()
+        yield from Survey(deployment, plan, options, control, owned=owned).batches()
         return
     for name in SCRIPTS:
         library.register(server, name)
     lease.take()
-    away = lease.read_record()
     try:
-        yield from _followed(deployment, plan, options, control, lease=lease, away=away)
+        yield from _followed(deployment, plan, options, control, lease=lease)
     except Refused as problem:
         # That is what checks do, before anything is written.
         raise (Error(str(problem)) if lease.is_used else problem) from None
@@ -100,7 +100,7 @@ def _check(deployment: Deployment, plan: Plan, options: FollowOptions) -> Iterat
 
 
 def _followed(
-    deployment: Deployment, plan: Plan, options: FollowOptions, control: Control, *, lease: Lease, away: int | None
+    deployment: Deployment, plan: Plan, options: FollowOptions, control: Control, *, lease: Lease
 ) -> Iterator[Batch]:
     """Listen first, then compare: what changes meanwhile is told. Then follow."""
     follower = None
@@ -113,7 +113,8 @@ def _followed(
             control=control,
         )
         follower = Follower(deployment, plan, options, control, lease=lease, throttle=throttle)
-        survey = Survey(deployment, plan, options, control, owned=away is not None)
+        owned, away = lease.read_record()
+        survey = Survey(deployment, plan, options, control, owned=owned)
         for batch in survey.batches():
             follower.survey(batch)
             yield batch
@@ -121,7 +122,7 @@ def _followed(
         if control.stop():
             return
         lease.use()
-        yield from follower.run(away or None, claims=survey.is_clean)
+        yield from follower.run(away, claims=survey.is_clean)
     finally:
         with suppress(ConnectionLost, ServerChanged):
             follower.close() if follower else lease.release("")

@@ -186,7 +186,7 @@ class Follower:
         for pair in pairs:
             if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
                 self.standing.suspect(pair.source)
-            self._dirty.put(pair.source, pair.moment)
+            self._dirty.put_back(pair.source, pair.moment)
 
     def _after_barriers(self) -> None:
         """Decide what was waiting for a barrier."""
@@ -245,7 +245,7 @@ class Follower:
         self._quiet, self._in_step = None, False
         if lost is Rescan.OTHER_SERVER:
             for pair in self._mirror.dropped():
-                self._dirty.put(pair.source, pair.moment)
+                self._dirty.put_back(pair.source, pair.moment)
             self._deployment.accept_change()
             self._lease.take_again()
             self._fence, self.standing.claiming = None, True

@@ -97,18 +97,18 @@ class Lease:
         """Give the lease up."""
         self._call("release", known)
 
-    def read_record(self) -> int | None:
-        """Return for how many seconds nobody has followed, at least; None where no follow has owned these targets.
+    def read_record(self) -> tuple[bool, int | None]:
+        """Return whether a follow has owned these targets, and for how many seconds they may have got out of step.
 
-        It is 0 where that cannot be told.
+        That is None where it cannot be told.
         """
         seen = self.server.call("GET", record_of(self._digest)).answer()
         if not isinstance(seen, bytes):
-            return None
+            return False, None
         now = self.server.call("TIME").answer()
         if not seen.isdigit() or not isinstance(now, list):
             raise Error("the server does not tell about the record of a follow as it should")
-        return int(now[0]) - int(seen) // 1000 + SLACK_SECONDS if int(seen) else 0
+        return True, int(now[0]) - int(seen) // 1000 + SLACK_SECONDS if int(seen) else None
 
     def _call(self, verb: str, known: str = "") -> LeaseReply:
         self._renewed = time.monotonic()

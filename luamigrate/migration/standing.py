@@ -7,6 +7,7 @@ the source has changed too, which is told by the next barrier, or the target is 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,6 +55,8 @@ class _Doubt:
 
     told: bool = False
     """Whether its source was told since."""
+    blind: bool = False
+    """Whether its source may have changed without being told."""
     barrier: int = 0
     """By which that is known; 0 before there is anything to decide."""
     pair: Pair | None = None
@@ -86,6 +89,8 @@ class Standing:
         """Those of before the scan that is under way."""
         self._suspects: set[bytes] = set()
         self._doubts: dict[bytes, _Doubt] = {}
+        self._due: deque[tuple[int, bytes]] = deque()
+        """Sources with a doubt, by the barrier that decides."""
         self._failures: dict[bytes, _Failure] = {}
 
     @property
@@ -114,6 +119,7 @@ class Standing:
         if not may_delete:
             doubt = self._doubts.setdefault(source, _Doubt())
             doubt.told |= moment != UNTOLD
+            doubt.blind |= self.blind
         return pair
 
     def _is_somebody_elses(self, source: bytes) -> bool:
@@ -134,7 +140,9 @@ class Standing:
         """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
         source = pair.source
         self._failures.pop(source, None)
-        was_deleted = word is Word.COPIED and source in self._suspects and source in self.known
+        # Where it was foreign, somebody has deleted it so that it is made anew.
+        was_ours = source in self._suspects and source in self.known and source not in self.foreign
+        was_deleted = word is Word.COPIED and was_ours
         if word in _EQUAL:
             self.known.add(source)
         elif word in _ABSENT:
@@ -154,13 +162,20 @@ class Standing:
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
         is_certain = is_untouched or not (self.claiming or source in self.known)
-        return self._judge(source) if is_certain else []
+        if is_certain:
+            return self._judge(source)
+        self._due.append((barrier, source))
+        return []
 
     def passed(self, barrier: int) -> Iterator[KeyOutcome | bytes]:
         """Decide what was doubtful until a barrier; yield news, and names of sources to look at once more."""
-        for source in [name for name, doubt in self._doubts.items() if 0 < doubt.barrier <= barrier]:
-            doubt = self._doubts[source]
-            is_ours = self.blind and (self.claiming or source in self.known)
+        while self._due and self._due[0][0] <= barrier:
+            _, source = self._due.popleft()
+            doubt = self._doubts.get(source)
+            if not doubt or not 0 < doubt.barrier <= barrier:
+                continue
+            is_claimed = self.claiming and doubt.word is not Word.EXTRA
+            is_ours = doubt.blind and (is_claimed or source in self.known)
             if (doubt.told or is_ours) and source not in self.foreign:
                 # The source has changed too: the target is our own, and behind.
                 del self._doubts[source]
@@ -190,6 +205,7 @@ class Standing:
             case _:
                 text, self.foreign_seen = WRITTEN, self.foreign_seen + 1
                 self.foreign[source] = pair.target
+                self.extra.discard(source)
         word = Word.EXTRA if doubt.word is Word.EXTRA else Word.FOREIGN
         return [KeyOutcome(source, pair.target, word, text, clean=False)]
 

@@ -12,7 +12,7 @@ import pytest
 
 from luamigrate import Word, plan
 from luamigrate.cli.options import environment
-from luamigrate.migration import lease, standing
+from luamigrate.migration import follower, lease, standing
 from luamigrate.model.following import Phase, digest_of, lease_of, record_of
 from tests.clusters import wait_until
 from tests.conftest import luamigrate
@@ -26,20 +26,20 @@ RULE = ("--map", "job:*=step:*")
 LEASE, RECORD = lease_of(digest_of(PLAN)), record_of(digest_of(PLAN))
 QUICK = """
 import sys
-from luamigrate.migration import lease
-lease.SECONDS, lease.SECONDS_TO_LOOK = 0.6, 0.05
+from luamigrate.migration import follower, lease
+lease.SECONDS, lease.SECONDS_TO_LOOK, follower.SECONDS_TO_TEND = 1.5, 0.05, 0.1
 sys.argv = ['luamigrate', *sys.argv[1:]]
 from luamigrate.cli.commands import main
 main()
 """
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have leases of this process expire soon."""
-    monkeypatch.setattr(lease, "SECONDS", 0.6)
+    monkeypatch.setattr(lease, "SECONDS", 1.5)
     monkeypatch.setattr(lease, "SECONDS_TO_LOOK", 0.05)
-    monkeypatch.setattr("luamigrate.migration.follower.SECONDS_TO_TEND", 0.1)
+    monkeypatch.setattr(follower, "SECONDS_TO_TEND", 0.1)
 
 
 def fill(server: Instance, count: int = 10) -> Any:
@@ -50,7 +50,7 @@ def fill(server: Instance, count: int = 10) -> Any:
     return client
 
 
-def test_a_target_that_somebody_writes_is_named_and_left(server: Instance) -> None:
+def test_a_target_that_somebody_writes_is_named_and_left(server: Instance, quick: None) -> None:
     """Out of step until it is deleted, and then made anew; and the next follow asks again."""
     client = fill(server)
     with Following(server.url) as following:
@@ -138,12 +138,12 @@ def test_no_unrelated_key_is_lost(server: Instance) -> None:
             client.client_kill_filter(_type="pubsub")
             with server.another_client(db=3) as other:
                 other.flushdb()
-            following.wait_until(lambda now: now.phase is Phase.FOLLOWING and now.extra == 10_000 and not now.dirty)
+            wait_until(lambda: client.mget(*range(300)) == [str(number).encode() for number in range(300)])
+            following.wait_until(lambda now: now.extra == 10_000 and not now.dirty)
             assert client.mget(list(others)) == [value.encode() for value in others.values()]
-    assert client.mget([str(number) for number in range(300)]) == [str(number).encode() for number in range(300)]
 
 
-def test_while_it_lives_nobody_else_may_work_on_its_names(any_server: Instance) -> None:
+def test_while_it_lives_nobody_else_may_work_on_its_names(any_server: Instance, quick: None) -> None:
     """A run, a fill, a rollback, a check, and a follow: exit code 4, and nothing is written."""
     fill(any_server)
     with Following(any_server.url) as following:
@@ -156,11 +156,11 @@ def test_while_it_lives_nobody_else_may_work_on_its_names(any_server: Instance) 
             ("rollback", "--yes", "--map", "step:*=job:*"),
             ("check", *RULE),
             ("follow", *RULE),
-            ("follow", "--map", "step:*=x:*", "--map", "y:*=step:z:*", "--first-match"),
+            ("follow", "--map", "step:*=x:*"),
         ):
             result = luamigrate(*words, url=any_server.url)
             assert result.code == 4, words
-            assert "is under way" in result.err
+            assert "is under way" in result.err + result.out
         assert luamigrate("verify", *RULE, url=any_server.url).code == 0
         assert luamigrate("run", "--map", "job:*=copy:*", url=any_server.url).code == 0
     assert following.error is None
@@ -179,6 +179,12 @@ def start(server: Instance, *options: str) -> subprocess.Popen[str]:
     return of_this_test(process)
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill it with -9."""
+    process.kill()
+    process.communicate()
+
+
 def told(process: subprocess.Popen[str], words: str) -> str:
     """Read what it prints until some words come; return that line."""
     assert process.stdout
@@ -188,14 +194,13 @@ def told(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(process.communicate())
 
 
-def test_killed_at_any_moment_it_goes_on_without_being_asked(server: Instance) -> None:
+def test_killed_at_any_moment_it_goes_on_without_being_asked(server: Instance, quick: None) -> None:
     """Its targets are known again, also where their sources have changed meanwhile; it waits for the old lease."""
     client = fill(server, 2000)
     for delay in (0.4, 0.5, 0.6, 0.9):
         process = start(server)
         time.sleep(delay)
-        process.kill()
-        process.wait()
+        kill(process)
         for number in range(0, 2000, 7):
             client.hset(f"job:{number}", "a", f"{delay} {number}")
     with Following(server.url) as following:
@@ -204,13 +209,12 @@ def test_killed_at_any_moment_it_goes_on_without_being_asked(server: Instance) -
     assert following.summary.exit_code == 0
 
 
-def test_after_a_crash_targets_whose_sources_are_gone_are_left_to_the_operator(server: Instance) -> None:
+def test_after_a_crash_targets_whose_sources_are_gone_are_left_to_the_operator(server: Instance, quick: None) -> None:
     """Nobody remembers whose they are: they are named, and keep it out of step."""
     client = fill(server)
     process = start(server)
     told(process, "in step")
-    process.kill()
-    process.wait()
+    kill(process)
     client.delete("job:1")
     client.hset("job:2", "a", "changed")
     with Following(server.url) as following:
@@ -223,7 +227,7 @@ def test_after_a_crash_targets_whose_sources_are_gone_are_left_to_the_operator(s
 
 
 def test_what_was_written_while_nobody_followed_is_told_from_what_is_stale(
-    server: Instance, monkeypatch: pytest.MonkeyPatch
+    server: Instance, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the source has not been touched since, the target was: it is foreign, and left."""
     monkeypatch.setattr(lease, "SLACK_SECONDS", 0)
@@ -246,13 +250,13 @@ def test_the_record_does_not_outlive_its_days(any_server: Instance) -> None:
     client = fill(any_server)
     with Following(any_server.url) as following:
         following.wait_until_in_step()
-        assert 0 < client.pttl(LEASE) <= 600
-        assert 0 < client.pttl("luamigrate:follow") <= 600
+        assert 0 < client.pttl(LEASE) <= lease.SECONDS * 1000
+        assert 0 < client.pttl("luamigrate:follow") <= lease.SECONDS * 1000
     assert client.keys("luamigrate:*") == [RECORD]
     assert 0 < client.ttl(RECORD) <= lease.RECORD_SECONDS
 
 
-def test_one_that_hung_for_longer_than_its_lease_writes_nothing_after_it(server: Instance) -> None:
+def test_one_that_hung_for_longer_than_its_lease_writes_nothing_after_it(server: Instance, quick: None) -> None:
     """Somebody else owns the targets then; it ends, and says why."""
     client = fill(server)
     process = start(server)
