@@ -23,7 +23,7 @@ local batch
 
 -- Deletes that key again: 'failed' means that nothing has been written. Returns what to say where it cannot be.
 local function take_back()
-  local reply = redis.pcall('UNLINK', batch.made)
+  local reply = request.pcall('UNLINK', batch.made)
   batch.made = false
   return type(reply) == 'table' and '; and what was written cannot be deleted: ' .. reply.err or ''
 end
@@ -76,7 +76,7 @@ local function each_pair(decide) return answer_each(2, decide) end
 -- The type of a source that is of the wanted type ('any' for whatever there is), and its weight in bytes. Of the
 -- others nil, and the answer.
 local function wanted_source(wanted, source)
-  local kind = redis.call('TYPE', source).ok
+  local kind = request.call('TYPE', source).ok
   if kind ~= wanted and wanted ~= 'any' and kind ~= 'none' then return nil, 'ignored ' .. kind end
   local bytes = not is_gone(kind, source) and spend_key(kind, source)
   if not bytes then return nil, 'gone' end

@@ -7,13 +7,14 @@
 -- lib/compare.lua, which ask everything again. It does not ask for types: the first byte of a payload tells the type,
 -- and GET and HKEYS are refused where it is another.
 
+local request = include "lib/request.lua"
 local batch = include "lib/batch.lua"
 local budget = include "lib/budget.lua"
 local expiry = include "lib/expiry.lua"
 
 local spend_small, fields_may_expire, differ = budget.spend_small, expiry.fields_may_expire, expiry.differ
 local type, unpack, byte = type, unpack, ('').byte
-local call, try = redis.call, redis.pcall
+local call, try = request.call, request.pcall
 
 local KEYS_UNASKED = 15
 

@@ -99,6 +99,16 @@ FirstMatch = Annotated[
         help="Sources may overlap: the first rule that matches takes the key.",
     ),
 ]
+ToDatabase = Annotated[
+    int | None,
+    typer.Option(
+        envvar="LUAMIGRATE_TO_DATABASE",
+        metavar="N",
+        min=0,
+        help="The targets live in this database of the same server; source and target may then have one name.",
+        show_default="the URL's",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run/--no-dry-run", envvar="DRY_RUN", help="Say what would happen; write nothing.")
 ]
@@ -283,6 +293,7 @@ class Options:
     plan_file: PlanFile = _of(_WHAT, *Command, default=None)
     excepts: Excepts = _of(_WHAT, *Command, default=None)
     first_match: FirstMatch = _of(_WHAT, *Command, default=False)
+    to_database: ToDatabase = _of(_WHAT, *Command, default=None)
     dry_run: DryRun = _of(_WHAT, _RUN, _ROLLBACK, default=False)
     validate: Validate = _of(_WHAT, _RUN, default=True)
     on_existing: Existing = _of(_WHAT, _RUN, _CHECK, default=OnExisting.SKIP)

@@ -20,7 +20,7 @@ from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.plan_files import plan_from_file, plan_from_maps
-from luamigrate.model.plans import BUILT_IN, Plan
+from luamigrate.model.plans import BUILT_IN, Plan, plan_of
 from luamigrate.model.rules import ANY
 from luamigrate.model.status import CHECKS, Command
 from luamigrate.server.connect import connect_by, pool_for
@@ -195,8 +195,8 @@ class Settings:
         command, options = Command(str(ctx.command.name)), Options(**ctx.params)
         origins = {str(option.name): Origin.of(ctx, option) for option in ctx.command.params}
         _refuse_contradictions(command, options, origins)
-        plan = _plan(options, origins)
         access = Access.of(options, origins)
+        plan = _plan(options, origins).from_database(access.url.database)
         return cls(
             command=command,
             plan=plan,
@@ -245,12 +245,13 @@ def _plan(options: Options, origins: Origins) -> Plan:
         raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
     if kind and not maps:
         raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
-    excepts, first_match = options.excepts or (), options.first_match
+    excepts, first_match, database = options.excepts or (), options.first_match, options.to_database
     if maps:
-        return plan_from_maps(maps, kind[0] if kind else ANY, excepts=excepts, first_match=first_match)
+        only = kind[0] if kind else ANY
+        return plan_from_maps(maps, only, excepts=excepts, first_match=first_match, database=database)
     if plan_file:
-        return plan_from_file(plan_file, excepts=excepts, first_match=first_match)
-    return BUILT_IN.without(excepts, first_match=first_match)
+        return plan_from_file(plan_file, excepts=excepts, first_match=first_match, database=database)
+    return plan_of(BUILT_IN, excepts=excepts, first_match=first_match, database=database)
 
 
 def _ignored_checks(options: Options) -> frozenset[str]:
@@ -270,7 +271,7 @@ def _warnings(options: Options, access: Access) -> list[str]:
 
 _LIMITS = tuple(each.name for each in fields(Limits))
 _LOGIN = ("password_file", *_OF_TLS)
-_OF_PLAN = ("excepts", "first_match")
+_OF_PLAN = ("excepts", "first_match", "to_database")
 _RARE = frozenset(
     (*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check")
 )

@@ -131,6 +131,7 @@ def rollback(
 
 def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, control: Control) -> Iterator[Batch]:
     """Check, process rule by rule, recheck what was not clean; start over if a server process changed."""
+    plan = plan.from_database(deployment.database)
     policy = ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=verb.writes)
     deployment.reconnect_by(policy)
     yield from _check(deployment, plan, verb, options)  # raises Refused before any write

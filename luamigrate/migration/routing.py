@@ -15,7 +15,7 @@ from luamigrate.migration.pace import Pace, Rate
 from luamigrate.migration.verbs import Verb
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Limits, Pause
-from luamigrate.model.rules import Pairs
+from luamigrate.model.rules import Pairs, Rule
 from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
@@ -77,8 +77,13 @@ class Router:
         return self._paces[server]
 
     def place(self, key: bytes) -> Place:
-        """Return where an end of a pair lives: two places make two commands of what one script would do."""
+        """Return where a source lives: two places make two commands of what one script would do."""
         return self._deployment.place(key)
+
+    def target_place(self, rule: Rule, target: bytes) -> Place:
+        """Return where a target of a rule lives, whether it exists or not."""
+        place = self._deployment.place(target)
+        return place if rule.database is None else place._replace(database=rule.database)
 
     def route(self, pairs: Pairs, found: Sequence[bytes]) -> Iterator[RoutedBatch]:
         """Yield pairs by the server that has the key by which they were found, and by whether it has both.

@@ -101,7 +101,7 @@ class Runner:
         if self._verb.stage is Stage.SCAN:
             wanted = scan.Names(rule.source, self._plan.choosing_sources(rule))
         else:
-            wanted = scan.Names(rule.target, self._plan.choosing_targets(rule))
+            wanted = scan.Names(rule.target, self._plan.choosing_targets(rule), rule.database)
         pace = self._router.pace
         return scan.everywhere(self._deployment, wanted, pace, self._control.stop, self._options.sample)
 

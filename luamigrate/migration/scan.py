@@ -14,9 +14,11 @@ from luamigrate.migration.pace import Pace
 from luamigrate.model.errors import Error
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.rules import RESERVED
+from luamigrate.scripts import calls
+from luamigrate.scripts.calls import ScriptCall
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
-from luamigrate.server.info import reply_of
+from luamigrate.server.info import cursor_and_names
 from luamigrate.server.slots import SLOTS, Slots
 
 IN_FLIGHT = 2
@@ -35,6 +37,8 @@ class Names:
     pattern: Pattern
     chosen: Callable[[bytes], bool] | None = None
     """Tells them from others that match; None where there are no others."""
+    database: int | None = None
+    """Where they are; None for the connection's database."""
 
     def among(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return those of the keys that match which are looked for."""
@@ -77,15 +81,15 @@ def batches(
     waiting: list[bytes] = []
     in_flight: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
     left = sys.maxsize if most is None else most
-    call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
+    call: Call | ScriptCall | None = _scan(server, wanted, pace.count, FIRST_CURSOR)
     while call and left and not stop():
-        cursor, keys = reply_of(call)
+        cursor, keys = cursor_and_names(call.answer())
         if not all(map(pattern.matches, keys)):
             # What does not match has no target name: cutting one out of it would write to somebody else's key.
             raise Error("the server's SCAN answers names that do not match its MATCH")
         pace.scanned(len(keys), call.seconds if call.alone else None, waited=call.waited)
         finished = cursor == FIRST_CURSOR
-        call = None if finished else _scan(server, pattern, pace.count, cursor)
+        call = None if finished else _scan(server, wanted, pace.count, cursor)
         known = set(waiting).union(*in_flight)
         waiting += wanted.among(key for key in dict.fromkeys(keys) if key not in known)
         scanned = 1.0 if finished else _share(server, int(cursor), slots)
@@ -171,8 +175,11 @@ def _of_slots(scan: Iterator[Found], slots: list[int]) -> Iterator[Found]:
         yield Found(found.server, keys, 1.0, again=True)
 
 
-def _scan(server: Connection, pattern: Pattern, count: int, cursor: bytes) -> Call:
-    return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
+def _scan(server: Connection, wanted: Names, count: int, cursor: bytes) -> Call | ScriptCall:
+    command = ("SCAN", cursor, "MATCH", wanted.pattern.glob(), "COUNT", count)
+    if wanted.database is None:
+        return server.call(*command)
+    return calls.in_database(server, wanted.database, *command, writes=False)
 
 
 def _share(server: Connection, cursor: int, slots: Sequence[int]) -> float:

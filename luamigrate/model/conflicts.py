@@ -118,9 +118,9 @@ class _Rules:
     def refuse_equal_targets(self) -> None:
         for here, one in enumerate(self.rules):
             for there in self.targets.overlapping(one.target):
-                if here >= there:
-                    continue
                 other = self.rules[there]
+                if here >= there or one.database != other.database:
+                    continue
                 ways = ((there, other.leading_to), (here, one.leading_to))
                 encounter = _Encounter(meeting(one.target, other.target), one.target, ways)
                 avoided = encounter.is_avoided(self.excepts)
@@ -135,7 +135,8 @@ class _Rules:
 
     def refuse_chains(self) -> None:
         for here, one in enumerate(self.rules):
-            for there in self.sources.overlapping(one.target):
+            # Targets in another database are never sources.
+            for there in self.sources.overlapping(one.target) if one.database is None else ():
                 other = self.rules[there]
                 ways = ((there, _itself), (here, one.leading_to))
                 encounter = _Encounter(meeting(one.target, other.source), one.target, ways)

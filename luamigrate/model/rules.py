@@ -14,6 +14,8 @@ TYPES = ("hash", "zset", "set", "list", "string", "stream", "any")
 ANY = "any"
 RESERVED = b"luamigrate:"
 """Names under this are the tool's own."""
+LAST_DATABASE = 2**31 - 1
+"""A server counts them in so many bits; how many it has, only it can tell."""
 OURS = Pattern((RESERVED, b""), (STAR,))
 """Names that are never sources, and never targets."""
 
@@ -27,14 +29,20 @@ class Rule:
     type: str
     excepts: tuple[Pattern, ...] = ()
     """Names that match one of these are no sources of the rule."""
+    database: int | None = None
+    """Where the targets are; None for the database of the sources."""
 
     @classmethod
-    def parse(cls, source: bytes, target: bytes, kind: str, excepts: Sequence[bytes] = ()) -> Rule:
+    def parse(
+        cls, source: bytes, target: bytes, kind: str, excepts: Sequence[bytes] = (), database: int | None = None
+    ) -> Rule:
         """Read a rule from its parts. Raises UsageError."""
-        rule = cls(Pattern.parse(source), Pattern.parse(target), kind)
+        rule = cls(Pattern.parse(source), Pattern.parse(target), kind, database=database)
         if kind not in TYPES:
             known = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
             raise UsageError(f"rule {rule.quoted}: type '{printable(as_bytes(kind))}' is not one of {known}")
+        if database is not None and not 0 <= database <= LAST_DATABASE:
+            raise UsageError(f"rule {rule.quoted}: database {database} is none: they are numbers from 0 on")
         ours, theirs = set(rule.source.names), set(rule.target.names)
         if ours != theirs and (ours | theirs == {STAR}):
             raise UsageError(f"rule {rule.quoted}: source and target need one * each, or none")
@@ -51,13 +59,21 @@ class Rule:
             raise UsageError(f"rule {self.quoted}: except '{everything}' leaves it no source")
         return rule
 
+    def in_database(self, database: int | None) -> Rule:
+        """Return the rule with its targets in this database, unless it has one of its own."""
+        return self if database is None or self.database is not None else replace(self, database=database)
+
     def __str__(self) -> str:
-        return f"{self.source} -> {self.target}"
+        return f"{self.source} -> {self.target}{self._where}"
 
     @property
     def quoted(self) -> str:
         """The rule as errors show it: its patterns can be copied from there."""
-        return f"'{self.source}' -> '{self.target}'"
+        return f"'{self.source}' -> '{self.target}'{self._where}"
+
+    @property
+    def _where(self) -> str:
+        return "" if self.database is None else f" in database {self.database}"
 
     @property
     def is_one_to_one(self) -> bool:

@@ -14,7 +14,7 @@ from luamigrate.model.status import KeyOutcome
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
-from luamigrate.server.info import read_key_count, reply_of
+from luamigrate.server.info import cursor_and_names, read_key_count
 
 KEYS_PER_SCAN = 500
 SCANS = 20
@@ -158,7 +158,7 @@ def _names(server: Connection, plan: Plan) -> tuple[list[tuple[Rule, bytes]], Co
     found: Counter[Rule] = Counter()
     scanned, cursor, scans = 0, b"0", 0
     while rules and scans < SCANS and len(names) < ENOUGH and scanned * rules < MOST_MATCHES:
-        cursor, keys = reply_of(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN))
+        cursor, keys = cursor_and_names(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN).answer())
         scans, scanned = scans + 1, scanned + len(keys)
         for name in keys:
             rule = plan.rule_for(name)

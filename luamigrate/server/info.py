@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from luamigrate.model.errors import Error, Refused
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import Answered
 from luamigrate.server.identity import facts_of_info
 
@@ -65,10 +66,9 @@ def read_key_count(servers: Iterable[Connection]) -> int | None:
     return count
 
 
-def reply_of(call: Call) -> tuple[bytes, list[bytes]]:
+def cursor_and_names(answer: Any) -> tuple[bytes, list[bytes]]:
     """Return the next cursor and the names that a SCAN answers. Raises Error for any other answer."""
-    reply = call.answer()
-    match reply:
+    match answer:
         case [bytes() as cursor, list() as keys] if _CURSOR.fullmatch(cursor):
             if all(isinstance(key, bytes) for key in keys):
                 return cursor, keys
