@@ -199,7 +199,19 @@ class Verdict(StrEnum):
 
 
 CHECKS = (
-    *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
+    *(
+        "role",
+        "permissions",
+        "scripts",
+        "databases",
+        "big-keys",
+        "version",
+        "writes",
+        "memory",
+        "eviction",
+        "saves",
+        "blocked",
+    ),
     *("targets", "replicas"),
 )
 """Names of checks and guards: what --ignore-check takes."""

@@ -147,6 +147,9 @@ def _permissions(server: Connection, command: Command, permitted: Permissions) -
     else:
         yield Finding("scripts", Verdict.OK, f"are kept by the server, and may call what they need{without}")
     who = server.identity
+    if databases := permitted.needs.databases:
+        numbers = ", ".join(map(str, databases))
+        yield Finding("databases", Verdict.OK, f"the targets' can be reached: {numbers}")
     yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
     yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
     try:
@@ -190,7 +193,7 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
     nodes = []
     for server in deployment.primaries:
         memory = memory_and_eviction(server, samples, fewer)
-        nodes.append((server.place, [*memory, _saves(server), _blocked(server, created)]))
+        nodes.append((server.place, [*memory, _saves(server), *_blocked(server, created)]))
     yield from _together(nodes)
     yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
     yield from _never_written(samples)
@@ -252,12 +255,19 @@ def _saves(server: Connection) -> Finding:
     return Finding("saves", Verdict.OK, "the last ones did not fail")
 
 
-def _blocked(server: Connection, rules: list[Rule]) -> Finding:
+def _blocked(server: Connection, rules: list[Rule]) -> Iterator[Finding]:
     if not rules:
-        return Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
+        yield Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
+    for database in dict.fromkeys(rule.database for rule in rules):
+        yield _blocked_in(server, database, [rule for rule in rules if rule.database == database])
+
+
+def _blocked_in(server: Connection, database: int | None, rules: list[Rule]) -> Finding:
+    """Find clients that wait in the database of targets; None is the one that the connection has selected."""
+    where = "this database" if database is None else f"database {database}"
     wanted = ", ".join(str(rule.target) for rule in rules)
     try:
-        database = _field(server.call("CLIENT", "INFO").answer(), "db")
+        number = _field(server.call("CLIENT", "INFO").answer(), "db") if database is None else str(database)
         clients = server.call("CLIENT", "LIST").answer()
     except (Refused, Answered):
         clients = None
@@ -271,14 +281,14 @@ def _blocked(server: Connection, rules: list[Rule]) -> Finding:
         f"{_field(line, 'name') or 'unnamed'} at {_field(line, 'addr')} in {_field(line, 'cmd').upper()}"
         for line in clients.splitlines()
         if "b" in _field(line, "flags")
-        and (not database or _field(line, "db") in (database, ""))
+        and (not number or _field(line, "db") in (number, ""))
         and _WAITING_COMMANDS.match(_field(line, "cmd"))
     ]
     if not waiting:
-        return Finding("blocked", Verdict.OK, f"no client waits in this database, where {wanted} could be created")
+        return Finding("blocked", Verdict.OK, f"no client waits in {where}, where {wanted} could be created")
     shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")  # noqa: PLR2004
     text = (
-        f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
+        f"clients wait in {where}: {shown}. The server does not tell on which name: one that waits on {wanted} "
         "would be handed a list, sorted set or stream that is copied there, and a job would run twice. Stop them, or "
         "make sure that none does, then --ignore-check blocked (a rule of type hash copies none of these)"
     )

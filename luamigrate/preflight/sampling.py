@@ -11,6 +11,8 @@ from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import ANY, Rule
 from luamigrate.model.status import KeyOutcome
+from luamigrate.scripts import calls
+from luamigrate.scripts.calls import ScriptCall
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
@@ -122,14 +124,18 @@ def _ask_about(
     deployment: Deployment, server: Connection, names: list[tuple[Rule, bytes]]
 ) -> tuple[list[SampledKey], list[tuple[Rule, str]], bool]:
     """Return the keys of their rule's type, the type of each key, and whether all of them were weighed."""
-    calls = []
+    questions = []
     for rule, name in names:
         target = rule.pairs([name]).targets[0]
         target_server = deployment.node_for(target)
-        asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), target_server.call("TYPE", target)
-        calls.append((rule, target_server, asked))
+        asked = (
+            server.call("TYPE", name),
+            server.call("MEMORY", "USAGE", name),
+            _target_type(target_server, rule, target),
+        )
+        questions.append((rule, target_server, asked))
     keys, types, weighed = [], [], True
-    for rule, target_server, asked in calls:
+    for rule, target_server, asked in questions:
         # In a cluster, a key that is being moved to another node is not asked for there: this is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
         weighed &= not isinstance(size, Error)
@@ -141,7 +147,13 @@ def _ask_about(
     return keys, types, weighed
 
 
-def _answer(call: Call) -> Any:
+def _target_type(server: Connection, rule: Rule, target: bytes) -> Call | ScriptCall:
+    if rule.database is None:
+        return server.call("TYPE", target)
+    return calls.in_database(server, rule.database, "TYPE", target, keys=(target,), writes=False)
+
+
+def _answer(call: Call | ScriptCall) -> Any:
     """Return the answer, the error where the server refuses, or None where another node has the key."""
     try:
         return call.answer()
