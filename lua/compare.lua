@@ -42,8 +42,8 @@ local function stand(kind, source, target)
   return request.call('TYPE', target).ok == 'none' and 'missing' or 'exists'
 end
 
-local settle, expect
-if validate and not sizes_wanted then settle, expect = shortcut.begin(false, ignore_expiry) end
+local settle, expect, begin
+if validate and not sizes_wanted then settle, expect, begin = shortcut.begin(false, ignore_expiry) end
 
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = stand(kind, source, target)
@@ -54,4 +54,4 @@ return batch.each_source(wanted_type, function(kind, source, target)
   diff.note(notes, 'source_size', source_size)
   diff.note(notes, 'target_size', target_size)
   return answer(word, notes)
-end, settle, expect)
+end, settle, expect, begin)

@@ -40,15 +40,17 @@ local function answer_to(problem)
 end
 
 -- Calls decide(key, next key, index) for every `width`th key and returns its answers, as said above; but first
--- settle(key, next key), where there is one, which may have an answer. A decision may be ended with error({decided =
+-- begin(index), which says whether there is time, and settle(key, next key), where there is one, which may have an
+-- answer. A decision may be ended with error({decided =
 -- answer}). Any other error is answered for: scripts do not roll back, so one that got out would lose the answers of
 -- every pair before it.
-local function answer_each(width, decide, settle)
+local function answer_each(width, decide, settle, begin)
+  begin = begin or begin_pair
   local answers, answered, last, count = {}, 0, 1 - width, #KEYS
   local function go_on()
     for i = last + width, count, width do
-      if not begin_pair(i) then return end
       last = i
+      if not begin(i) then return end
       local key, next_key = KEYS[i], KEYS[i + 1]
       local answer = settle and settle(key, next_key) or decide(key, next_key, i)
       answered = answered + 1
@@ -83,15 +85,15 @@ local function wanted_source(wanted, source)
   return kind, bytes
 end
 
--- Calls decide(kind, source, target) for each pair whose source is of the wanted type. settle, expect: see
+-- Calls decide(kind, source, target) for each pair whose source is of the wanted type. settle, expect, begin: see
 -- shortcut.begin; nil where all pairs are to be decided.
-local function each_source(wanted, decide, settle, expect)
+local function each_source(wanted, decide, settle, expect, begin)
   return answer_each(2, function(source, target)
     local kind, refusal = wanted_source(wanted, source)
     if not kind then return refusal end
     if expect then expect(kind, source) end
     return decide(kind, source, target)
-  end, settle)
+  end, settle, begin)
 end
 
 -- The answer for a pair: the word alone, or a list of the word and the notes.

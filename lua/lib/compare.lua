@@ -13,7 +13,7 @@ local keys_may_expire, fields_may_expire, differ = expiry.keys_may_expire, expir
 -- How the values of two keys of one kind stand: as diff.contents says it.
 local function compare_values(kind, source, target, show_values)
   -- Sets of one database are compared by the server itself, which is many times quicker.
-  if kind == 'set' and not request.spans_databases then
+  if kind == 'set' and not request.enter then
     return diff.judge(request.call('SDIFF', source, target), request.call('SDIFF', target, source), {})
   end
   return diff.contents(kind, contents.all(kind, source), contents.all(kind, target), show_values)

@@ -5,11 +5,12 @@
 -- each inner command by itself and lets no key through that lives on another node.
 --
 -- Where the keys lie in several databases, their numbers stand in front of the other arguments: 'databases', how
--- many, the numbers, by turns. Keys are then known as lib/databases.lua says, and only call and pcall know them.
+-- many, the numbers, by turns. What stands for a key is then what lib/databases.lua says, which only call and pcall
+-- below take for it; `enter` selects its database, for commands about `names`.
 
 local databases = include "lib/databases.lua"
 
-local keys, arguments, call, try = KEYS, ARGV, redis.call, redis.pcall
+local keys, arguments, call, try, enter = KEYS, ARGV, redis.call, redis.pcall, nil
 
 -- Takes the list that stands in front of the other arguments.
 local function take_list()
@@ -20,11 +21,10 @@ local function take_list()
   return list
 end
 
-local spans_databases = ARGV[1] == 'databases'
 if ARGV[1] == 'names' then
   keys = take_list()
-elseif spans_databases then
-  keys, call, try = databases.begin(KEYS, take_list())
+elseif ARGV[1] == 'databases' then
+  keys, call, try, enter = databases.begin(KEYS, take_list())
 end
 
 local clock = rawget(_G, 'os') and os.clock
@@ -42,6 +42,5 @@ local began = microseconds()
 local function time_taken() return math.floor(microseconds() - began) end
 
 return {
-  keys = keys, arguments = arguments, spans_databases = spans_databases, call = call, pcall = try,
-  time_taken = time_taken,
+  keys = keys, names = KEYS, arguments = arguments, call = call, pcall = try, enter = enter, time_taken = time_taken,
 }
