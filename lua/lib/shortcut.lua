@@ -27,6 +27,8 @@ local FOR_EVER = 1 / 0
 
 -- HMGET goes through a compact hash again for each field: of many fields that is slower than reading all.
 local MOST_ASKED = 100
+-- More than unpack() takes at once are read by lib/compare.lua.
+local MOST_MEMBERS = 1000
 
 -- How many sources of another database are read before their targets are.
 local GROUP = 32
@@ -112,8 +114,8 @@ local function learn_type(first_byte, key)
   return is_of_type[first_byte]
 end
 
--- What of a source is to be found in its target: the string; the payload; or the names and the values of a hashtable
--- (a hash). Nothing where the source is of another type, or has no shortcut.
+-- What of a source is to be found in its target: the string; the payload; or of a hashtable the names and the values
+-- of a hash, the members of a set and true. Nothing where the source is of another type, or has no shortcut.
 local function read(source)
   if not spend_small(expected, source) then return nil end
   if expected == 'string' then
@@ -126,12 +128,25 @@ local function read(source)
     local first = byte(payload)
     return (is_of_type[first] or is_of_type[first] == nil and learn_type(first, source)) and payload
   end
-  if expected ~= 'hash' then return nil end
+  if expected == 'set' then
+    -- SDIFF, which compares sets of one database, needs no shortcut.
+    local members = enter and try('SMEMBERS', source) or {}
+    return #members > 0 and #members <= MOST_MEMBERS and members, true
+  end
   local names = try('HKEYS', source)
   -- An error, too, is a table, and has no elements.
   if #names == 0 or #names > MOST_ASKED then return nil end
   local values = try('HVALS', source)
   return #values == #names and names, values
+end
+
+-- Whether a target that may be anything has these members and no others.
+local function has_members(target, members)
+  local found = try('SMISMEMBER', target, unpack(members))
+  for i = 1, #members do
+    if found[i] ~= 1 then return false end
+  end
+  return try('SCARD', target) == #members
 end
 
 -- Whether a target that may be anything has these fields and no others.
@@ -145,6 +160,7 @@ end
 
 -- Whether a target that may be anything has what is to be found in it.
 local function has(target, wanted, values)
+  if values == true then return has_members(target, wanted) end
   if values then return has_fields(target, wanted, values) end
   if try(reading, target) == wanted then return true end
   note_differing_payloads(expected)

@@ -45,11 +45,13 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
     return content
 
 
-def key_document(key: KeyOutcome) -> dict[str, Any]:
-    """Return the line of the report that tells about a key."""
+def key_document(rule: Rule, key: KeyOutcome) -> dict[str, Any]:
+    """Return the line of the report that tells about a key of a rule."""
     content: dict[str, Any] = {"source": printable(key.source), "target": printable(key.target), "word": key.word}
     if (pattern := escaped(key.source)) != content["source"]:
         content |= {"source_pattern": pattern}
+    if rule.database is not None:
+        content |= {"database": rule.database}
     if key.word is Word.FAILED:
         content |= {"reason": key.reason, "text": key.text}
     if key.word is Word.KEPT:
@@ -86,5 +88,6 @@ def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
         "ignored": dict(tally.ignored),
         "failed_reasons": dict(tally.reasons),
     }
+    content |= {"database": rule.database} if rule.database is not None else {}
     content |= {"failed_texts": dict(tally.texts)} if tally.texts else {}
     return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})

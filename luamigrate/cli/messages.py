@@ -86,7 +86,7 @@ def _ttl(milliseconds: Note) -> str:
 def section_title(rule: Rule, stage: Stage) -> str:
     """Return the heading of a rule's section."""
     if stage is Stage.EXTRA:
-        return f"{rule.target} without {rule.source} ({rule.type})"
+        return f"{rule.target}{rule.where} without {rule.source} ({rule.type})"
     return f"{rule} ({rule.type})"
 
 
@@ -175,7 +175,8 @@ def recheck_result(tally: Tally) -> str:
 def question(summary: Summary, server: Deployment | None) -> str:
     """Return the question whether to delete what the dry run before it found."""
     totals = summary.totals
-    where = f" at {server.whereabouts}" if server else ""
+    databases = sorted({rule.where for rule in summary.plan if rule.where})
+    where = " and".join(databases) + (f" at {server.whereabouts}" if server else "")
     in_slots = "just before it is deleted, and atomically where both keys are in one slot"
     how = in_slots if server and server.slots else "atomically, as it is deleted"
     return (

@@ -64,15 +64,16 @@ class Rule:
         return self if database is None or self.database is not None else replace(self, database=database)
 
     def __str__(self) -> str:
-        return f"{self.source} -> {self.target}{self._where}"
+        return f"{self.source} -> {self.target}{self.where}"
 
     @property
     def quoted(self) -> str:
         """The rule as errors show it: its patterns can be copied from there."""
-        return f"'{self.source}' -> '{self.target}'{self._where}"
+        return f"'{self.source}' -> '{self.target}'{self.where}"
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """Text that says where the targets are, if that is not where the sources are."""
         return "" if self.database is None else f" in database {self.database}"
 
     @property

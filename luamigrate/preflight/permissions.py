@@ -124,10 +124,8 @@ class Permissions:
             text = "in a cluster source and target are in one database: leave out --to-database (in plans: database)"
             raise Refused(f"databases: {text}")
         for database in self.needs.databases:
-            name = self._absent(ANYTHING)
-            call = calls.in_database(
-                self.server, database, "TYPE", name, keys=(name,), writes=not self.needs.reads_only
-            )
+            select = "SELECT", database
+            call = calls.in_database(self.server, database, *select, writes=not self.needs.reads_only)
             try:
                 call.answer()
             except (Refused, Answered) as problem:
