@@ -187,6 +187,8 @@ def _watch_in_database(key: KeyAt) -> None:
     try:
         for call in calls:
             _expect_ok(call)
+    except ConnectionLost:
+        raise  # another connection begins in its own database
     except Error as problem:
         # Nobody must take the other database for the connection's own.
         node.recover(problem)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from luamigrate import Limits, Word, connect, migrate, plan
+from luamigrate import Limits, Word, connect, migrate, plan, rollback
 from tests.conftest import luamigrate
 from tests.instances import Instance, assert_kept, expires_at, snapshot
 from tests.migration.test_big import GENTLY, VALUES, configured, write, write_all
@@ -258,3 +258,38 @@ def test_a_server_that_forgets_scripts_is_told_them_again(server: Instance) -> N
         assert {digest(there, f"job:{kind}")[0] for kind in VALUES} == {
             digest(server.client, f"job:{kind}")[0] for kind in VALUES
         }
+
+
+def test_a_connection_that_is_lost_in_mid_copy_is_made_again(server: Instance) -> None:
+    """In the database of the sources: each key is begun anew, and nothing is left behind in either database."""
+    write_all(server)
+    rules = plan([("job:*", "job:*", "any")], database=ELSEWHERE)
+    lost: set[bytes] = set()
+    with connect(server.url) as connection, other_database(server) as there:
+        for work, word in ((migrate, Word.COPIED), (rollback, Word.REMOVED)):
+            lost.clear()
+            words = []
+            for batch in work(connection, rules, limits=Limits(max_pause=0.1), settle=0, every_key=True):
+                if batch.large and batch.large[0] not in lost:
+                    lost.add(batch.large[0])
+                    server.client.client_kill_filter(_type="normal", skipme=True)
+                words += [key.word for key in batch.keys]
+            assert words == [word] * len(VALUES)
+            assert len(lost) == len(VALUES)
+            copied = VALUES if word is Word.COPIED else ()
+            assert sorted(there.keys()) == sorted(f"job:{kind}".encode() for kind in copied)
+            assert all(digest(there, name) == digest(server.client, name) for name in there.keys())  # noqa: SIM118
+    assert server.client.dbsize() == len(VALUES)
+
+
+def test_everything_may_be_copied_to_another_database(server: Instance) -> None:
+    """Under its own name; only the tool's own keys stay where they are."""
+    write_small(server.client)
+    server.client.set("luamigrate:staging:1", "1")
+    options = ("--map", "*=*", "--to-database", str(ELSEWHERE), "--json")
+    result = luamigrate("run", *options, url=server.url)
+    assert (result.code, result.totals) == (0, {"found": 156, "copied": 156, "ignored": 0})
+    with other_database(server) as there:
+        assert sorted(there.keys()) == sorted(set(server.client.keys()) - {b"luamigrate:staging:1"})
+        there.set("more", "1")
+    assert luamigrate("verify", "--extra", *options, url=server.url).totals["extra"] == 1
