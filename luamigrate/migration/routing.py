@@ -91,15 +91,14 @@ class Router:
         if not isinstance(self._deployment, Cluster):
             yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
-        indexes: dict[tuple[Connection, bool], list[int]] = {}
         crossing = [*map(ne, map(slot_of, pairs.sources), map(slot_of, pairs.targets))]
         for server, group in self._deployment.by_node(found, range(len(found))).items():
-            for index in group:
-                indexes.setdefault((server, crossing[index]), []).append(index)
-        for (server, crosses), chosen in indexes.items():
-            batch = self._batch(server, pairs.chosen(chosen) if len(indexes) > 1 else pairs)
-            yield self._across(batch, self._deployment) if crosses else batch
-            server.flush()  # another server will be waited for first
+            for crosses in (True, False):
+                chosen = [index for index in group if crossing[index] is crosses]
+                if chosen:
+                    batch = self._batch(server, pairs.chosen(chosen) if len(chosen) < len(pairs) else pairs)
+                    yield self._across(batch, self._deployment) if crosses else batch
+                    server.flush()  # another server will be waited for first
 
     def send_again(self, batch: RoutedBatch) -> PairsCall:
         """Ask once more about pairs of a batch that has been answered."""

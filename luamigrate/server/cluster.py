@@ -16,6 +16,7 @@ from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
 from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots, slot_of
+from luamigrate.server.spare import SpareConnections
 
 HOPS = 5
 """Redirections from node to node that are followed before a pause."""
@@ -42,6 +43,7 @@ class Cluster(Deployment, Slots):
         self._policy = ReconnectPolicy()
         self._nodes: dict[Address, Connection] = {}
         self._retired: list[Connection] = []
+        self._spare: dict[Connection, SpareConnections] = {}
         self._known: list[Address] = []
         """Addresses of all nodes, replicas included, as last heard."""
         self._primaries: list[Connection] = []
@@ -86,6 +88,12 @@ class Cluster(Deployment, Slots):
         for address, server in self._nodes.items():
             self._prepare(address, server)
 
+    def spare(self, server: Connection) -> SpareConnections:
+        """Return the connections to a node that are lent."""
+        if server not in self._spare:
+            self._spare[server] = SpareConnections(server, self._policy.control)
+        return self._spare[server]
+
     def refresh(self) -> None:
         """Ask anew which node has which slot. Raises Error where nobody can be asked in time."""
         self._patiently(lambda: self._learn(self._ask_around()))
@@ -107,9 +115,14 @@ class Cluster(Deployment, Slots):
 
     def accept_change(self) -> None:
         """Go on with the nodes that have the slots now. Raises Error where some cannot be reached in time."""
+        self._close_spare()
         self._patiently(self._meet_all)
         while self._retired:
             self._retired.pop().close()
+
+    def _close_spare(self) -> None:
+        while self._spare:
+            self._spare.popitem()[1].close()
 
     def _meet_all(self) -> None:
         for server in self._nodes.values():
@@ -176,6 +189,7 @@ class Cluster(Deployment, Slots):
 
     def close(self) -> None:
         """End the connections."""
+        self._close_spare()
         for server in (*self._nodes.values(), *self._retired):
             server.close()
 
