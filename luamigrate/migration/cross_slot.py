@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from redis.crc import key_slot
+
 from luamigrate.migration.source_watch import SourceWatch
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
@@ -197,7 +199,7 @@ class CrossSlotBatch:
         replies: dict[int, Answer] = {}
         left = list(indexes)
         while left:
-            by_node = self._cluster.by_node(names, left)
+            by_node = self._cluster.by_node({index: key_slot(names[index]) for index in left})
             calls = [
                 (group, ask(server, [names[index] for index in group], group, alone=False))
                 for server, group in by_node.items()

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
+from redis.crc import key_slot
+
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
-from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots, slot_of
+from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots
 from luamigrate.server.spare import SpareConnections
 
 HOPS = 5
@@ -80,7 +82,7 @@ class Cluster(Deployment, Slots):
 
     def node_for(self, key: bytes) -> Connection:
         """Return the node that has a key's slot. Raises Error where there is none."""
-        return self.node_of(slot_of(key))
+        return self.node_of(key_slot(key))
 
     def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for nodes that are lost."""
@@ -181,7 +183,7 @@ class Cluster(Deployment, Slots):
             with suppress(Error):
                 server = self._node((problem.host or said_by.host, problem.port))
                 if not problem.asking:
-                    self._node_of[slot_of(key)] = server
+                    self._node_of[key_slot(key)] = server
                     self._primaries = []
                 return server, problem.asking
         self.refresh()
