@@ -6,8 +6,8 @@ from luamigrate.model.control import Control
 from luamigrate.model.errors import Error
 from luamigrate.server.connection import Connection, ReconnectPolicy
 
-MOST_AT_ONCE = 4
-"""Connections to one server that are lent."""
+MOST_AT_ONCE = 2
+"""Connections to one server that are lent: as many as it has batches in flight, but for a moment."""
 
 MOST_IN_ALL = 20
 """Made for one server: where they are lost again and again, something ends them."""
@@ -22,10 +22,11 @@ class SpareConnections:
 
     def __init__(self, server: Connection, control: Control) -> None:
         self._server, self._policy = server, ReconnectPolicy(control=control)
-        self._idle: list[Connection] = []
         self._lent: set[Connection] = set()
         self._left = MOST_IN_ALL
         self._is_refused = False
+        # All at once, as the work begins: a server that hangs later has nobody wait for a new one without a word.
+        self._idle = [connection for connection in (self._another() for _ in range(MOST_AT_ONCE)) if connection]
 
     def lend(self) -> Connection | None:
         """Lend a connection to the process that the main one leads to; None where there is none to lend."""

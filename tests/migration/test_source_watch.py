@@ -73,6 +73,11 @@ def calls(node: Node, command: str, what: str = "calls") -> int:
     return int(facts.get(what, 0))
 
 
+def connections_made(node: Node) -> int:
+    """Return how many connections a node has been asked for."""
+    return int(node.client.info("stats")["total_connections_received"])
+
+
 def owner(cluster: ClusterInstance, names: list[bytes]) -> Node:
     """Return the node that has the sources."""
     return cluster.owner(slot_of(names[0]))
@@ -162,12 +167,12 @@ def test_connections_that_are_always_lost_are_not_made_for_ever(cluster: Cluster
     """As behind a proxy that ends the connection at WATCH."""
     node = owner(cluster, names)
     with connected(cluster) as connection:
+        before = connections_made(node)
         spare = connection.spare(connection.node_for(names[0]))
-        before = node.client.info("stats")["total_connections_received"]
         for _ in range(2 * MOST_IN_ALL):
             if lent := spare.lend():
                 spare.drop(lent)
-        assert node.client.info("stats")["total_connections_received"] - before == MOST_IN_ALL
+        assert connections_made(node) - before == MOST_IN_ALL
         assert answers(begin(connection, names)) == copied(names)
 
 
@@ -181,6 +186,17 @@ def test_no_more_connections_are_lent_at_once_than_are_in_use(cluster: ClusterIn
         lent = [spare.lend() for _ in range(MOST_AT_ONCE)]
         assert len({id(each) for each in lent if each}) == MOST_AT_ONCE
     assert_equal(cluster, names[: MOST_AT_ONCE + 2])
+
+
+def test_connections_are_made_as_the_work_begins(cluster: ClusterInstance, names: list[bytes]) -> None:
+    """A node that hangs later is waited for on one that says so; making one there would take long without a word."""
+    node = owner(cluster, names)
+    with connected(cluster) as connection:
+        answers(begin(connection, names[:1]))
+        before = connections_made(node)
+        for batch in [begin(connection, names[index : index + 1]) for index in range(MOST_AT_ONCE + 2)]:
+            answers(batch)
+        assert connections_made(node) == before
 
 
 def test_a_user_who_may_not_watch_is_asked_to_once(cluster: ClusterInstance, names: list[bytes]) -> None:
