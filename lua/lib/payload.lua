@@ -73,16 +73,9 @@ local function describe_any(key, known)
   return bytes and describe(key, kind, bytes, request.call('DUMP', key), known) or 'missing'
 end
 
--- Makes the key, in the place of what is there only where `replace` says so, with its expiry: in milliseconds since
--- 1970, '-1' for never. Returns 'created' where it has that payload now; where it has another one, behind it the
--- digest of that; 'vanished' where it has expired already. Writes: RESTORE; UNLINK where it cannot be read then.
-local function restore(key, payload, at, bytes, replace)
-  budget.spend(bytes)
-  if replace then
-    request.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL', 'REPLACE')
-  else
-    request.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL')
-  end
+-- What came of a key that was given a payload: 'created' where it has that now; where it has another one, behind it
+-- the digest of that; 'vanished' where it has expired already. Writes: UNLINK where it cannot be read.
+local function judge(key, payload)
   batch.made = key
   local restored = request.call('DUMP', key)
   batch.made = false
@@ -90,4 +83,26 @@ local function restore(key, payload, at, bytes, replace)
   return restored and 'created ' .. redis.sha1hex(restored) or 'vanished'
 end
 
-return { source = source, describe = describe, describe_any = describe_any, restore = restore }
+-- Makes the key, in the place of what is there only where `replace` says so, with its expiry: in milliseconds since
+-- 1970, '-1' for never. Returns what came of it. Writes: RESTORE.
+local function restore(key, payload, at, bytes, replace)
+  budget.spend(bytes)
+  if replace then
+    request.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL', 'REPLACE')
+  else
+    request.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL')
+  end
+  return judge(key, payload)
+end
+
+-- The same, but nil where the server refuses, be it because the key is there: it has not been decided about.
+local function try_to_restore(key, payload, at, bytes)
+  if request.pcall('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL').err then return nil end
+  budget.spend(bytes)
+  return judge(key, payload)
+end
+
+return {
+  source = source, describe = describe, describe_any = describe_any, restore = restore,
+  try_to_restore = try_to_restore,
+}

@@ -9,6 +9,8 @@ from functools import partial
 from operator import ne
 from typing import Protocol
 
+from redis.crc import key_slot
+
 from luamigrate.migration import cross_slot
 from luamigrate.migration.cross_slot import CrossSlotBatch
 from luamigrate.migration.pace import Pace, Rate
@@ -20,7 +22,6 @@ from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment, Place
-from luamigrate.server.slots import slot_of
 
 
 class PairsCall(Protocol):
@@ -96,15 +97,15 @@ class Router:
         if not isinstance(self._deployment, Cluster):
             yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
-        indexes: dict[tuple[Connection, bool], list[int]] = {}
-        crossing = [*map(ne, map(slot_of, pairs.sources), map(slot_of, pairs.targets))]
-        for server, group in self._deployment.by_node(found, range(len(found))).items():
-            for index in group:
-                indexes.setdefault((server, crossing[index]), []).append(index)
-        for (server, crosses), chosen in indexes.items():
-            batch = self._batch(server, pairs.chosen(chosen) if len(indexes) > 1 else pairs)
-            yield self._across(batch, self._deployment) if crosses else batch
-            server.flush()  # another server will be waited for first
+        slots = [*map(key_slot, found)]
+        crossing = [*map(ne, slots, map(key_slot, pairs.targets if found == pairs.sources else pairs.sources))]
+        for server, group in self._deployment.by_node(dict(enumerate(slots))).items():
+            for crosses in (True, False):
+                chosen = [index for index in group if crossing[index] is crosses]
+                if chosen:
+                    batch = self._batch(server, pairs.chosen(chosen) if len(chosen) < len(pairs) else pairs)
+                    yield self._across(batch, self._deployment) if crosses else batch
+                    server.flush()  # another server will be waited for first
 
     def send_again(self, batch: RoutedBatch) -> PairsCall:
         """Ask once more about pairs of a batch that has been answered."""
