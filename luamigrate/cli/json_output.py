@@ -89,5 +89,7 @@ def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
         "failed_reasons": dict(tally.reasons),
     }
     content |= {"database": rule.database} if rule.database is not None else {}
+    if rule.is_table and rule.source_names:
+        content |= {"names": len(rule.source_names), "absent": tally.absent}
     content |= {"failed_texts": dict(tally.texts)} if tally.texts else {}
     return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})

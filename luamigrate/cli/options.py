@@ -83,6 +83,14 @@ TlsInsecure = Annotated[
         help="Take any certificate: anybody between here and the server can then read and change everything.",
     ),
 ]
+PairsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="FILE",
+        help="Names by a table: source, tab, target on each line, escaped as they are printed.",
+    ),
+]
 Excepts = Annotated[
     list[str] | None,
     typer.Option(
@@ -129,7 +137,7 @@ Kind = Annotated[
         "--type",
         metavar="TYPE",
         autocompletion=lambda: TYPES,
-        help=f"The type of the keys of --map: {', '.join(TYPES)}. [default: any]",
+        help=f"The type of the keys of --map or --pairs: {', '.join(TYPES)}. [default: any]",
     ),
 ]
 PlanFile = Annotated[
@@ -291,6 +299,7 @@ class Options:
     maps: Maps = _of(_WHAT, *Command, default=None)
     kind: Kind = _of(_WHAT, *Command, default=None)
     plan_file: PlanFile = _of(_WHAT, *Command, default=None)
+    pairs_file: PairsFile = _of(_WHAT, *Command, default=None)
     excepts: Excepts = _of(_WHAT, *Command, default=None)
     first_match: FirstMatch = _of(_WHAT, *Command, default=False)
     to_database: ToDatabase = _of(_WHAT, *Command, default=None)

@@ -19,7 +19,7 @@ from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
-from luamigrate.model.plan_files import plan_from_file, plan_from_maps
+from luamigrate.model.plan_files import plan_from_file, plan_from_maps, plan_from_pairs
 from luamigrate.model.plans import BUILT_IN, Plan, plan_of
 from luamigrate.model.rules import ANY
 from luamigrate.model.status import CHECKS, Command
@@ -243,8 +243,11 @@ def _plan(options: Options, origins: Origins) -> Plan:
         raise UsageError("--map and --plan exclude each other")
     if kind and len(kind) > 1:
         raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
-    if kind and not maps:
-        raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
+    if kind and not (maps or options.pairs_file):
+        raise UsageError("--type belongs to --map or --pairs; a plan file gives each rule its own type")
+    if options.pairs_file:
+        _refuse_beside_pairs(options, origins)
+        return plan_from_pairs(options.pairs_file, kind[0] if kind else ANY, database=options.to_database)
     excepts, first_match, database = options.excepts or (), options.first_match, options.to_database
     if maps:
         only = kind[0] if kind else ANY
@@ -252,6 +255,13 @@ def _plan(options: Options, origins: Origins) -> Plan:
     if plan_file:
         return plan_from_file(plan_file, excepts=excepts, first_match=first_match, database=database)
     return plan_of(BUILT_IN, excepts=excepts, first_match=first_match, database=database)
+
+
+def _refuse_beside_pairs(options: Options, origins: Origins) -> None:
+    others = {"--map": "maps", "--plan": "plan_file", "--except": "excepts", "--first-match": "first_match"}
+    for option, name in others.items():
+        if getattr(options, name) and origins[name].source is Source.OPTION:
+            raise UsageError(f"--pairs and {option} exclude each other: the file names each source and its target")
 
 
 def _ignored_checks(options: Options) -> frozenset[str]:
@@ -286,7 +296,9 @@ _DECISIVE = (
 
 
 def _configuration(options: Options, origins: Origins, plan: Plan, access: Access) -> list[tuple[str, str, str]]:
-    of_plan = next((origins[name].name for name in ("maps", "plan_file") if getattr(options, name)), "built in")
+    of_plan = next(
+        (origins[name].name for name in ("pairs_file", "maps", "plan_file") if getattr(options, name)), "built in"
+    )
     rows = [("url", access.url.redacted, str(origins["url"]))]
     if "REDIS_PASSWORD" in os.environ:
         rows.append(("password", "***", "REDIS_PASSWORD"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key
+from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
 from luamigrate.model.errors import Exit
 from luamigrate.model.status import Command, Reason, Word, unfinished
 from luamigrate.model.summary import Summary, Tally
@@ -76,7 +76,10 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     ended_early = summary.interrupted or summary.error
     nothing = {rule: "nothing found before it ended" if ended_early else no_key(rule) for rule in summary.by_rule}
-    lines += [f"  {rule}: {_words(tally) or nothing[rule]}" for rule, tally in summary.by_rule.items()]
+    lines += [
+        f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing[rule], not_there(rule, tally))))}"
+        for rule, tally in summary.by_rule.items()
+    ]
     lines += [
         f"  found at {node}: {tally.found:,}: {_words(tally)}" for node, tally in sorted(summary.by_shard.items())
     ]
@@ -159,10 +162,17 @@ def _unmatched_lines(summary: Summary) -> list[str]:
         for rule, tally in summary.by_rule.items()
         if (rule.source.varies or looks_like_glob(rule.source)) and not tally.seen
     )
-    if not summary.totals.found or not empty or summary.interrupted or summary.error:
+    if summary.interrupted or summary.error:
         return []
+    lines = [
+        f"NOT THERE: {tally.absent:,} of the {rule}. Is that right?"
+        for rule, tally in summary.by_rule.items()
+        if rule.is_table and tally.absent
+    ]
+    if not summary.totals.found or not empty:
+        return lines
     patterns = ", ".join(f"'{rule.source}'" for rule in empty)
-    return [f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
+    return [*lines, f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
 
 
 def _advice_lines(summary: Summary, report: str | None) -> list[str]:

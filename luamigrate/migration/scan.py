@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from redis.crc import key_slot
 
@@ -37,6 +38,8 @@ class Names:
     pattern: Pattern
     chosen: Callable[[bytes], bool] | None = None
     """Tells them from others that match; None where there are no others."""
+    names: Collection[bytes] | None = None
+    """All of them, whether they exist or not; None where they are to be searched for."""
     database: int | None = None
     """Where they are; None for the connection's database."""
 
@@ -70,14 +73,10 @@ def batches(
 ) -> Iterator[Found]:
     """Yield the keys that are looked for, at most `most`, in batches as the pace has them, until `stop` says so.
 
-    A key that SCAN returns twice is dropped where its first pair may still be in flight. A pattern
-    in which nothing varies is its own only key, and nothing is scanned. A node of a cluster is given the `slots` that
-    it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
+    A key that SCAN returns twice is dropped where its first pair may still be in flight. A node of a cluster is given
+    the `slots` that it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
     """
     pattern = wanted.pattern
-    if not pattern.varies:
-        yield Found(server, wanted.among([pattern.prefix]), 1.0)
-        return
     waiting: list[bytes] = []
     in_flight: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
     left = sys.maxsize if most is None else most
@@ -114,9 +113,12 @@ def everywhere(
 
     In a cluster, slots that were moved meanwhile are scanned again: their keys may come twice.
     """
-    slots, pattern = deployment.slots, wanted.pattern
+    if wanted.names is not None:
+        yield from _named(deployment, wanted, pace_of, stop, most)
+        return
+    slots = deployment.slots
     before = slots.layout() if slots else None
-    servers = deployment.primaries if pattern.varies else [deployment.node_for(pattern.prefix)]
+    servers = deployment.primaries
     scans = deque(
         (
             server,
@@ -135,8 +137,24 @@ def everywhere(
             keys = found.keys[:left]
             left -= len(keys)
             yield Found(server, keys, sum(parts.values()) / len(parts))
-    if slots and before and pattern.varies and most is None and not stop():
+    if slots and before and most is None and not stop():
         yield from _of_moved_slots(slots, wanted, pace_of, stop, slots.moved_since(before))
+
+
+def _named(
+    deployment: Deployment,
+    wanted: Names,
+    pace_of: Callable[[Connection], Pace],
+    stop: Callable[[], bool],
+    most: int | None,
+) -> Iterator[Found]:
+    """Yield names that are known, without a scan: a batch for each primary at once."""
+    names = wanted.names or ()
+    left, done = iter(names if most is None else islice(names, most)), 0
+    server = deployment.primaries[0]
+    while not stop() and (batch := [*islice(left, pace_of(server).size * len(deployment.primaries))]):
+        done += len(batch)
+        yield Found(server, wanted.among(batch), done / len(names))
 
 
 def _of_moved_slots(

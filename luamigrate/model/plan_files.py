@@ -11,6 +11,7 @@ from typing import Any
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.plans import Plan, plan, plan_of
 from luamigrate.model.rules import ANY, Rule, as_bytes
+from luamigrate.model.tables import table_rule
 
 _EQUALS = re.compile(r"((?:[^\\=]|\\.)*)=((?:[^\\=]|\\.)*)", re.DOTALL)
 r"""A rule with one `=`; one behind a backslash is part of a name."""
@@ -62,6 +63,11 @@ def plan_from_file(
         return plan_of(rules, excepts=excepts, first_match=first_match, database=database)
     except UsageError as error:
         raise UsageError(f"plan file {shown}: {error}") from None
+
+
+def plan_from_pairs(path: str | Path, kind: str = ANY, *, database: int | None = None) -> Plan:
+    """Read a pairs file: source, tab, target on each line, escaped as they are printed. Raises UsageError."""
+    return Plan((table_rule(path, kind, database),))
 
 
 def _rule_tables(document: dict[str, Any]) -> list[Any]:

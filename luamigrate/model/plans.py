@@ -13,6 +13,7 @@ from luamigrate.model.pattern_index import PatternIndex
 from luamigrate.model.patterns import Pattern, covered, meeting
 from luamigrate.model.rules import OURS, RESERVED, Pairs, Rule, as_bytes
 from luamigrate.model.status import KeyOutcome, Reason, Word
+from luamigrate.model.tables import TableRule
 
 _WHY = {
     Reason.CHAIN: "chain: its target is itself a source of the plan, and would be copied again",
@@ -34,7 +35,15 @@ class Plan(Sequence[Rule]):
         """Raise UsageError where the plan must be refused."""
         if not self.rules:
             raise UsageError("the plan has no rule")
-        object.__setattr__(self, "_doubts", doubts_of(self.rules, first_match=self.first_match))
+        if self._table:
+            self._table.refuse_chains()
+        doubts = {} if self._table else doubts_of(self.rules, first_match=self.first_match)
+        object.__setattr__(self, "_doubts", doubts)
+
+    @property
+    def _table(self) -> TableRule | None:
+        """The only rule, where that is a table."""
+        return self.rules[0] if isinstance(self.rules[0], TableRule) else None
 
     def from_database(self, database: int) -> Plan:
         """Return the plan for sources in this database: targets there need no number. Raises UsageError."""
@@ -72,6 +81,8 @@ class Plan(Sequence[Rule]):
         """Return the rule that takes a key; None where the name is no source of the plan."""
         if name.startswith(RESERVED):
             return None
+        if self._table:
+            return self._table if name in self._table.by_source else None
         matching = (self.rules[position] for position in self._sources.matching(name))
         return next((rule for rule in matching if not any(one.matches(name) for one in rule.excepts)), None)
 
@@ -87,6 +98,9 @@ class Plan(Sequence[Rule]):
         return origins[0] if len(origins) == 1 else None
 
     def _origins(self, target: bytes, database: int | None) -> list[tuple[Rule, bytes]]:
+        if table := self._table:
+            is_target = target in table.by_target and table.database == database
+            return [(table, table.by_target[target])] if is_target else []
         rules = [self.rules[position] for position in self._targets.matching(target)]
         inverses = [(rule, rule.source_of(target)) for rule in rules if rule.database == database]
         return [
@@ -122,6 +136,8 @@ class Plan(Sequence[Rule]):
 
     def choosing_sources(self, rule: Rule) -> Callable[[bytes], bool] | None:
         """Return what tells the sources of a rule from other names that match; None where there are no others."""
+        if self._table:
+            return None
         if self.first_match and self.rules[self._sources.overlapping(rule.source)[0]] is not rule:
             return partial(self._is_source, rule)
         excepts = [one.matches for one in rule.excepts if one.overlaps(rule.source)]
@@ -132,6 +148,8 @@ class Plan(Sequence[Rule]):
 
     def choosing_targets(self, rule: Rule) -> Callable[[bytes], bool] | None:
         """Return what tells the targets of a rule from other names that match; None where there are no others."""
+        if self._table:
+            return None
         decided = rule.is_one_to_one and not self._doubts.get(rule) and not self.choosing_sources(rule)
         return None if decided and _keeps_reserved(rule) else partial(self._is_target, rule)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -75,6 +75,31 @@ class Rule:
     def where(self) -> str:
         """Text that says where the targets are, if that is not where the sources are."""
         return "" if self.database is None else f" in database {self.database}"
+
+    @property
+    def targets_text(self) -> str:
+        """Text that stands for its targets."""
+        return str(self.target)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has many single names: see tables.py."""
+        return False
+
+    @property
+    def source_names(self) -> Collection[bytes] | None:
+        """The names of its sources, whether they exist or not; None where these are to be searched for."""
+        return None if self.source.varies else (self.source.prefix,)
+
+    @property
+    def target_names(self) -> Collection[bytes] | None:
+        """The names of its targets, in the same way."""
+        return None if self.target.varies else (self.target.prefix,)
+
+    @property
+    def examples(self) -> list[tuple[Pattern, Pattern]]:
+        """Patterns of sources and of their targets that stand for all."""
+        return [(self.source, self.target)]
 
     @property
     def is_one_to_one(self) -> bool:

@@ -28,6 +28,8 @@ class Tally:
     """Sums of the sizes in `source` and `target`, in a dry run."""
     fillable: int = 0
     """How many of a dry run's `partial` keys the run would fill."""
+    absent: int = 0
+    """Names that the rule has, and that are not there; counted nowhere else."""
     waiting: int = 0
     """Keys that wait for a recheck; counted nowhere else until then."""
 
@@ -40,6 +42,7 @@ class Tally:
         self.kept.update(other.kept)
         self.elements.update(other.elements)
         self.fillable += other.fillable
+        self.absent += other.absent
         self.waiting += other.waiting
 
     def count(self, word: Word, text: str = "", times: int = 1) -> None:

@@ -265,7 +265,7 @@ def _blocked(server: Connection, rules: list[Rule]) -> Iterator[Finding]:
 def _blocked_in(server: Connection, database: int | None, rules: list[Rule]) -> Finding:
     """Find clients that wait in the database of targets; None is the one that the connection has selected."""
     where = "this database" if database is None else f"database {database}"
-    wanted = ", ".join(str(rule.target) for rule in rules)
+    wanted = ", ".join(rule.targets_text for rule in rules)
     try:
         number = _field(server.call("CLIENT", "INFO").answer(), "db") if database is None else str(database)
         clients = server.call("CLIENT", "LIST").answer()

@@ -39,7 +39,7 @@ def looks_like_glob(source: Pattern) -> bool:
 
 def taken_literally(rules: Sequence[Rule]) -> str:
     """Say which sources stand for fewer keys than the same text in another program."""
-    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules]
+    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table]
     literal = ", ".join(f"'{source}'" for source in sources if looks_like_glob(source))
     single = ", ".join(f"'{source}'" for source in sources if not source.varies)
     text = f" Only * and placeholders vary: ? and [ are taken literally in {literal}." if literal else ""

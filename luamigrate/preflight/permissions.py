@@ -64,7 +64,7 @@ class Permissions:
         """Raise Refused, with the name of a check in front, where this user could not do this here with this plan."""
         with self._needed("SCRIPT LOAD", "to keep the scripts"):
             library.register(self.server, "probe")
-        if any(rule.source.varies for rule in self.needs.plan):
+        if any(rule.source_names is None for rule in self.needs.plan):
             self._call("to find keys", "SCAN", "0", "COUNT", "1")
         commands = self.needs.same_slot
         if self._has_slots:
@@ -99,7 +99,7 @@ class Permissions:
         answers = self._probe(self.needs.large(cross_slot=self._has_slots))
         if not self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        for source in filter(None, [self._example(rule.source) for rule in self.needs.plan[:1]]):
+        for source in filter(None, [self._example(self.needs.plan[0].examples[0][0])]):
             with suppress(Redirected, Unsettled):
                 self._call(FOR_LARGE, "WATCH", source)
         if self.needs.databases:
@@ -229,7 +229,7 @@ class Permissions:
     def _check_keys(self) -> None:
         """Raise Refused where this user may not touch the rules' keys."""
         reads_only = self.needs.reads_only
-        patterns = [pattern for rule in self.needs.plan for pattern in (rule.source, rule.target)]
+        patterns = [pattern for rule in self.needs.plan for pair in rule.examples for pattern in pair]
         examples = [(pattern, name) for pattern in patterns if (name := self._example(pattern))]
         if not self._has_slots:
             with suppress(Refused, Answered):

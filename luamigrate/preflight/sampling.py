@@ -11,6 +11,7 @@ from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import ANY, Rule
 from luamigrate.model.status import KeyOutcome
+from luamigrate.model.tables import some_of
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import ScriptCall
 from luamigrate.server.connection import Call, Connection
@@ -100,22 +101,23 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     """Sample keys of each rule on a server. Raises Refused where that is not permitted."""
     names, found, scanned, complete = _names(server, plan)
     total = scanned if complete else read_key_count([server])
-    literal = [rule for rule in plan if not rule.source.varies]
     names += [
-        (rule, rule.source.prefix)
-        for rule in literal
-        if deployment.node_for(rule.source.prefix) is server and plan.rule_for(rule.source.prefix) is rule
+        (rule, name)
+        for rule in plan
+        for name in some_of(rule.source_names or (), ENOUGH)
+        if deployment.node_for(name) is server and plan.rule_for(name) is rule
     ]
     sampled = Counter(rule for rule, _ in names)
     scale = max(1.0, (total or scanned) / max(1, scanned))
-    stands_for = {
-        rule: found[rule] / sampled[rule] * scale if rule.source.varies else 1.0 for rule in plan if sampled[rule]
+    stands_for = {rule: found[rule] / count * scale for rule, count in sampled.items()} | {
+        rule: len(rule.source_names) / min(ENOUGH, len(rule.source_names)) for rule in plan if rule.source_names
     }
     refused = [outcome for rule, name in names for outcome in plan.pairs(rule, [name])[1]]
     left_out = {outcome.source for outcome in refused}
     keys, types, weighed = _ask_about(deployment, server, [pair for pair in names if pair[1] not in left_out])
     types += [(rule, "") for rule, name in names if name in left_out]
-    seen = [rule for rule in plan if not rule.source.varies or (complete and sampled[rule] == found[rule])]
+    seen = [rule for rule in plan if complete and rule.source_names is None and sampled[rule] == found[rule]]
+    seen += [rule for rule in plan if rule.source_names and len(rule.source_names) <= ENOUGH]
     unknown = (*(("DBSIZE",) if total is None else ()), *(() if weighed else ("MEMORY",)))
     return Sample(keys, stands_for, frozenset(seen), unknown, scanned, refused, types)
 
