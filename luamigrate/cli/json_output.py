@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from luamigrate.model.coverage import Coverage
 from luamigrate.model.errors import printable
 from luamigrate.model.patterns import escaped
 from luamigrate.model.rules import Rule
@@ -40,6 +41,8 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
         ]
     if totals.fillable:
         content["totals"]["fillable"] = totals.fillable
+    if summary.coverage:
+        content["cover"] = [_coverage_document(coverage) for coverage in summary.coverage.values()]
     if summary.sample:
         content["sample"] = summary.sample
     return content
@@ -63,6 +66,17 @@ def key_document(rule: Rule, key: KeyOutcome) -> dict[str, Any]:
     if key.fillable:
         content |= {"fillable": True}
     return content | dict(key.notes)
+
+
+def _coverage_document(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "pattern": str(coverage.pattern),
+        "keys": coverage.seen,
+        "untaken": coverage.untaken,
+        "types": dict(coverage.types),
+        "names": [printable(name) for name in coverage.names],
+        "left_out": coverage.left_out,
+    }
 
 
 def _server_document(server: Deployment | None) -> dict[str, Any] | None:

@@ -91,6 +91,14 @@ PairsFile = Annotated[
         help="Names by a table: source, tab, target on each line, escaped as they are printed.",
     ),
 ]
+Cover = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cover",
+        metavar="PATTERN",
+        help="Count and name the keys under it that no rule takes, e.g. 'job*'. Repeatable.",
+    ),
+]
 Excepts = Annotated[
     list[str] | None,
     typer.Option(
@@ -309,6 +317,7 @@ class Options:
     fill_queues: FillQueues = _of(_WHAT, _RUN, default=False)
     sample: Sample = _of(_WHAT, _VERIFY, default=None)
     extra: Extra = _of(_WHAT, _VERIFY, _ROLLBACK, default=False)
+    cover: Cover = _of(_WHAT, _VERIFY, _CHECK, default=None)
     settle: Settle = _of(_WHAT, _RUN, _VERIFY, _ROLLBACK, default=SETTLE_SECONDS)
     ignore_expiry: IgnoreExpiry = _of(_WHAT, _RUN, _VERIFY, default=False)
     allow_empty: AllowEmpty = _of(_WHAT, *Command, default=False)

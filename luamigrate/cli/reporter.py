@@ -85,6 +85,9 @@ class ConsoleReporter:
             self.warn(self._summary.warnings[-1:])
         if self._quiet:
             return
+        if batch.coverage:
+            self.close_section()
+            return
         if batch.stage is not Stage.RECHECK:
             self._enter_section(batch.rule, batch.stage)
         else:

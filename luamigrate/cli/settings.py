@@ -19,6 +19,7 @@ from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
+from luamigrate.model.patterns import Pattern
 from luamigrate.model.plan_files import plan_from_file, plan_from_maps, plan_from_pairs
 from luamigrate.model.plans import BUILT_IN, Plan, plan_of
 from luamigrate.model.rules import ANY
@@ -180,6 +181,7 @@ class Settings:
     settle: float
     sample: int | None
     extra: bool
+    cover: tuple[Pattern, ...]
     allow_empty: bool
     ignored_checks: frozenset[str]
     asks: bool
@@ -214,6 +216,7 @@ class Settings:
             settle=options.settle,
             sample=options.sample,
             extra=options.extra,
+            cover=tuple(Pattern.parse(os.fsencode(text)) for text in options.cover or ()),
             allow_empty=options.allow_empty,
             asks=command is Command.ROLLBACK and not (options.yes or options.dry_run),
             warnings=tuple(_warnings(options, access)),
@@ -281,7 +284,7 @@ def _warnings(options: Options, access: Access) -> list[str]:
 
 _LIMITS = tuple(each.name for each in fields(Limits))
 _LOGIN = ("password_file", *_OF_TLS)
-_OF_PLAN = ("excepts", "first_match", "to_database")
+_OF_PLAN = ("excepts", "first_match", "to_database", "cover")
 _RARE = frozenset(
     (*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty", "ignore_check")
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luamigrate.model.limits import Limits
+from luamigrate.model.patterns import Pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +23,5 @@ class Options:
     """How many keys of each rule are compared, at most."""
     extra: bool = False
     """Whether targets without a source are searched for too."""
+    cover: tuple[Pattern, ...] = ()
+    """Patterns under which keys are searched for that no rule takes."""

@@ -86,6 +86,11 @@ class Plan(Sequence[Rule]):
         matching = (self.rules[position] for position in self._sources.matching(name))
         return next((rule for rule in matching if not any(one.matches(name) for one in rule.excepts)), None)
 
+    def leaves_out(self, name: bytes) -> bool:
+        """Tell whether a name matches a source, and is none because of an except."""
+        rules = (self.rules[position] for position in self._sources.matching(name))
+        return any(one.matches(name) for rule in rules for one in rule.excepts)
+
     def origin(self, target: bytes, database: int | None = None) -> tuple[Rule, bytes] | None:
         """Return the rule and the one source that give this target; None where the name is no target of the plan.
 

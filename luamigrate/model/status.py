@@ -187,6 +187,8 @@ class Stage(StrEnum):
     """What was not clean is checked a second time; the value is the one that callers know."""
     EXTRA = "extra"
     """The search for targets without a source."""
+    COVER = "cover"
+    """The search for keys that no rule takes."""
 
 
 class Verdict(StrEnum):
@@ -212,7 +214,7 @@ CHECKS = (
         "saves",
         "blocked",
     ),
-    *("targets", "replicas"),
+    *("targets", "replicas", "cover"),
 )
 """Names of checks and guards: what --ignore-check takes."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from luamigrate.model.coverage import Coverage
 from luamigrate.model.errors import Error, Exit
+from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reason, Stage, Word, reason_for, unfinished
@@ -112,6 +114,8 @@ class Batch:
     """The source that goes in chunks, and the share of it that is done."""
     shard: str = ""
     """The node of a cluster on which the keys were found."""
+    coverage: Coverage | None = None
+    """What was found under a pattern that is to be covered."""
 
 
 @dataclass
@@ -135,6 +139,8 @@ class Summary:
     by_rule: dict[Rule, Tally] = field(init=False)
     by_shard: dict[str, Tally] = field(default_factory=dict)
     """Counts by node of a cluster; empty for a single server."""
+    coverage: dict[Pattern, Coverage] = field(default_factory=dict)
+    """What was found under each pattern that is to be covered."""
     began: bool = False
     """Whether the checks had passed."""
     interrupted: bool = False
@@ -157,11 +163,17 @@ class Summary:
         if batch.restarted:
             self._restart()
         self.by_rule[batch.rule].add(batch.tally)
+        if batch.coverage:
+            self.cover(batch.coverage)
         if batch.shard:
             self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
         self.rescanned += batch.rescanned
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
+
+    def cover(self, found: Coverage) -> None:
+        """Count what was found under a pattern."""
+        self.coverage.setdefault(found.pattern, Coverage(found.pattern)).add(found)
 
     def _restart(self) -> None:
         self.warnings.append(
@@ -169,7 +181,7 @@ class Summary:
             f"counted until then, and not in the summary: {str(self.totals) or 'nothing'}"
         )
         self.by_rule = {rule: Tally() for rule in self.plan}
-        self.by_shard = {}
+        self.by_shard, self.coverage = {}, {}
 
     @property
     def totals(self) -> Tally:
@@ -196,5 +208,7 @@ class Summary:
         if sum(totals.counts[word] for word in unfinished(self.command, dry_run=self.dry_run)) > totals.fillable:
             return Exit.UNFINISHED
         if not totals.found and not self.allow_empty:
+            return Exit.UNFINISHED
+        if any(coverage.untaken for coverage in self.coverage.values()):
             return Exit.UNFINISHED
         return Exit.OK
