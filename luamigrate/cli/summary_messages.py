@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import islice
+
 from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
 from luamigrate.model.coverage import Coverage
 from luamigrate.model.errors import Exit, printable
+from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Reason, Word, unfinished
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import count_by_type, looks_like_glob, nothing_found, taken_literally
+from luamigrate.preflight.emptiness import a_few, count_by_type, looks_like_glob, nothing_found, taken_literally
+
+MOST_RULES = 50
+"""As many rules each have a section and a line of the summary."""
 
 AFTER_CUT_OVER = (
     "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
@@ -77,14 +84,38 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     ended_early = summary.interrupted or summary.error
     nothing = {rule: "nothing found before it ended" if ended_early else no_key(rule) for rule in summary.by_rule}
+    shown = _rules_shown(summary)
     lines += [
         f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing[rule], not_there(rule, tally))))}"
-        for rule, tally in summary.by_rule.items()
+        for rule, tally in shown.items()
     ]
+    if len(shown) < len(summary.by_rule):
+        lines.append(f"  {_others_line(summary, shown)}")
     lines += [
         f"  found at {node}: {tally.found:,}: {_words(tally)}" for node, tally in sorted(summary.by_shard.items())
     ]
     return lines
+
+
+def _rules_shown(summary: Summary) -> dict[Rule, Tally]:
+    """Return the rules that have a line of their own: all, or of very many the first that are not clean."""
+    if len(summary.by_rule) <= MOST_RULES:
+        return summary.by_rule
+    unclean = unfinished(summary.command, dry_run=summary.dry_run) | {Word.FAILED, Word.EXTRA}
+    by_rule = summary.by_rule.items()
+    odd = ((rule, tally) for rule, tally in by_rule if tally.ignored or any(map(tally.counts.get, unclean)))
+    return dict(islice(odd, MOST_RULES))
+
+
+def _others_line(summary: Summary, shown: Mapping[Rule, Tally]) -> str:
+    others, empty = Tally(), 0
+    for rule, tally in summary.by_rule.items():
+        if rule not in shown:
+            others.add(tally)
+            empty += not tally.seen
+    without = f"; for {empty:,} of them there is no key" if empty else ""
+    count = len(summary.by_rule) - len(shown)
+    return f"{count:,} {'more rules' if shown else 'rules'}: {_words(others) or 'nothing'}{without}"
 
 
 def _classic_rows(summary: Summary) -> dict[str, int]:
@@ -193,7 +224,7 @@ def _unmatched_lines(summary: Summary) -> list[str]:
     ]
     if not summary.totals.found or not empty:
         return lines
-    patterns = ", ".join(f"'{rule.source}'" for rule in empty)
+    patterns = a_few([f"'{rule.source}'" for rule in empty])
     return [*lines, f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
 
 

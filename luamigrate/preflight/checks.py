@@ -187,7 +187,8 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
         text = f"not checked, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
-    created = [rule for rule in plan if any(rule in sample.could_create(plan, WAITED_ON) for sample in samples)]
+    could_be = {rule for sample in samples for rule in sample.could_create(plan, WAITED_ON)}
+    created = [rule for rule in plan if rule in could_be]
     # A plan of one rule cannot be cut into fewer.
     fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
     nodes = []
@@ -265,7 +266,7 @@ def _blocked(server: Connection, rules: list[Rule]) -> Iterator[Finding]:
 def _blocked_in(server: Connection, database: int | None, rules: list[Rule]) -> Finding:
     """Find clients that wait in the database of targets; None is the one that the connection has selected."""
     where = "this database" if database is None else f"database {database}"
-    wanted = ", ".join(rule.targets_text for rule in rules)
+    wanted = emptiness.a_few([rule.targets_text for rule in rules])
     try:
         number = _field(server.call("CLIENT", "INFO").answer(), "db") if database is None else str(database)
         clients = server.call("CLIENT", "LIST").answer()
