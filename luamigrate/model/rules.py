@@ -47,7 +47,7 @@ class Rule:
         if ours != theirs and (ours | theirs == {STAR}):
             raise UsageError(f"rule {rule.quoted}: source and target need one * each, or none")
         if ours != theirs:
-            name = min(ours ^ theirs - {STAR})
+            name = min((ours ^ theirs) - {STAR})
             raise UsageError(f"rule {rule.quoted}: <{name}> stands on one side only: each placeholder needs both sides")
         return rule.without(tuple(map(Pattern.parse, excepts)))
 
@@ -115,8 +115,8 @@ class Rule:
 
 
 def _renamed_pattern(narrow: Pattern, before: Pattern, after: Pattern) -> Pattern | None:
-    """Exchange what stands before and behind the part that varies."""
-    if not before.is_simple:
+    """Exchange what stands before and behind the part that varies; None where not all names match `before`."""
+    if not before.is_simple or not before.contains(narrow):
         return None
     if not before.varies:
         return after

@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[2]
         (["--map", "a:<x>=b:<y>"], ["'a:<x>' -> 'b:<y>'", "<x> stands on one side only"]),
         (["--map", "a:<x>=b:<x>:<y>"], ["<y> stands on one side only"]),
         (["--map", "a:<x>=b:*"], ["<x> stands on one side only"]),
+        (["--map", "a:*=b:<x>"], ["<x> stands on one side only"]),
         (["--map", "a:<x>*=b:<x>*"], ["'a:<x>*'", "beside placeholders"]),
         (["--map", "a:<>=b:<>"], ["'a:<>'", "begins a placeholder", r"\<"]),
         (["--map", "a:<x=b:<x"], ["'a:<x'", "begins a placeholder"]),
