@@ -113,6 +113,7 @@ def refusal_of(rules: list[tuple[bytes, bytes]], options: dict[str, Any]) -> str
         (["tenant:<t>:d=q:<t>:d", "tenant:<t>=p:<t>"], "--first-match"),
         (["a:*=c:*", "b:*=c:b:*"], "--except 'a:b:*'"),
         (["a\\**=a\\*b*"], r"--except 'a\*b*'"),
+        (["x=s:1:2", "t:<a>:<b>=s:<b>:<a>"], "--except 't:2:1'"),
         (["t:<a>:<b>=t:<b>:<a>"], "no --except would avoid that"),
     ],
 )
