@@ -32,7 +32,7 @@ _FAILED_ADVICE = {
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and blocks the server meanwhile.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
     Reason.CHAIN: "chain: what is copied there would be copied again; --except leaves such keys out.",
-    Reason.AMBIGUOUS: "ambiguous: two sources would have one target; --except leaves such keys out.",
+    Reason.AMBIGUOUS: "ambiguous: a target does not lead back to its source alone; --except leaves such keys out.",
     Reason.RESERVED: "reserved: names under luamigrate: are not for copies; --except leaves such keys out.",
     Reason.OTHER: "other: --report FILE gives the server's text for each key.",
 }

@@ -57,15 +57,15 @@ class _Encounter:
             sources = [back(names) for names in self.names or [self.within]]
             more = tuple(source for source in sources if source)
             wider = [(*by, *more) for by in excepts]
-            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, self.ways, more):
+            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, more):
                 return " ".join(f"--except '{source}'" for source in more)
         return ""
 
 
-def _leave_sources(rules: Sequence[Rule], ways: Sequence[tuple[int, _Back]], more: tuple[Pattern, ...]) -> bool:
+def _leave_sources(rules: Sequence[Rule], more: tuple[Pattern, ...]) -> bool:
     try:
-        for position, _ in ways:
-            rules[position].without(more)
+        for rule in rules:
+            rule.without(more)
     except UsageError:
         return False
     return True

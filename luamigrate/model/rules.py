@@ -47,7 +47,7 @@ class Rule:
         if ours != theirs and (ours | theirs == {STAR}):
             raise UsageError(f"rule {rule.quoted}: source and target need one * each, or none")
         if ours != theirs:
-            name = min(ours ^ theirs - {STAR})
+            name = min((ours ^ theirs) - {STAR})
             raise UsageError(f"rule {rule.quoted}: <{name}> stands on one side only: each placeholder needs both sides")
         return rule.without(tuple(map(Pattern.parse, excepts)))
 
@@ -140,18 +140,17 @@ class Rule:
 
 
 def _renamed_pattern(narrow: Pattern, before: Pattern, after: Pattern) -> Pattern | None:
-    """Exchange what stands before and behind the part that varies."""
+    """Exchange what stands before and behind the part that varies; None where not all names match `before`."""
+    if not before.contains(narrow):
+        return None
+    if not narrow.varies:
+        # Other names may have the same one, but they do not come of it: each of them is ambiguous.
+        return Pattern.of_name(before.renaming(after)((narrow.prefix,))[0])
     if not before.is_simple:
         return None
-    if not before.varies:
-        return after
-    # Where nothing varies, the first literal is the last one too.
-    first, *between = narrow.literals
-    start, end = len(before.prefix), len(before.suffix)
-    if not between:
-        return Pattern.of_name(after.prefix + first[start : len(first) - end] + after.suffix)
-    *middle, last = between
-    return Pattern((after.prefix + first[start:], *middle, last[: len(last) - end] + after.suffix), narrow.names)
+    first, *middle, last = narrow.literals
+    first, last = first[len(before.prefix) :], last[: len(last) - len(before.suffix)]
+    return Pattern((after.prefix + first, *middle, last + after.suffix), narrow.names)
 
 
 @dataclass(frozen=True, slots=True)

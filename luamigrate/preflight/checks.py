@@ -59,6 +59,10 @@ def run_checks(
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
         needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
+        if deployment.slots and needs.databases:
+            # Whoever ignored that would have sources deleted as their own targets.
+            text = "in a cluster source and target are in one database: leave out --to-database (in plans: database)"
+            raise Refused(f"databases: {text}")
         nodes = [(server.place, _of_server(deployment, server, needs, limits)) for server in deployment.primaries]
         may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
         findings += _together(nodes)

@@ -120,9 +120,6 @@ class Permissions:
         return self.deployment.slots is not None
 
     def _refuse_unless_databases_can_be_reached(self) -> None:
-        if self.needs.databases and self._has_slots:
-            text = "in a cluster source and target are in one database: leave out --to-database (in plans: database)"
-            raise Refused(f"databases: {text}")
         for database in self.needs.databases:
             select = "SELECT", database
             call = calls.in_database(self.server, database, *select, writes=not self.needs.reads_only)

@@ -151,12 +151,12 @@ def ask_about(
 ) -> ScriptCall:
     """Call a script about keys, many at once, with its options: each verb knows those of its own script.
 
-    In a cluster the keys are of many slots and not declared, unless it is one `alone`. What does not write is held
-    to that by the server, where it can.
+    In a cluster the keys are of many slots and not declared, unless it is one `alone`; and no script can select
+    `databases` there. What does not write is held to that by the server, where it can.
     """
     command = "EVALSHA" if writes else _reading_command(server)
     arguments = (pause.microseconds, pause.capacity, *options)
-    if server.identity.mode != "cluster" or alone:
+    if server.identity.mode != "cluster" or alone or databases:
         return ScriptCall(server, name, command, keys, *arguments, databases=databases)
     return ScriptCall(server, name, command, (), "names", len(keys), *keys, *arguments)
 

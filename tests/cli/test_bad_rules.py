@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[2]
         (["--map", "a:<x>=b:<y>"], ["'a:<x>' -> 'b:<y>'", "<x> stands on one side only"]),
         (["--map", "a:<x>=b:<x>:<y>"], ["<y> stands on one side only"]),
         (["--map", "a:<x>=b:*"], ["<x> stands on one side only"]),
+        (["--map", "a:*=b:<x>"], ["<x> stands on one side only"]),
         (["--map", "a:<x>*=b:<x>*"], ["'a:<x>*'", "beside placeholders"]),
         (["--map", "a:<>=b:<>"], ["'a:<>'", "begins a placeholder", r"\<"]),
         (["--map", "a:<x=b:<x"], ["'a:<x'", "begins a placeholder"]),
@@ -92,12 +93,15 @@ def test_an_odd_database_in_a_plan_file_is_a_usage_error(any_server: Instance, t
 
 @pytest.mark.cluster
 def test_another_database_is_refused_in_a_cluster(server: Instance) -> None:
-    """By name, before anything is written."""
+    """By name, before anything is written or deleted, and whatever check is ignored."""
     fill(server.client, jobs=3)
-    for command in (("run",), ("check",), ("verify",), ("run", "--dry-run")):
-        result = luamigrate(*command, "--to-database", "3", url=server.url)
+    keys = server.client.dbsize()
+    options = ("--map", "job:*=job:*", "--to-database", "3", "--ignore-check", "databases")
+    for command in (("run",), ("check",), ("verify",), ("run", "--dry-run"), ("rollback", "--yes")):
+        result = luamigrate(*command, *options, url=server.url)
         assert result.code == 4
         assert "in a cluster source and target are in one database" in result.out + result.err
+        assert server.client.dbsize() == keys
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "luamigrate").rglob("*.py")])
