@@ -58,17 +58,26 @@ def write_small(client: redis.Redis) -> None:
     client.xgroup_create("job:stream", "group", id="0")
 
 
-def test_the_same_names_in_another_database(server: Instance) -> None:
-    """Every target equals its source by the server's digest and to the millisecond; verify agrees, rollback undoes."""
+@pytest.mark.parametrize("how", ["map", "plan"])
+def test_the_same_names_in_another_database(server: Instance, tmp_path: Path, how: str) -> None:
+    """Every target equals its source by the server's digest and to the millisecond; verify agrees, rollback undoes.
+
+    A plan file says the same as the options do.
+    """
+    same_names = SAME_NAMES
+    if how == "plan":
+        file = tmp_path / "plan.toml"
+        file.write_text("[[rule]]\nsource = 'job:*'\ntarget = 'job:*'\ndatabase = 3\n")
+        same_names = ("--plan", str(file))
     write_small(server.client)
     server.client.set("unrelated", "1")
     before = snapshot(server.client)
     with other_database(server) as there:
         there.set("also unrelated", "1")
-        dry = luamigrate("run", "--dry-run", *SAME_NAMES, "--json", url=server.url)
+        dry = luamigrate("run", "--dry-run", *same_names, "--json", url=server.url)
         assert (dry.code, dry.totals) == (0, {"found": 156, "missing": 156, "ignored": 0})
         assert there.keys() == [b"also unrelated"]
-        result = luamigrate("run", *SAME_NAMES, "--json", url=server.url)
+        result = luamigrate("run", *same_names, "--json", url=server.url)
         assert (result.code, result.totals) == (0, {"found": 156, "copied": 156, "ignored": 0})
         assert set(there.keys()) == {*before, b"also unrelated"} - {b"unrelated"}
         for name in before.keys() - {b"unrelated"}:
@@ -76,9 +85,9 @@ def test_the_same_names_in_another_database(server: Instance) -> None:
             moments = expires_at(server.client, name), expires_at(there, name)
             assert moments[0] == moments[1] or server.version < (7, 0)
         for command in (("run",), ("verify", "--extra")):
-            again = luamigrate(*command, *SAME_NAMES, "--json", url=server.url)
+            again = luamigrate(*command, *same_names, "--json", url=server.url)
             assert (again.code, again.totals) == (0, {"found": 156, "same": 156, "ignored": 0})
-        back = luamigrate("rollback", "--yes", "--extra", *SAME_NAMES, "--json", url=server.url)
+        back = luamigrate("rollback", "--yes", "--extra", *same_names, "--json", url=server.url)
         assert (back.code, back.totals) == (0, {"found": 156, "removed": 156, "ignored": 0})
         assert there.keys() == [b"also unrelated"]
     assert_kept(before, snapshot(server.client))
