@@ -205,8 +205,12 @@ def cover_line(coverage: Coverage) -> str:
 
 
 def _cover_lines(summary: Summary) -> list[str]:
-    mark = {True: "NOT COVERED: ", False: "Covered: "}
-    return [f"{mark[bool(found.untaken)]}{cover_line(found)}." for found in summary.coverage.values()]
+    return [
+        f"NOT COVERED: {cover_line(found)}. Give them a rule, or leave them out with --except."
+        if found.untaken
+        else f"Covered: {cover_line(found)}."
+        for found in summary.coverage.values()
+    ]
 
 
 def _unmatched_lines(summary: Summary) -> list[str]:

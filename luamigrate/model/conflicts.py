@@ -112,7 +112,7 @@ class _Rules:
                 if not encounter.is_avoided(self.excepts):
                     raise UsageError(
                         f"rules {one.quoted} and {other.quoted}: their sources overlap; with --first-match the first "
-                        "rule that matches takes the key"
+                        "rule that matches takes the key: put the narrower one first"
                     )
 
     def refuse_equal_targets(self) -> None:
@@ -162,7 +162,7 @@ class _Rules:
         options = encounter.remedy(self.rules, self.excepts)
         if options:
             return f"{options} would avoid that: such names are then no sources"
-        return "no --except would avoid that: give the targets another prefix"
+        return "no --except would avoid that: give the targets another prefix, or another database (--to-database)"
 
 
 def doubts_of(rules: Sequence[Rule], *, first_match: bool) -> Doubts:
