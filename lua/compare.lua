@@ -35,15 +35,15 @@ local validate, ignore_expiry, show_values = ARGV[4] == '1', ARGV[5] == '1', ARG
 local filling, sizes_wanted = ARGV[7], ARGV[8] == '1'
 local answer, compare_any = batch.answer, compare.any
 
-local function size(kind, key) return redis.call('TYPE', key).ok == kind and contents.size(kind, key) or 0 end
+local function size(kind, key) return request.call('TYPE', key).ok == kind and contents.size(kind, key) or 0 end
 
 local function stand(kind, source, target)
   if validate then return compare_any(kind, source, target, ignore_expiry, show_values) end
-  return redis.call('TYPE', target).ok == 'none' and 'missing' or 'exists'
+  return request.call('TYPE', target).ok == 'none' and 'missing' or 'exists'
 end
 
-local settle, expect
-if validate and not sizes_wanted then settle, expect = shortcut.begin(false, ignore_expiry) end
+local settle, expect, begin
+if validate and not sizes_wanted then settle, expect, begin = shortcut.begin(false, ignore_expiry) end
 
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = stand(kind, source, target)
@@ -54,4 +54,4 @@ return batch.each_source(wanted_type, function(kind, source, target)
   diff.note(notes, 'source_size', source_size)
   diff.note(notes, 'target_size', target_size)
   return answer(word, notes)
-end, settle, expect)
+end, settle, expect, begin)

@@ -31,9 +31,9 @@ local validate, ignore_expiry, show_values = ARGV[4] == '1', ARGV[5] == '1', ARG
 local checked = copy.last_checks(7)
 local answer, copy_where_absent = batch.answer, copy.where_absent
 
-local settle, expect
-if validate and not checked then settle, expect = shortcut.begin(true, ignore_expiry) end
+local settle, expect, begin
+if validate and not checked then settle, expect, begin = shortcut.begin(true, ignore_expiry) end
 
 return batch.each_source(wanted_type, function(kind, source, target)
   return answer(copy_where_absent(kind, source, target, checked, validate, ignore_expiry, show_values))
-end, settle, expect)
+end, settle, expect, begin)

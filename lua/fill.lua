@@ -33,8 +33,8 @@ local wanted_type, ignore_expiry, show_values, filling = ARGV[3], ARGV[4] == '1'
 local checked = copy.last_checks(7)
 local answer, copy_where_absent = batch.answer, copy.where_absent
 
-local settle, expect
-if not checked then settle, expect = shortcut.begin(true, ignore_expiry) end
+local settle, expect, begin
+if not checked then settle, expect, begin = shortcut.begin(true, ignore_expiry) end
 
 return batch.each_source(wanted_type, function(kind, source, target)
   local word, notes, lacking = copy_where_absent(kind, source, target, checked, true, ignore_expiry, show_values)
@@ -47,4 +47,4 @@ return batch.each_source(wanted_type, function(kind, source, target)
   for _, name in ipairs(lacking) do fill.add_from(kind, source, target, name) end
   word, notes = compare.present(kind, source, target, ignore_expiry, show_values)
   return answer(word == 'same' and 'filled' or word, notes)
-end, settle, expect)
+end, settle, expect, begin)

@@ -16,10 +16,10 @@ local expiry = include "lib/expiry.lua"
 local wanted_type = request.arguments[3]
 
 return batch.each_pair(function(source, target)
-  local kind = redis.call('TYPE', target).ok
+  local kind = request.call('TYPE', target).ok
   -- By type first: a user may not be permitted to read other types than the rule's.
   if kind ~= wanted_type and wanted_type ~= 'any' or expiry.is_gone(kind, target) then return 'paired' end
-  local source_kind = redis.call('TYPE', source).ok
+  local source_kind = request.call('TYPE', source).ok
   if source_kind ~= 'none' and source_kind ~= wanted_type and wanted_type ~= 'any' then
     return { 'extra', 'source_type', source_kind }
   end

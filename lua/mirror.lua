@@ -1,6 +1,6 @@
 -- mirror.lua: makes each target what its source is, for as long as the caller holds the lease.
 --
--- KEYS  source 1, target 1, source 2, target 2, ..., and at the end the lease
+-- KEYS  source 1, target 1, source 2, target 2, ..., and at the end the lease, in the database of the sources
 -- ARGV  1, 2  time and weight: see lib/budget.lua
 --       3  the value that the lease has while the caller holds it
 --       4  seconds for which nobody followed: a target that differs though its source has not been touched for
@@ -30,7 +30,7 @@ local expiry = include "lib/expiry.lua"
 local shortcut = include "lib/shortcut.lua"
 
 local KEYS, ARGV = request.keys, request.arguments
-local call, try = redis.call, redis.pcall
+local call, try = request.call, request.pcall
 local spend_key, spend_small, is_gone = budget.spend_key, budget.spend_small, expiry.is_gone
 local equal_at_a_glance = shortcut.equal
 
@@ -52,6 +52,7 @@ end
 -- Hashtables of equal sets may be dumped in another order.
 local function sets_equal(source, target)
   if try('OBJECT', 'ENCODING', source) ~= 'hashtable' then return false end
+  if request.enter then return compare.present('set', source, target, true, false) == 'same' end
   local lacking, size = try('SDIFF', source, target), try('SCARD', target)
   return not lacking.err and #lacking == 0 and size == call('SCARD', source)
 end

@@ -24,7 +24,7 @@ local ARGUMENTS = {
   HPEXPIREAT = { ABSENT, 1, 'FIELDS', 1, '' }, HPEXPIRETIME = { ABSENT, 'FIELDS', 1, '' },
   HSET = { ABSENT, '', '', '' }, ZADD = { ABSENT, 'XX', 1, '' },
   MEMORY = { 'USAGE', ABSENT }, OBJECT = { 'ENCODING', ABSENT },
-  XINFO = { 'STREAM', ABSENT, 'FULL' }, XRANGE = { ABSENT, '-', '+' },
+  VEMB = { ABSENT, '' }, VGETATTR = { ABSENT, '' }, XINFO = { 'STREAM', ABSENT, 'FULL' }, XRANGE = { ABSENT, '-', '+' },
 }
 
 -- What a server says that has checked whether the command may be called, and permits it.

@@ -30,8 +30,8 @@ local wanted_type, delete, show_values = ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
 -- The target first: a clock that goes on between the two readings makes the source seem too short-lived,
 -- never too long-lived.
 local function source_outlives(source, target)
-  local target_ttl = redis.call('PTTL', target)
-  return expiry.outlives(redis.call('PTTL', source), target_ttl)
+  local target_ttl = request.call('PTTL', target)
+  return expiry.outlives(request.call('PTTL', source), target_ttl)
 end
 
 local function expires_sooner(a, b) return not expiry.outlives(a, b) end
@@ -55,7 +55,7 @@ return batch.each_source(wanted_type, function(kind, source, target)
     word, notes = 'expiry', notes_on_sooner(kind, source, target)
     if #notes == 0 then
       if not delete then return 'same' end
-      redis.call('UNLINK', target)
+      request.call('UNLINK', target)
       return 'removed'
     end
   end

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from luamigrate.model.following import Followed
     from luamigrate.model.limits import Limits
     from luamigrate.model.patterns import Pattern
-    from luamigrate.model.plan_files import plan_from_file
+    from luamigrate.model.plan_files import plan_from_file, plan_from_pairs
     from luamigrate.model.plans import BUILT_IN, Plan, plan
     from luamigrate.model.rules import Rule
     from luamigrate.model.status import Command, KeyOutcome, Reason, Stage, Word
@@ -58,6 +58,7 @@ __all__ = [
     "migrate",
     "plan",
     "plan_from_file",
+    "plan_from_pairs",
     "printable",
     "rollback",
     "verify",

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -45,6 +45,12 @@ class Watched:
     def fail_over(self) -> None:
         """Have the replica promoted while the primary is up, and goes on taking writes for a while."""
         self.sentinel.execute_command("SENTINEL FAILOVER", SERVICE)
+
+    def is_failed_over(self) -> bool:
+        """Tell whether the replica has been promoted; the Sentinel closes the connections of clients as it does so."""
+        with suppress(redis.ConnectionError):
+            return bool(self.replica.execute_command("ROLE")[0] == b"master")
+        return False
 
 
 @contextmanager

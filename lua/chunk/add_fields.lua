@@ -18,7 +18,7 @@ local fill = include "lib/fill.lua"
 
 local KEYS, ARGV = request.keys, request.arguments
 local target, source, kind, done = KEYS[1], KEYS[2], ARGV[3], 0
-if redis.call('EXISTS', target) == 0 then return 'vanished' end
+if request.call('EXISTS', target) == 0 then return 'vanished' end
 for i = 4, #ARGV, source and 1 or 3 do
   if done > 0 and budget.is_spent() then break end
   if source then

@@ -17,13 +17,13 @@ local contents = include "lib/contents.lua"
 local ARGV = request.arguments
 local staging, kind, lifetime, count = request.keys[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 
-if ARGV[3] ~= '1' and redis.call('EXISTS', staging) == 0 then return 'vanished' end
+if ARGV[3] ~= '1' and request.call('EXISTS', staging) == 0 then return 'vanished' end
 local elements = {}
 for i = 1, count do elements[i] = ARGV[4 + i] end
 if count > 0 then contents.write(kind, staging, elements) end
 for i = 1, #ARGV - 4 - count do
   local at = ARGV[4 + count + i]
-  if tonumber(at) > 0 then redis.call('HPEXPIREAT', staging, at, 'FIELDS', 1, elements[2 * i - 1]) end
+  if tonumber(at) > 0 then request.call('HPEXPIREAT', staging, at, 'FIELDS', 1, elements[2 * i - 1]) end
 end
-redis.call('PEXPIRE', staging, lifetime)
+request.call('PEXPIRE', staging, lifetime)
 return request.time_taken()

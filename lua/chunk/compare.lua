@@ -50,8 +50,8 @@ end)
 -- long-lived; and twice where it does, because the clock may have gone on just then.
 local ttl, ttl_of_other
 for _ = 1, 2 do
-  ttl_of_other = redis.call('PTTL', other)
-  ttl = redis.call('PTTL', one)
+  ttl_of_other = request.call('PTTL', other)
+  ttl = request.call('PTTL', one)
   if ttl < 0 or ttl >= ttl_of_other then break end
 end
 return {

@@ -39,6 +39,6 @@ end
 -- The milliseconds left are for people: they are counted by this server's clock, whatever that of the other says.
 return {
   'length', contents.size(kind, other), 'exact', (kind == 'hash' and expiry.fields_may_expire(other)) and 0 or 1,
-  'ttls', { at < 0 and at or math.max(0, at - expiry.now()), redis.call('PTTL', other) },
+  'ttls', { at < 0 and at or math.max(0, at - expiry.now()), request.call('PTTL', other) },
   'microseconds', request.time_taken(), unpack(chunk_diff.answer(at, expiry.at(other))),
 }

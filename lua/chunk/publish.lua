@@ -19,11 +19,11 @@ local staging, target, source = unpack(request.keys)
 
 local at = source and expiry.at(source) or tonumber(request.arguments[1])
 if at == -2 then return 'gone' end
-if redis.call('EXISTS', staging) == 0 then return 'vanished' end
-if redis.call('RENAMENX', staging, target) == 0 then return 'exists' end
+if request.call('EXISTS', staging) == 0 then return 'vanished' end
+if request.call('RENAMENX', staging, target) == 0 then return 'exists' end
 if at == -1 then
-  redis.call('PERSIST', target)
+  request.call('PERSIST', target)
 else
-  redis.call('PEXPIREAT', target, ('%d'):format(at))
+  request.call('PEXPIREAT', target, ('%d'):format(at))
 end
 return 'published'

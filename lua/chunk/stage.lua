@@ -24,13 +24,13 @@ local source, staging = KEYS[1], KEYS[2]
 local kind, position, step, lifetime = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 
 local function copy_expiry(field, at)
-  if at > 0 then redis.call('HPEXPIREAT', staging, at, 'FIELDS', 1, field) end
+  if at > 0 then request.call('HPEXPIREAT', staging, at, 'FIELDS', 1, field) end
 end
 
-if position ~= '0' and redis.call('EXISTS', staging) == 0 then return 'vanished' end
+if position ~= '0' and request.call('EXISTS', staging) == 0 then return 'vanished' end
 local copied, largest = 1, 0
 if kind == 'string' then
-  redis.call('COPY', source, staging)
+  request.call('COPY', source, staging)
 else
   position, copied, largest = chunk.go_through(kind, source, position, step, function(elements)
     contents.write(kind, staging, elements)
@@ -39,5 +39,5 @@ else
     end
   end)
 end
-redis.call('PEXPIRE', staging, lifetime)
+request.call('PEXPIRE', staging, lifetime)
 return { position, copied, largest, request.time_taken() }

@@ -25,12 +25,12 @@ local ARGV = request.arguments
 return batch.each_key(function(target, i)
   local digest, moment, given, at, bytes = unpack(ARGV, 5 * i - 2, 5 * i + 2)
   budget.spend(tonumber(bytes))
-  local present = redis.call('DUMP', target)
+  local present = request.call('DUMP', target)
   if not present or redis.sha1hex(present) ~= digest or expiry.differ(expiry.at(target), tonumber(moment)) then
     return 'changed'
   end
   if given == '' then
-    redis.call('UNLINK', target)
+    request.call('UNLINK', target)
     return 'vanished'
   end
   return payload.restore(target, given, at, tonumber(bytes), true)

@@ -23,7 +23,7 @@ local batch
 
 -- Deletes that key again: 'failed' means that nothing has been written. Returns what to say where it cannot be.
 local function take_back()
-  local reply = redis.pcall('UNLINK', batch.made)
+  local reply = request.pcall('UNLINK', batch.made)
   batch.made = false
   return type(reply) == 'table' and '; and what was written cannot be deleted: ' .. reply.err or ''
 end
@@ -40,15 +40,17 @@ local function answer_to(problem)
 end
 
 -- Calls decide(key, next key, index) for every `width`th key and returns its answers, as said above; but first
--- settle(key, next key), where there is one, which may have an answer. A decision may be ended with error({decided =
+-- begin(index), which says whether there is time, and settle(key, next key), where there is one, which may have an
+-- answer. A decision may be ended with error({decided =
 -- answer}). Any other error is answered for: scripts do not roll back, so one that got out would lose the answers of
 -- every pair before it.
-local function answer_each(width, decide, settle)
+local function answer_each(width, decide, settle, begin)
+  begin = begin or begin_pair
   local answers, answered, last, count = {}, 0, 1 - width, #KEYS
   local function go_on()
     for i = last + width, count, width do
-      if not begin_pair(i) then return end
       last = i
+      if not begin(i) then return end
       local key, next_key = KEYS[i], KEYS[i + 1]
       local answer = settle and settle(key, next_key) or decide(key, next_key, i)
       answered = answered + 1
@@ -76,22 +78,22 @@ local function each_pair(decide) return answer_each(2, decide) end
 -- The type of a source that is of the wanted type ('any' for whatever there is), and its weight in bytes. Of the
 -- others nil, and the answer.
 local function wanted_source(wanted, source)
-  local kind = redis.call('TYPE', source).ok
+  local kind = request.call('TYPE', source).ok
   if kind ~= wanted and wanted ~= 'any' and kind ~= 'none' then return nil, 'ignored ' .. kind end
   local bytes = not is_gone(kind, source) and spend_key(kind, source)
   if not bytes then return nil, 'gone' end
   return kind, bytes
 end
 
--- Calls decide(kind, source, target) for each pair whose source is of the wanted type. settle, expect: see
+-- Calls decide(kind, source, target) for each pair whose source is of the wanted type. settle, expect, begin: see
 -- shortcut.begin; nil where all pairs are to be decided.
-local function each_source(wanted, decide, settle, expect)
+local function each_source(wanted, decide, settle, expect, begin)
   return answer_each(2, function(source, target)
     local kind, refusal = wanted_source(wanted, source)
     if not kind then return refusal end
     if expect then expect(kind, source) end
     return decide(kind, source, target)
-  end, settle)
+  end, settle, begin)
 end
 
 -- The answer for a pair: the word alone, or a list of the word and the notes.

@@ -11,6 +11,9 @@ local request = include "lib/request.lua"
 local contents = include "lib/contents.lua"
 local sample = include "lib/sample.lua"
 
+-- For names, which request.pcall would only pass on.
+local ask = redis.pcall
+
 local TIME, CAPACITY = tonumber(request.arguments[1]), tonumber(request.arguments[2])
 
 -- The clock is asked again once this much of the capacity has been gone through.
@@ -56,7 +59,7 @@ local function corrected_weight(kind, key, bytes)
     if bytes == nil then bytes = CAPACITY + 1 end
   end
   local least = bytes and LEAST_WEIGHT[kind]
-  local length = least and redis.pcall(contents.SIZE[kind], key)
+  local length = least and request.pcall(contents.SIZE[kind], key)
   return type(length) == 'number' and math.max(bytes, length * least) or bytes
 end
 
@@ -64,7 +67,7 @@ end
 -- in work. Returns that weight, false where the key is not there. A key that would be too much alone is not added:
 -- false, and its weight.
 local function spend_small(kind, key)
-  local bytes = memory_is_refused or redis.pcall('MEMORY', 'USAGE', key)
+  local bytes = memory_is_refused or (type(key) == 'string' and ask or request.pcall)('MEMORY', 'USAGE', key)
   if type(bytes) ~= 'number' or LEAST_WEIGHT[kind] then bytes = corrected_weight(kind, key, bytes) end
   if not bytes or bytes > CAPACITY then return false, bytes end
   weight = weight + bytes

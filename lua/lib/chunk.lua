@@ -3,6 +3,7 @@
 -- Positions (see lib/contents.lua; of a string they are offsets) stay valid as long as nobody writes to the key,
 -- which the caller sees to (WATCH).
 
+local request = include "lib/request.lua"
 local budget = include "lib/budget.lua"
 local contents = include "lib/contents.lua"
 
@@ -10,10 +11,10 @@ local contents = include "lib/contents.lua"
 local LEAST_ELEMENT = 48
 
 local function each_piece(key, position, step, visit)
-  local begin, length = tonumber(position), redis.call('STRLEN', key)
+  local begin, length = tonumber(position), request.call('STRLEN', key)
   local offset, visited = begin, 0
   repeat
-    local piece = redis.call('GETRANGE', key, offset, offset + step - 1)
+    local piece = request.call('GETRANGE', key, offset, offset + step - 1)
     visit({ piece }, offset)
     budget.spend(#piece)
     visited, offset = visited + #piece, offset + step

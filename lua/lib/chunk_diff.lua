@@ -1,5 +1,6 @@
 -- lib/chunk_diff.lua: compares chunks of one large key with another key, and notes what differs.
 
+local request = include "lib/request.lua"
 local contents = include "lib/contents.lua"
 local expiry = include "lib/expiry.lua"
 
@@ -38,7 +39,7 @@ local function equal_scores(a, b) return kind == 'zset' and tonumber(a) == tonum
 local function compare_names(command, names, values)
   local first = 0
   contents.in_slices(names, 1, function(...)
-    for i, value in ipairs(redis.call(command, other, ...)) do
+    for i, value in ipairs(request.call(command, other, ...)) do
       local name = names[first + i]
       -- A member that is not in a set is 0, a field or a score that is not there is false.
       if not value or value == 0 then
@@ -60,14 +61,14 @@ local COMPARE = {
   set = function(elements) compare_names('SMISMEMBER', elements) end,
   zset = function(elements) compare_pairs('ZMSCORE', elements) end,
   list = function(elements, from)
-    local items = redis.call('LRANGE', other, from, from + #elements - 1)
+    local items = request.call('LRANGE', other, from, from + #elements - 1)
     for i, element in ipairs(elements) do
       if element ~= items[i] then note_found('contradicting', ('%d'):format(from + i - 1)) end
     end
   end,
   string = function(elements, from)
     local piece = elements[1]
-    if piece ~= redis.call('GETRANGE', other, from, from + #piece - 1) then
+    if piece ~= request.call('GETRANGE', other, from, from + #piece - 1) then
       note_found('contradicting', ('%d'):format(from))
     end
   end,

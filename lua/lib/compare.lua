@@ -1,5 +1,6 @@
 -- lib/compare.lua: how does a target stand to a source on the same node?
 
+local request = include "lib/request.lua"
 local budget = include "lib/budget.lua"
 local contents = include "lib/contents.lua"
 local diff = include "lib/diff.lua"
@@ -11,22 +12,22 @@ local keys_may_expire, fields_may_expire, differ = expiry.keys_may_expire, expir
 
 -- How the values of two keys of one kind stand: as diff.contents says it.
 local function compare_values(kind, source, target, show_values)
-  -- Sets are compared by the server itself, which is many times quicker.
-  if kind == 'set' then
-    return diff.judge(redis.call('SDIFF', source, target), redis.call('SDIFF', target, source), {})
+  -- Sets of one database are compared by the server itself, which is many times quicker.
+  if kind == 'set' and not request.enter then
+    return diff.judge(request.call('SDIFF', source, target), request.call('SDIFF', target, source), {})
   end
   return diff.contents(kind, contents.all(kind, source), contents.all(kind, target), show_values)
 end
 
 local function key_expiries_differ(source, target)
-  return keys_may_expire() and differ(redis.call('PTTL', source), redis.call('PTTL', target))
+  return keys_may_expire() and differ(request.call('PTTL', source), request.call('PTTL', target))
 end
 
 -- The fields of a source for which is_noted(a, b) says so of when they expire in source and target.
 local function fields_by_expiry(kind, source, target, is_noted)
   local fields = {}
   if kind == 'hash' and fields_may_expire(source) then
-    expiry.each_field(redis.call('HKEYS', source), source, target, function(field, a, b)
+    expiry.each_field(request.call('HKEYS', source), source, target, function(field, a, b)
       if is_noted(a, b) then fields[#fields + 1] = field end
     end)
   end
@@ -35,7 +36,7 @@ end
 
 -- Notes how long two keys live: in milliseconds, false for ever.
 local function note_ttls(notes, source, target)
-  local a, b = redis.call('PTTL', source), redis.call('PTTL', target)
+  local a, b = request.call('PTTL', source), request.call('PTTL', target)
   diff.note(notes, 'source_ttl_ms', a >= 0 and a)
   diff.note(notes, 'target_ttl_ms', b >= 0 and b)
 end
@@ -63,7 +64,7 @@ local function present(kind, source, target, ignore_expiry, show_values)
   if equal and (ignore_expiry or not key_expiries_differ(source, target)) then return 'same' end
   local word, notes, lacking = 'same', {}, nil
   if not equal then
-    local target_kind = redis.call('TYPE', target).ok
+    local target_kind = request.call('TYPE', target).ok
     if target_kind ~= kind then
       return 'differs', { 'source_type', kind, 'target_type', target_kind }
     end

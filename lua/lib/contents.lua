@@ -3,6 +3,7 @@
 -- A flat list of elements is field, value, ... or member, score, ... or members or items. A position in a key is
 -- '0' at the beginning and again behind the end: a cursor for hashes and sets, a rank or an index for the others.
 
+local request = include "lib/request.lua"
 local later = include "lib/later.lua"
 
 return later.make(function()
@@ -18,7 +19,7 @@ return later.make(function()
   local WIDTH = { hash = 2, set = 1, zset = 2, list = 1 }
 
   -- Elements of a key of this kind, or bytes of a string; 0 for what is not known.
-  local function size(kind, key) return SIZE[kind] and redis.call(SIZE[kind], key) or 0 end
+  local function size(kind, key) return SIZE[kind] and request.call(SIZE[kind], key) or 0 end
 
   -- Every second value of a flat list, from the first or the second one on.
   local function every_second(elements, first)
@@ -37,22 +38,22 @@ return later.make(function()
 
   -- From a position on, `count` elements or so: the next position, and a flat list.
   local function read(kind, key, position, count)
-    if kind == 'hash' then return unpack(redis.call('HSCAN', key, position, 'COUNT', count)) end
-    if kind == 'set' then return unpack(redis.call('SSCAN', key, position, 'COUNT', count)) end
+    if kind == 'hash' then return unpack(request.call('HSCAN', key, position, 'COUNT', count)) end
+    if kind == 'set' then return unpack(request.call('SSCAN', key, position, 'COUNT', count)) end
     local last = position + count - 1
-    local found = kind == 'zset' and redis.call('ZRANGE', key, position, last, 'WITHSCORES')
-      or redis.call('LRANGE', key, position, last)
+    local found = kind == 'zset' and request.call('ZRANGE', key, position, last, 'WITHSCORES')
+      or request.call('LRANGE', key, position, last)
     local number = #found / WIDTH[kind]
     return number < count and '0' or ('%d'):format(position + number), found
   end
 
   -- Puts a flat list of elements, or a piece of a string, into a key.
   local function write(kind, key, elements)
-    if kind == 'string' then return redis.call('APPEND', key, elements[1]) end
+    if kind == 'string' then return request.call('APPEND', key, elements[1]) end
     if kind == 'zset' then
       for i = 1, #elements, 2 do elements[i], elements[i + 1] = elements[i + 1], elements[i] end
     end
-    in_slices(elements, WIDTH[kind], function(...) redis.call(ADDING[kind], key, ...) end)
+    in_slices(elements, WIDTH[kind], function(...) request.call(ADDING[kind], key, ...) end)
   end
 
   -- One string for a reply, however nested.
@@ -75,7 +76,7 @@ return later.make(function()
   -- Of a stream: its length; entries; the last id; groups with their position, consumers and pending entries.
   -- Not how it is laid out in memory, nor when a consumer was last seen.
   local function stream_state(key)
-    local stream = by_name(redis.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0))
+    local stream = by_name(request.call('XINFO', 'STREAM', key, 'FULL', 'COUNT', 0))
     local groups = {}
     for i, reply in ipairs(stream.groups) do
       local group, consumers = by_name(reply), {}
@@ -91,24 +92,25 @@ return later.make(function()
   -- which is for searching, and whose payload is another after each RESTORE.
   local function vectors(key)
     local elements = {}
-    for _, name in ipairs(redis.call('VRANDMEMBER', key, redis.call('VCARD', key))) do
-      local attributes = redis.call('VGETATTR', key, name)
+    for _, name in ipairs(request.call('VRANDMEMBER', key, request.call('VCARD', key))) do
+      local attributes = request.call('VGETATTR', key, name)
       elements[#elements + 1] = name
-      elements[#elements + 1] = flattened({ redis.call('VEMB', key, name, 'RAW'), attributes and { attributes } or {} })
+      local vector = request.call('VEMB', key, name, 'RAW')
+      elements[#elements + 1] = flattened({ vector, attributes and { attributes } or {} })
     end
     return elements
   end
 
   -- All that is in a key, as a flat list of strings.
   local function all(kind, key)
-    if kind == 'hash' then return redis.call('HGETALL', key) end
-    if kind == 'set' then return redis.call('SMEMBERS', key) end
-    if kind == 'zset' then return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end
-    if kind == 'list' then return redis.call('LRANGE', key, 0, -1) end
-    if kind == 'string' then return { redis.call('GET', key) } end
+    if kind == 'hash' then return request.call('HGETALL', key) end
+    if kind == 'set' then return request.call('SMEMBERS', key) end
+    if kind == 'zset' then return request.call('ZRANGE', key, 0, -1, 'WITHSCORES') end
+    if kind == 'list' then return request.call('LRANGE', key, 0, -1) end
+    if kind == 'string' then return { request.call('GET', key) } end
     if kind == 'stream' then return stream_state(key) end
     if kind == 'vectorset' then return vectors(key) end
-    return { redis.call('DUMP', key) }
+    return { request.call('DUMP', key) }
   end
 
   return {

@@ -21,15 +21,15 @@ end
 -- A module's type may be one that COPY does not know: its payload always carries it.
 local function copy_by_payload(source, target, ...)
   local at = expiry.at(source)
-  redis.call('RESTORE', target, at < 0 and 0 or ('%d'):format(at), redis.call('DUMP', source), 'ABSTTL', ...)
+  request.call('RESTORE', target, at < 0 and 0 or ('%d'):format(at), request.call('DUMP', source), 'ABSTTL', ...)
 end
 
 -- Makes the target of the source where it is absent; returns whether it was.
 local function copy(kind, source, target)
-  local reply = redis.pcall('COPY', source, target)
+  local reply = request.pcall('COPY', source, target)
   if type(reply) == 'number' then return reply == 1 end
   -- A server out of memory refuses COPY unseen, even where it would not have written.
-  if redis.call('TYPE', target).ok ~= 'none' then return false end
+  if request.call('TYPE', target).ok ~= 'none' then return false end
   if contents.SIZE[kind] then error(reply) end
   copy_by_payload(source, target)
   return true
@@ -37,7 +37,7 @@ end
 
 -- Makes the target of the source, of the given kind and not gone, whatever it was before.
 local function replace(kind, source, target)
-  local reply = redis.pcall('COPY', source, target, 'REPLACE')
+  local reply = request.pcall('COPY', source, target, 'REPLACE')
   if type(reply) == 'number' then return end
   if contents.SIZE[kind] then error(reply) end
   copy_by_payload(source, target, 'REPLACE')
@@ -49,7 +49,7 @@ local function confirm(kind, source, target, ignore_expiry, show_values)
   batch.made = target
   local word = compare_present(kind, source, target, ignore_expiry, show_values)
   -- What expires at this very moment cannot be told from what expires at another.
-  if word == 'same' or (word == 'expiry' and redis.call('PTTL', target) == 0) then
+  if word == 'same' or (word == 'expiry' and request.call('PTTL', target) == 0) then
     batch.made = false
     return 'copied'
   end
@@ -66,7 +66,7 @@ end
 -- Writes: COPY without REPLACE, or RESTORE without it, which take the key's expiry and its fields' along; and UNLINK
 -- of what these have made, where it is not the same or cannot be compared. Nothing else.
 local function where_absent(kind, source, target, checked, validate, ignore_expiry, show_values)
-  if checked and checked[target] ~= 'missing' and redis.call('TYPE', target).ok == 'none' then
+  if checked and checked[target] ~= 'missing' and request.call('TYPE', target).ok == 'none' then
     return 'missing', { 'digest', 'missing' }
   end
   local copied = batch.made == target or copy(kind, source, target)

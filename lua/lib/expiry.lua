@@ -4,6 +4,8 @@
 -- clock. Below zero is never. The server expires nothing while a script runs, yet on Redis 6.2 and 7.0 PTTL
 -- goes on counting and stops at zero: which moment that was cannot be told any more.
 
+local request = include "lib/request.lua"
+
 -- Between two writes of one EXPIRE some milliseconds pass. Below this, two expiries are the same.
 local TOLERANCE_MS = 1000
 
@@ -15,7 +17,7 @@ local keyspace, keys_may, fields_may
 -- What INFO tells of expiries; '' where a careful user may not call it.
 local function keyspace_facts()
   if not keyspace then
-    keyspace = redis.pcall('INFO', 'keyspace')
+    keyspace = request.pcall('INFO', 'keyspace')
     if type(keyspace) ~= 'string' then keyspace = '' end
   end
   return keyspace
@@ -39,7 +41,7 @@ local function fields_may_expire(key)
     if facts:find('subexpiry=%d') or facts:find('keys_with_volatile_items=%d') then
       fields_may = facts:find('subexpiry=[1-9]') ~= nil or facts:find('keys_with_volatile_items=[1-9]') ~= nil
     else
-      local answer = redis.pcall('HPEXPIRETIME', key, 'FIELDS', 1, '')
+      local answer = request.pcall('HPEXPIRETIME', key, 'FIELDS', 1, '')
       fields_may = not (answer.err and answer.err:lower():find('unknown', 1, true))
     end
   end
@@ -53,7 +55,7 @@ local function is_gone(kind, key)
   if kind ~= 'hash' or not fields_may_expire(key) then return false end
   local cursor = '0'
   repeat
-    local reply = redis.call('HSCAN', key, cursor)
+    local reply = request.call('HSCAN', key, cursor)
     if #reply[2] > 0 then return false end
     cursor = reply[1]
   until cursor == '0'
@@ -62,17 +64,17 @@ end
 
 -- The server's time, in milliseconds since 1970.
 local function now()
-  local time = redis.call('TIME')
+  local time = request.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 -- When a key expires: in milliseconds since 1970, -1 for never, -2 where there is no such key.
 local function at(key)
-  local moment = redis.pcall('PEXPIRETIME', key)
+  local moment = request.pcall('PEXPIRETIME', key)
   if type(moment) == 'number' then return moment end
   -- Redis 6.2, where the clock goes on in a script: what was read within one millisecond is exact.
   for _ = 1, READINGS do
-    local before, left = now(), redis.call('PTTL', key)
+    local before, left = now(), request.call('PTTL', key)
     if left < 0 then return left end
     if now() == before then return before + left end
   end
@@ -85,8 +87,8 @@ local function each_field(fields, one, other, visit)
   for first = 1, #fields, FIELDS_PER_CALL do
     local last = math.min(first + FIELDS_PER_CALL - 1, #fields)
     local count = last - first + 1
-    local a = redis.call('HPEXPIRETIME', one, 'FIELDS', count, unpack(fields, first, last))
-    local b = one == other and a or redis.call('HPEXPIRETIME', other, 'FIELDS', count, unpack(fields, first, last))
+    local a = request.call('HPEXPIRETIME', one, 'FIELDS', count, unpack(fields, first, last))
+    local b = one == other and a or request.call('HPEXPIRETIME', other, 'FIELDS', count, unpack(fields, first, last))
     -- On a key that is not there, Redis answers with nothing instead of a list.
     for i = 1, count do visit(fields[first + i - 1], a and a[i] or -2, b and b[i] or -2, first + i - 1) end
   end

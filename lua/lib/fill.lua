@@ -1,5 +1,6 @@
 -- lib/fill.lua: what a target lacks: whether it is to be added, and how.
 
+local request = include "lib/request.lua"
 local expiry = include "lib/expiry.lua"
 local later = include "lib/later.lua"
 
@@ -26,15 +27,15 @@ return later.make(function()
   -- and nothing else. Writes: HSETNX with HPEXPIREAT for fields that expire, SADD, ZADD NX.
   local function add(kind, target, name, value, at)
     if kind == 'set' then
-      redis.call('SADD', target, name)
+      request.call('SADD', target, name)
     elseif kind == 'zset' then
-      redis.call('ZADD', target, 'NX', value, name)
+      request.call('ZADD', target, 'NX', value, name)
     else
       local moment = ('%d'):format(at)
       -- Asked first of a field that is not there: a server that refuses it must not leave a field without its expiry.
-      if at > 0 then redis.call('HPEXPIREAT', target, moment, 'FIELDS', 1, name) end
-      if redis.call('HSETNX', target, name, value) == 1 and at > 0 then
-        redis.call('HPEXPIREAT', target, moment, 'FIELDS', 1, name)
+      if at > 0 then request.call('HPEXPIREAT', target, moment, 'FIELDS', 1, name) end
+      if request.call('HSETNX', target, name, value) == 1 and at > 0 then
+        request.call('HPEXPIREAT', target, moment, 'FIELDS', 1, name)
       end
     end
   end
@@ -42,11 +43,11 @@ return later.make(function()
   -- What a source has of a name: its value, and the moment at which it expires (-1 for never); no value where it has
   -- no such name (any more).
   local function take(kind, source, name)
-    if kind == 'set' then return redis.call('SISMEMBER', source, name) == 1 and '', -1 end
-    if kind == 'zset' then return redis.call('ZSCORE', source, name), -1 end
-    local value, at = redis.call('HGET', source, name), -1
+    if kind == 'set' then return request.call('SISMEMBER', source, name) == 1 and '', -1 end
+    if kind == 'zset' then return request.call('ZSCORE', source, name), -1 end
+    local value, at = request.call('HGET', source, name), -1
     if value and expiry.fields_may_expire(source) then
-      at = redis.call('HPEXPIRETIME', source, 'FIELDS', 1, name)[1]
+      at = request.call('HPEXPIRETIME', source, 'FIELDS', 1, name)[1]
     end
     return value, at
   end

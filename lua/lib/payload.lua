@@ -22,7 +22,7 @@ local may_glance = true
 local function plain_kind(key, payload)
   local first = payload:byte()
   if kind_of[first] == nil then
-    local kind = redis.call('TYPE', key).ok
+    local kind = request.call('TYPE', key).ok
     kind_of[first] = PLAIN[kind] and kind
   end
   return kind_of[first]
@@ -32,14 +32,14 @@ end
 -- that weight. Nil for whatever is not as usual: it has not been decided about.
 local function glance(wanted, key)
   if not may_glance or expiry.fields_may_expire(key) then return nil end
-  local bytes = redis.pcall('MEMORY', 'USAGE', key)
+  local bytes = request.pcall('MEMORY', 'USAGE', key)
   if type(bytes) ~= 'number' or bytes > CAPACITY then
     may_glance = type(bytes) ~= 'table'
     return nil
   end
   budget.spend(bytes)
   -- A key that has expired and not been reaped still has bytes.
-  local payload = redis.call('DUMP', key)
+  local payload = request.call('DUMP', key)
   local kind = payload and plain_kind(key, payload)
   if kind and (kind == wanted or wanted == 'any') then return kind, bytes, payload end
   may_glance = not payload
@@ -50,7 +50,7 @@ local function source(wanted, key)
   local kind, bytes, payload = glance(wanted, key)
   if kind then return kind, bytes, payload end
   kind, bytes = batch.wanted_source(wanted, key)
-  return kind, bytes, kind and redis.call('DUMP', key)
+  return kind, bytes, kind and request.call('DUMP', key)
 end
 
 local function expires_at(key) return expiry.keys_may_expire() and expiry.at(key) or -1 end
@@ -68,26 +68,41 @@ end
 
 -- The same of a key that may be of any type and size; 'missing' where it is not there.
 local function describe_any(key, known)
-  local kind = redis.call('TYPE', key).ok
+  local kind = request.call('TYPE', key).ok
   local bytes = kind ~= 'none' and budget.spend_key(kind, key)
-  return bytes and describe(key, kind, bytes, redis.call('DUMP', key), known) or 'missing'
+  return bytes and describe(key, kind, bytes, request.call('DUMP', key), known) or 'missing'
 end
 
--- Makes the key, in the place of what is there only where `replace` says so, with its expiry: in milliseconds since
--- 1970, '-1' for never. Returns 'created' where it has that payload now; where it has another one, behind it the
--- digest of that; 'vanished' where it has expired already. Writes: RESTORE; UNLINK where it cannot be read then.
-local function restore(key, payload, at, bytes, replace)
-  budget.spend(bytes)
-  if replace then
-    redis.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL', 'REPLACE')
-  else
-    redis.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL')
-  end
+-- What came of a key that was given a payload: 'created' where it has that now; where it has another one, behind it
+-- the digest of that; 'vanished' where it has expired already. Writes: UNLINK where it cannot be read.
+local function judge(key, payload)
   batch.made = key
-  local restored = redis.call('DUMP', key)
+  local restored = request.call('DUMP', key)
   batch.made = false
   if restored == payload then return 'created' end
   return restored and 'created ' .. redis.sha1hex(restored) or 'vanished'
 end
 
-return { source = source, describe = describe, describe_any = describe_any, restore = restore }
+-- Makes the key, in the place of what is there only where `replace` says so, with its expiry: in milliseconds since
+-- 1970, '-1' for never. Returns what came of it. Writes: RESTORE.
+local function restore(key, payload, at, bytes, replace)
+  budget.spend(bytes)
+  if replace then
+    request.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL', 'REPLACE')
+  else
+    request.call('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL')
+  end
+  return judge(key, payload)
+end
+
+-- The same, but nil where the server refuses, be it because the key is there: it has not been decided about.
+local function try_to_restore(key, payload, at, bytes)
+  if request.pcall('RESTORE', key, at == '-1' and 0 or at, payload, 'ABSTTL').err then return nil end
+  budget.spend(bytes)
+  return judge(key, payload)
+end
+
+return {
+  source = source, describe = describe, describe_any = describe_any, restore = restore,
+  try_to_restore = try_to_restore,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from luamigrate.model.coverage import Coverage
 from luamigrate.model.errors import printable
 from luamigrate.model.following import Followed
 from luamigrate.model.patterns import escaped
@@ -41,6 +42,8 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
         ]
     if totals.fillable:
         content["totals"]["fillable"] = totals.fillable
+    if summary.coverage:
+        content["cover"] = [_coverage_document(coverage) for coverage in summary.coverage.values()]
     if summary.sample:
         content["sample"] = summary.sample
     if summary.followed:
@@ -48,11 +51,13 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
     return content
 
 
-def key_document(key: KeyOutcome) -> dict[str, Any]:
-    """Return the line of the report that tells about a key."""
+def key_document(rule: Rule, key: KeyOutcome) -> dict[str, Any]:
+    """Return the line of the report that tells about a key of a rule."""
     content: dict[str, Any] = {"source": printable(key.source), "target": printable(key.target), "word": key.word}
     if (pattern := escaped(key.source)) != content["source"]:
         content |= {"source_pattern": pattern}
+    if rule.database is not None:
+        content |= {"database": rule.database}
     if key.word is Word.FAILED:
         content |= {"reason": key.reason, "text": key.text}
     if key.word is Word.KEPT:
@@ -90,6 +95,17 @@ def _followed_document(followed: Followed) -> dict[str, Any]:
     }
 
 
+def _coverage_document(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "pattern": str(coverage.pattern),
+        "keys": coverage.seen,
+        "untaken": coverage.untaken,
+        "types": dict(coverage.types),
+        "names": [printable(name) for name in coverage.names],
+        "left_out": coverage.left_out,
+    }
+
+
 def _server_document(server: Deployment | None) -> dict[str, Any] | None:
     if server is None:
         return None
@@ -113,5 +129,8 @@ def _rule_document(rule: Rule, tally: Tally) -> dict[str, Any]:
         "ignored": dict(tally.ignored),
         "failed_reasons": dict(tally.reasons),
     }
+    content |= {"database": rule.database} if rule.database is not None else {}
+    if rule.is_table and rule.source_names:
+        content |= {"names": len(rule.source_names), "absent": tally.absent}
     content |= {"failed_texts": dict(tally.texts)} if tally.texts else {}
     return content | ({"kept_reasons": dict(tally.kept)} if tally.kept else {})

@@ -37,7 +37,8 @@ class KeyReport:
         try:
             for key in batch.keys:
                 if self._every_key or not key.clean:
-                    self._file.write(json.dumps(json_output.key_document(key), ensure_ascii=False) + "\n")
+                    line = json.dumps(json_output.key_document(batch.rule, key), ensure_ascii=False)
+                    self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:
             self.problem = Error(f"--report: cannot write {self.name}: {error.strerror}")

@@ -89,7 +89,7 @@ def _ttl(milliseconds: Note) -> str:
 def section_title(rule: Rule, stage: Stage) -> str:
     """Return the heading of a rule's section."""
     if stage is Stage.EXTRA:
-        return f"{rule.target} without {rule.source} ({rule.type})"
+        return f"{rule.targets_text}{rule.where} without {rule.source if not rule.is_table else 'source'} ({rule.type})"
     return f"{rule} ({rule.type})"
 
 
@@ -104,6 +104,8 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
     if tally.ignored:
         line += f"; ignored {count_ignored(tally)}"
+    if missing := not_there(rule, tally):
+        line += f"; {missing}"
     if summary.dry_run and summary.command is Command.RUN and tally.elements and rule.type in _UNIT:
         target = tally.elements["target"]
         line += f"; {tally.elements['source']:,} {_UNIT[rule.type]}" + (f", {target:,} in the target" if target else "")
@@ -128,7 +130,14 @@ def _waiting(tally: Tally) -> str:
 
 def no_key(rule: Rule) -> str:
     """Return the line of a rule without keys."""
-    return "no key matches" if rule.source.varies else "there is no such key"
+    if rule.is_table:
+        return "none of them is there"
+    return "no key matches" if rule.source_names is None else "there is no such key"
+
+
+def not_there(rule: Rule, tally: Tally) -> str:
+    """Return how many names of a table are not there; empty for none, and for other rules."""
+    return f"{tally.absent:,} not there" if rule.is_table and tally.absent else ""
 
 
 def progress_line(scanned: float, database: int | None, found: int, rate: float, left: float | None) -> str:
@@ -214,7 +223,8 @@ def recheck_result(tally: Tally) -> str:
 def question(summary: Summary, server: Deployment | None) -> str:
     """Return the question whether to delete what the dry run before it found."""
     totals = summary.totals
-    where = f" at {server.whereabouts}" if server else ""
+    databases = sorted({rule.where for rule in summary.plan if rule.where})
+    where = " and".join(databases) + (f" at {server.whereabouts}" if server else "")
     in_slots = "just before it is deleted, and atomically where both keys are in one slot"
     how = in_slots if server and server.slots else "atomically, as it is deleted"
     return (

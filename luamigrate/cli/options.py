@@ -85,6 +85,22 @@ TlsInsecure = Annotated[
         help="Take any certificate: anybody between here and the server can then read and change everything.",
     ),
 ]
+PairsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="FILE",
+        help="Names by a table: source, tab, target on each line, escaped as they are printed.",
+    ),
+]
+Cover = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cover",
+        metavar="PATTERN",
+        help="Count and name the keys under it that no rule takes, e.g. 'job*'. Repeatable.",
+    ),
+]
 Excepts = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,6 +115,16 @@ FirstMatch = Annotated[
         "--first-match/--no-first-match",
         envvar="LUAMIGRATE_FIRST_MATCH",
         help="Sources may overlap: the first rule that matches takes the key.",
+    ),
+]
+ToDatabase = Annotated[
+    int | None,
+    typer.Option(
+        envvar="LUAMIGRATE_TO_DATABASE",
+        metavar="N",
+        min=0,
+        help="The targets live in this database of the same server; source and target may then have one name.",
+        show_default="the URL's",
     ),
 ]
 DryRun = Annotated[
@@ -121,7 +147,7 @@ Kind = Annotated[
         "--type",
         metavar="TYPE",
         autocompletion=lambda: TYPES,
-        help=f"The type of the keys of --map: {', '.join(TYPES)}. [default: any]",
+        help=f"The type of the keys of --map or --pairs: {', '.join(TYPES)}. [default: any]",
     ),
 ]
 PlanFile = Annotated[
@@ -311,15 +337,18 @@ class Options:
     maps: Maps = _of(_WHAT, *Command, default=None)
     kind: Kind = _of(_WHAT, *Command, default=None)
     plan_file: PlanFile = _of(_WHAT, *Command, default=None)
+    pairs_file: PairsFile = _of(_WHAT, *Command, default=None)
     excepts: Excepts = _of(_WHAT, *Command, default=None)
     first_match: FirstMatch = _of(_WHAT, *Command, default=False)
     dry_run: DryRun = _of(_WHAT, _RUN, _ROLLBACK, _FOLLOW, default=False)
+    to_database: ToDatabase = _of(_WHAT, *Command, default=None)
     validate: Validate = _of(_WHAT, _RUN, default=True)
     on_existing: Existing = _of(_WHAT, _RUN, _CHECK, default=OnExisting.SKIP)
     fill_queues: FillQueues = _of(_WHAT, _RUN, default=False)
     sample: Sample = _of(_WHAT, _VERIFY, default=None)
     extra: Extra = _of(_WHAT, _VERIFY, _ROLLBACK, default=False)
     settle: Settle = _of(_WHAT, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=SETTLE_SECONDS)
+    cover: Cover = _of(_WHAT, _VERIFY, _CHECK, default=None)
     ignore_expiry: IgnoreExpiry = _of(_WHAT, _RUN, _VERIFY, default=False)
     replace: Replace = _of(_WHAT, _FOLLOW, default=False)
     allow_groups: AllowGroups = _of(_WHAT, _FOLLOW, default=False)

@@ -36,6 +36,7 @@ class ConsoleReporter:
     def __init__(self, summary: Summary, *, to_stderr: bool, quiet: bool, verbose: bool) -> None:
         self._console = console_on(sys.stderr if to_stderr else sys.stdout)
         self._summary, self._quiet, self._verbose = summary, quiet, verbose
+        self._numbers = {rule: number for number, rule in enumerate(summary.plan, 1)}
         self._section: _Section | None = None
         self._rechecked = Tally()
         self._unclean_seen = 0
@@ -90,6 +91,9 @@ class ConsoleReporter:
         if batch.followed:
             self._tell_following(batch)
             return
+        if batch.coverage:
+            self.close_section()
+            return
         if batch.stage is not Stage.RECHECK:
             self._enter_section(batch.rule, batch.stage)
         else:
@@ -110,10 +114,13 @@ class ConsoleReporter:
             self._following.show(batch.followed)
 
     def _tell_large(self, source: bytes, done: float) -> None:
+        self._tell_now_and_then(messages.large_line(source, done))
+
+    def _tell_now_and_then(self, line: str) -> None:
         now = time.monotonic()
         if now - self._told_waiting >= SECONDS_BETWEEN_LINES:
             self._told_waiting = now
-            self._print(f"  {messages.large_line(source, done)}")
+            self._print(f"  {line}")
 
     def _recheck(self, batch: Batch) -> None:
         """Announce the rechecks when the scan is over, and remember what they find."""
@@ -127,8 +134,11 @@ class ConsoleReporter:
         if self._section and self._section.rule is rule and self._section.stage is stage:
             return
         self.close_section()
-        plan = self._summary.plan
-        self._print("", f"[{plan.index(rule) + 1}/{len(plan)}] {messages.section_title(rule, stage)}")
+        title = f"[{self._numbers[rule]}/{len(self._numbers)}] {messages.section_title(rule, stage)}"
+        if len(self._numbers) > summary_messages.MOST_RULES:
+            self._tell_now_and_then(title)
+            return
+        self._print("", title)
         self._section = _Section(rule, stage, self._summary, self._console)
 
     def _tell_keys(self, keys: Sequence[KeyOutcome]) -> None:

@@ -19,8 +19,9 @@ from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import Control
 from luamigrate.model.errors import UsageError, printable
 from luamigrate.model.limits import Limits
-from luamigrate.model.plan_files import plan_from_file, plan_from_maps
-from luamigrate.model.plans import BUILT_IN, Plan
+from luamigrate.model.patterns import Pattern
+from luamigrate.model.plan_files import plan_from_file, plan_from_maps, plan_from_pairs
+from luamigrate.model.plans import BUILT_IN, Plan, plan_of
 from luamigrate.model.rules import ANY
 from luamigrate.model.status import CHECKS, Command
 from luamigrate.server.connect import connect_by, pool_for
@@ -180,6 +181,7 @@ class Settings:
     settle: float
     sample: int | None
     extra: bool
+    cover: tuple[Pattern, ...]
     allow_empty: bool
     replace: bool
     allow_groups: bool
@@ -198,8 +200,8 @@ class Settings:
         command, options = Command(str(ctx.command.name)), Options(**ctx.params)
         origins = {str(option.name): Origin.of(ctx, option) for option in ctx.command.params}
         _refuse_contradictions(command, options, origins)
-        plan = _plan(options, origins)
         access = Access.of(options, origins)
+        plan = _plan(options, origins).from_database(access.url.database)
         return cls(
             command=command,
             plan=plan,
@@ -217,6 +219,7 @@ class Settings:
             settle=options.settle,
             sample=options.sample,
             extra=options.extra,
+            cover=tuple(Pattern.parse(os.fsencode(text)) for text in options.cover or ()),
             allow_empty=options.allow_empty,
             replace=options.replace,
             allow_groups=options.allow_groups,
@@ -249,14 +252,25 @@ def _plan(options: Options, origins: Origins) -> Plan:
         raise UsageError("--map and --plan exclude each other")
     if kind and len(kind) > 1:
         raise UsageError("--type is given twice: it holds for all --map; rules of several types need --plan")
-    if kind and not maps:
-        raise UsageError("--type belongs to --map; a plan file gives each rule its own type")
-    excepts, first_match = options.excepts or (), options.first_match
+    if kind and not (maps or options.pairs_file):
+        raise UsageError("--type belongs to --map or --pairs; a plan file gives each rule its own type")
+    if options.pairs_file:
+        _refuse_beside_pairs(options, origins)
+        return plan_from_pairs(options.pairs_file, kind[0] if kind else ANY, database=options.to_database)
+    excepts, first_match, database = options.excepts or (), options.first_match, options.to_database
     if maps:
-        return plan_from_maps(maps, kind[0] if kind else ANY, excepts=excepts, first_match=first_match)
+        only = kind[0] if kind else ANY
+        return plan_from_maps(maps, only, excepts=excepts, first_match=first_match, database=database)
     if plan_file:
-        return plan_from_file(plan_file, excepts=excepts, first_match=first_match)
-    return BUILT_IN.without(excepts, first_match=first_match)
+        return plan_from_file(plan_file, excepts=excepts, first_match=first_match, database=database)
+    return plan_of(BUILT_IN, excepts=excepts, first_match=first_match, database=database)
+
+
+def _refuse_beside_pairs(options: Options, origins: Origins) -> None:
+    others = {"--map": "maps", "--plan": "plan_file", "--except": "excepts", "--first-match": "first_match"}
+    for option, name in others.items():
+        if getattr(options, name) and origins[name].source is Source.OPTION:
+            raise UsageError(f"--pairs and {option} exclude each other: the file names each source and its target")
 
 
 def _ignored_checks(options: Options) -> frozenset[str]:
@@ -276,7 +290,7 @@ def _warnings(options: Options, access: Access) -> list[str]:
 
 _LIMITS = tuple(each.name for each in fields(Limits))
 _LOGIN = ("password_file", *_OF_TLS)
-_OF_PLAN = ("excepts", "first_match")
+_OF_PLAN = ("excepts", "first_match", "to_database", "cover")
 _RARE = frozenset(
     (
         *(*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty"),
@@ -295,7 +309,9 @@ _DECISIVE = (
 
 
 def _configuration(options: Options, origins: Origins, plan: Plan, access: Access) -> list[tuple[str, str, str]]:
-    of_plan = next((origins[name].name for name in ("maps", "plan_file") if getattr(options, name)), "built in")
+    of_plan = next(
+        (origins[name].name for name in ("pairs_file", "maps", "plan_file") if getattr(options, name)), "built in"
+    )
     rows = [("url", access.url.redacted, str(origins["url"]))]
     if "REDIS_PASSWORD" in os.environ:
         rows.append(("password", "***", "REDIS_PASSWORD"))

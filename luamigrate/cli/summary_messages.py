@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import islice
+
 from luamigrate.cli.follow_messages import follow_lines, prospect
-from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key
-from luamigrate.model.errors import Exit
+from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
+from luamigrate.model.coverage import Coverage
+from luamigrate.model.errors import Exit, printable
 from luamigrate.model.following import Followed
+from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Reason, Word, unfinished
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import looks_like_glob, nothing_found, taken_literally
+from luamigrate.preflight.emptiness import a_few, count_by_type, looks_like_glob, nothing_found, taken_literally
+
+MOST_RULES = 50
+"""As many rules each have a section and a line of the summary."""
 
 AFTER_CUT_OVER = (
     "Do not run this again after cut-over: once consumers work on the targets, it would copy back what they emptied."
@@ -26,7 +34,7 @@ _FAILED_ADVICE = {
     Reason.TOO_BIG: "too-big: --allow-long-pause takes such keys whole, and blocks the server meanwhile.",
     Reason.VERSION: "version: nodes of different versions; bring all of them to one version first.",
     Reason.CHAIN: "chain: what is copied there would be copied again; --except leaves such keys out.",
-    Reason.AMBIGUOUS: "ambiguous: two sources would have one target; --except leaves such keys out.",
+    Reason.AMBIGUOUS: "ambiguous: a target does not lead back to its source alone; --except leaves such keys out.",
     Reason.RESERVED: "reserved: names under luamigrate: are not for copies; --except leaves such keys out.",
     Reason.OTHER: "other: --report FILE gives the server's text for each key.",
 }
@@ -85,11 +93,38 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     ended_early = summary.interrupted or summary.error
     nothing = {rule: "nothing found before it ended" if ended_early else no_key(rule) for rule in summary.by_rule}
-    lines += [f"  {rule}: {_words(tally) or nothing[rule]}" for rule, tally in summary.by_rule.items()]
+    shown = _rules_shown(summary)
+    lines += [
+        f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing[rule], not_there(rule, tally))))}"
+        for rule, tally in shown.items()
+    ]
+    if len(shown) < len(summary.by_rule):
+        lines.append(f"  {_others_line(summary, shown)}")
     lines += [
         f"  found at {node}: {tally.found:,}: {_words(tally)}" for node, tally in sorted(summary.by_shard.items())
     ]
     return lines
+
+
+def _rules_shown(summary: Summary) -> dict[Rule, Tally]:
+    """Return the rules that have a line of their own: all, or of very many the first that are not clean."""
+    if len(summary.by_rule) <= MOST_RULES:
+        return summary.by_rule
+    unclean = unfinished(summary.command, dry_run=summary.dry_run) | {Word.FAILED, Word.EXTRA}
+    by_rule = summary.by_rule.items()
+    odd = ((rule, tally) for rule, tally in by_rule if tally.ignored or any(map(tally.counts.get, unclean)))
+    return dict(islice(odd, MOST_RULES))
+
+
+def _others_line(summary: Summary, shown: Mapping[Rule, Tally]) -> str:
+    others, empty = Tally(), 0
+    for rule, tally in summary.by_rule.items():
+        if rule not in shown:
+            others.add(tally)
+            empty += not tally.seen
+    without = f"; for {empty:,} of them there is no key" if empty else ""
+    count = len(summary.by_rule) - len(shown)
+    return f"{count:,} {'more rules' if shown else 'rules'}: {_words(others) or 'nothing'}{without}"
 
 
 def _classic_rows(summary: Summary) -> dict[str, int]:
@@ -147,6 +182,7 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
         return follow_lines(summary, report)
     lines = _ending_lines(summary, databases)
     lines += _unmatched_lines(summary)
+    lines += _cover_lines(summary)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {count_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
@@ -167,16 +203,47 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     return lines
 
 
+def cover_line(coverage: Coverage) -> str:
+    """Return what was found under a pattern that is to be covered."""
+    under = f"under '{coverage.pattern}'"
+    out = f"; {count_keys(coverage.left_out)} left out by an except" if coverage.left_out else ""
+    if not coverage.seen:
+        return f"there is no key {under}"
+    if not coverage.untaken:
+        return f"a rule takes each of the {count_keys(coverage.seen)} {under}{out}"
+    names = ", ".join(map(printable, coverage.names))
+    return (
+        f"no rule takes {coverage.untaken:,} of the {count_keys(coverage.seen)} {under}{out}: "
+        f"{count_by_type(coverage.types)}. The first: {names}"
+    )
+
+
+def _cover_lines(summary: Summary) -> list[str]:
+    return [
+        f"NOT COVERED: {cover_line(found)}. Give them a rule, or leave them out with --except."
+        if found.untaken
+        else f"Covered: {cover_line(found)}."
+        for found in summary.coverage.values()
+    ]
+
+
 def _unmatched_lines(summary: Summary) -> list[str]:
     empty = tuple(
         rule
         for rule, tally in summary.by_rule.items()
         if (rule.source.varies or looks_like_glob(rule.source)) and not tally.seen
     )
-    if not summary.totals.found or not empty or summary.interrupted or summary.error:
+    if summary.interrupted or summary.error:
         return []
-    patterns = ", ".join(f"'{rule.source}'" for rule in empty)
-    return [f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
+    lines = [
+        f"NOT THERE: {tally.absent:,} of the {rule}. Is that right?"
+        for rule, tally in summary.by_rule.items()
+        if rule.is_table and tally.absent
+    ]
+    if not summary.totals.found or not empty:
+        return lines
+    patterns = a_few([f"'{rule.source}'" for rule in empty])
+    return [*lines, f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
 
 
 def _advice_lines(summary: Summary, report: str | None) -> list[str]:

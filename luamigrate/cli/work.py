@@ -11,13 +11,14 @@ from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
+from luamigrate.migration.cover import search
 from luamigrate.migration.execute import execute
 from luamigrate.migration.follow import follow_plan
 from luamigrate.migration.options import FollowOptions, Options
 from luamigrate.migration.verbs import Compare, Remove, Verb, copying
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Exit, Refused
-from luamigrate.model.status import Command, Verdict, Word
+from luamigrate.model.status import Command, Finding, Verdict, Word
 from luamigrate.model.summary import Batch, Summary
 from luamigrate.preflight import checks
 from luamigrate.server.connection import ReconnectPolicy
@@ -198,6 +199,7 @@ def _options(settings: Settings) -> Options:
         every_key=settings.output.every_key,
         sample=settings.sample,
         extra=settings.extra,
+        cover=settings.cover,
     )
 
 
@@ -222,6 +224,7 @@ def _check(settings: Settings) -> Exit:
                     ignored=settings.ignored_checks,
                     warns_of_nothing=not settings.allow_empty,
                 )
+                summary.findings += _covered(settings, server, summary)
                 reporter.findings(summary.findings)
                 if any(finding.verdict is Verdict.REFUSED for finding in summary.findings):
                     raise Refused(messages.refused(summary.findings))
@@ -231,3 +234,14 @@ def _check(settings: Settings) -> Exit:
         except KeyboardInterrupt:
             summary.interrupted = True
     return _conclude(settings, summary, server)
+
+
+def _covered(settings: Settings, server: Deployment, summary: Summary) -> list[Finding]:
+    """Search for keys that no rule takes, and return what is found under each pattern."""
+    for pattern in settings.cover:
+        for coverage in search(server, summary.plan, pattern, settings.limits, lambda: False):
+            summary.cover(coverage)
+    return [
+        Finding("cover", Verdict.WARNING if found.untaken else Verdict.OK, summary_messages.cover_line(found))
+        for found in summary.coverage.values()
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from luamigrate.migration.chunks import (
+    KeyAt,
     LargePair,
     Progress,
     compare_chunk,
@@ -124,7 +125,7 @@ class ChunkDiff:
 
 
 def diff_both_ways(
-    pair: LargePair, other: bytes, expiries: Expiries, after: float = 0.0, lifetime_ms: int = 0
+    pair: LargePair, other: KeyAt, expiries: Expiries, after: float = 0.0, lifetime_ms: int = 0
 ) -> Generator[Progress, None, ChunkDiff]:
     """Compare the source with another key, and that one with the source where it may have more.
 
@@ -132,28 +133,28 @@ def diff_both_ways(
     """
     diff = ChunkDiff(pair.kind)
     middle = after + (1.0 - after) / 2
-    for _, progress in compare_in_chunks(pair, (pair.source, other), expiries, diff):
-        _renew(pair, other, lifetime_ms)
+    for _, progress in compare_in_chunks(pair, (pair.source_key, other), expiries, diff):
+        _renew(other, lifetime_ms)
         yield progress.within(after, middle)
     # Where all is there and the lengths are equal, there can be no more.
     complete = diff.exact and not diff.counts["missing"] and diff.lengths[0] == diff.lengths[1]
     if not complete and pair.kind in ("hash", "set", "zset"):
         backwards = ChunkDiff(pair.kind)
-        for _, progress in compare_in_chunks(pair, (other, pair.source), Expiries.NONE, backwards):
-            _renew(pair, other, lifetime_ms)
+        for _, progress in compare_in_chunks(pair, (other, pair.source_key), Expiries.NONE, backwards):
+            _renew(other, lifetime_ms)
             yield progress.within(middle, 1.0)
         diff.counts["additional"] = backwards.counts["missing"]
         diff.names["additional"] = backwards.names["missing"]
     return diff
 
 
-def _renew(pair: LargePair, staging: bytes, lifetime_ms: int) -> None:
+def _renew(staging: KeyAt, lifetime_ms: int) -> None:
     if lifetime_ms:
-        pair.target_node.call("PEXPIRE", staging, lifetime_ms, once=True)
+        staging.call("PEXPIRE", lifetime_ms, writes=True)
 
 
 def compare_in_chunks(
-    pair: LargePair, keys: tuple[bytes, bytes], expiries: Expiries, diff: ChunkDiff, names: int = NAMES_SHOWN
+    pair: LargePair, keys: tuple[KeyAt, KeyAt], expiries: Expiries, diff: ChunkDiff, names: int = NAMES_SHOWN
 ) -> Iterator[tuple[ComparedChunk, Progress]]:
     """Compare the first key with the second one chunk by chunk, adding to `diff`; yield each chunk and the progress."""
     position, done, step = b"0", 0, 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
@@ -55,6 +55,26 @@ class Progress:
         return replace(self, done=first + self.done * (last - first))
 
 
+class KeyAt(NamedTuple):
+    """A key, and where it lives."""
+
+    name: bytes
+    place: Place
+
+    @property
+    def node(self) -> Connection:
+        """The server that has it."""
+        return self.place.node
+
+    def call(self, command: str, *arguments: str | int, writes: bool = False) -> Any:
+        """Send a command about the key, never twice on two connections; return its answer."""
+        node, database = self.place
+        if database == node.database:
+            return node.call(command, self.name, *arguments, once=True).answer()
+        words = (command, self.name, *arguments)
+        return calls.in_database(node, database, *words, keys=(self.name,), writes=writes).answer()
+
+
 @dataclass(frozen=True, kw_only=True)
 class LargePair:
     """A pair that is too large for one script."""
@@ -99,9 +119,29 @@ class LargePair:
             tag = self.target if b"}" not in self.target else _tag_for(key_slot(self.target))
         return RESERVED + b"staging:" + self.nonce.encode() + b":{" + tag + b"}"
 
-    def node_for(self, key: bytes) -> Connection:
-        """Return where the source is, or the target and the staging key."""
-        return self.source_node if key == self.source else self.target_node
+    @property
+    def source_key(self) -> KeyAt:
+        """The source, and where it is."""
+        return KeyAt(self.source, self.source_place)
+
+    @property
+    def target_key(self) -> KeyAt:
+        """The target, and where it is or would be."""
+        return KeyAt(self.target, self.target_place)
+
+    @property
+    def staging_key(self) -> KeyAt:
+        """The staging key, beside the target."""
+        return KeyAt(self.staging, self.target_place)
+
+    @property
+    def spans_databases(self) -> bool:
+        """Whether source and target are in two databases of a server."""
+        return not self.cross_slot and self.source_place != self.target_place
+
+    def databases(self, *keys: KeyAt) -> tuple[int, ...]:
+        """Return the databases of keys, as a script takes them; none where all are in one."""
+        return tuple(key.place.database for key in keys) if self.spans_databases else ()
 
     def outcome(self, word: Word, text: str = "", notes: Notes | None = None) -> KeyOutcome:
         """Return an outcome of this pair."""
@@ -143,26 +183,27 @@ def _tag_for(slot: int) -> bytes:
 
 
 def compare_chunk(
-    pair: LargePair, keys: tuple[bytes, bytes], position: bytes, step: int, *, expiries: Expiries, names: int
+    pair: LargePair, keys: tuple[KeyAt, KeyAt], position: bytes, step: int, *, expiries: Expiries, names: int
 ) -> ComparedChunk:
     """Compare a chunk of the first key with the second one."""
     one, other = keys
     if not pair.cross_slot:
         call = calls.chunk_compare(
             pair.source_node,
-            keys,
+            (one.name, other.name),
             pair.pause,
             kind=pair.kind,
             position=position,
             step=step,
             expiries=expiries,
             names=names,
+            databases=pair.databases(*keys),
         )
         return chunk_replies.compared_chunk(call)
     read = _read(pair, one, position, step)
     call = calls.chunk_compare_elements(
-        pair.node_for(other),
-        other,
+        other.node,
+        other.name,
         read.elements,
         kind=pair.kind,
         position=position,
@@ -179,7 +220,7 @@ def stage_chunk(pair: LargePair, position: bytes, step: int, lifetime_ms: int) -
     Raises Vanished where the staging key has expired meanwhile.
     """
     if pair.cross_slot:
-        read = _read(pair, pair.source, position, step)
+        read = _read(pair, pair.source_key, position, step)
         is_first = position == b"0"
         call = calls.chunk_append(
             pair.target_node, pair.staging, read.elements, kind=pair.kind, lifetime_ms=lifetime_ms, is_first=is_first
@@ -187,9 +228,15 @@ def stage_chunk(pair: LargePair, position: bytes, step: int, lifetime_ms: int) -
         if (microseconds := chunk_replies.appended(call)) is None:
             raise Vanished
         return read.position, read.visited, Progress(0.0, max(read.seconds, call.busy(microseconds)), read.largest)
-    keys = pair.source, pair.staging
     call = calls.chunk_stage(
-        pair.source_node, keys, pair.pause, kind=pair.kind, position=position, step=step, lifetime_ms=lifetime_ms
+        pair.source_node,
+        (pair.source, pair.staging),
+        pair.pause,
+        kind=pair.kind,
+        position=position,
+        step=step,
+        lifetime_ms=lifetime_ms,
+        databases=pair.databases(pair.source_key, pair.staging_key),
     )
     if not (done := chunk_replies.staged(call)):
         raise Vanished
@@ -203,18 +250,25 @@ def supply(pair: LargePair, names: Sequence[bytes]) -> tuple[int, float]:
     Raises Vanished where the target is not there any more.
     """
     if not pair.cross_slot:
-        return _supply(pair, [pair.target, pair.source], names)
+        return _supply(pair, [pair.target_key, pair.source_key], names)
     call = calls.chunk_read_fields(pair.source_node, pair.source, pair.pause, kind=pair.kind, names=names)
     tried, microseconds, picked = chunk_replies.fields_read(call)
     longest = call.busy(microseconds)
     while picked:
-        done, seconds = _supply(pair, [pair.target], picked)
+        done, seconds = _supply(pair, [pair.target_key], picked)
         picked, longest = picked[3 * done :], max(longest, seconds)
     return tried, longest
 
 
-def _supply(pair: LargePair, keys: list[bytes], names: Sequence[Any]) -> tuple[int, float]:
-    call = calls.chunk_add_fields(pair.target_node, keys, pair.pause, kind=pair.kind, names=names)
+def _supply(pair: LargePair, keys: list[KeyAt], names: Sequence[Any]) -> tuple[int, float]:
+    call = calls.chunk_add_fields(
+        pair.target_node,
+        [key.name for key in keys],
+        pair.pause,
+        kind=pair.kind,
+        names=names,
+        databases=pair.databases(*keys),
+    )
     if not (added := chunk_replies.fields_added(call)):
         raise Vanished
     done, microseconds = added
@@ -224,9 +278,17 @@ def _supply(pair: LargePair, keys: list[bytes], names: Sequence[Any]) -> tuple[i
 def publish(pair: LargePair, expires_at: int | None) -> Call:
     """Have the staging key made into the target by the EXEC that follows."""
     source: bytes | int = pair.source if expires_at is None else expires_at
-    return calls.chunk_publish(pair.target_node, pair.staging, pair.target, source=source)
+    databases = pair.databases(pair.staging_key, pair.target_key, pair.source_key)
+    return calls.chunk_publish(pair.target_node, pair.staging, pair.target, source=source, databases=databases)
 
 
-def _read(pair: LargePair, key: bytes, position: bytes, step: int) -> ReadChunk:
-    call = calls.chunk_read(pair.node_for(key), key, pair.pause, kind=pair.kind, position=position, step=step)
+def unlink_target(pair: LargePair) -> Call:
+    """Have the target deleted by the EXEC that follows."""
+    if pair.spans_databases:
+        return calls.unlink_in_database(pair.target_node, pair.target_place.database, pair.target)
+    return pair.target_node.call("UNLINK", pair.target, once=True)
+
+
+def _read(pair: LargePair, key: KeyAt, position: bytes, step: int) -> ReadChunk:
+    call = calls.chunk_read(key.node, key.name, pair.pause, kind=pair.kind, position=position, step=step)
     return chunk_replies.read_chunk(call)

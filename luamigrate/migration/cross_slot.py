@@ -10,6 +10,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from redis.crc import key_slot
+
+from luamigrate.migration.source_watch import SourceWatch
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import ANY, Pairs
@@ -69,6 +72,8 @@ class CrossSlotBatch:
         self._cluster, self._server = cluster, server
         self._steps: Steps | None = steps(self)
         self._problem: Error | None = None
+        self._watch: SourceWatch | None = None
+        """The sources as they were first read, until they are read again."""
         self.advance()
 
     def advance(self) -> bool:
@@ -78,9 +83,12 @@ class CrossSlotBatch:
                 next(self._steps)
             except StopIteration:
                 self._steps = None
+                self._unwatch()
             except Error as problem:
                 # Whoever waits for the answers is to hear of it: others may be in flight beside this.
                 self._steps, self._problem = None, problem
+                if self._watch:
+                    self._watch.drop()
         return self._steps is not None
 
     def answers(self) -> tuple[list[Answer], float]:
@@ -91,15 +99,38 @@ class CrossSlotBatch:
             raise self._problem
         return [self.results[index] for index in range(self.answered)], self.seconds
 
+    def read_sources(self, beside: str) -> Generator[None, None, KeyStates]:
+        """Read the sources by which the pairs were found, under WATCH where that is possible."""
+        self._watch = SourceWatch.begin(self._cluster.spare(self._server), self.pairs.sources)
+        return (yield from self.read_found(self.pairs.sources, beside))
+
     def read_found(self, names: Sequence[bytes], beside: str) -> Generator[None, None, KeyStates]:
         """Read the keys by which the pairs were found, in one call: as many as its pause allows."""
         ask = self.reading(kind=self.pairs.rule.type, beside=beside)
-        call = ask(self._server, list(names), [], alone=False)
-        self._server.flush()
-        yield
-        replies = dict(enumerate(self._replies(call)))
+        replies = dict(enumerate((yield from self._ask_about_found(names, ask))))
         self.answered = len(replies)
         return self._states(replies | self._alone(names, replies, ask), beside)
+
+    def _ask_about_found(self, names: Sequence[bytes], ask: Ask) -> Generator[None, None, list[Answer]]:
+        answers: list[Answer] = []
+        if watch := self._watch:
+            call = ask(watch.connection, list(names), [], alone=False)
+            watch.connection.flush()
+            yield
+            try:
+                answers = self._replies(call)
+            except Error:
+                if not watch.connection.is_lost:
+                    raise
+            # What is elsewhere by now is read there, and not under WATCH.
+            if not answers or not watch.holds or PairReply.MOVED in answers:
+                self._unwatch()
+        if not answers:
+            call = ask(self._server, list(names), [], alone=False)
+            self._server.flush()
+            yield
+            answers = self._replies(call)
+        return answers
 
     def read(
         self, names: Sequence[bytes], indexes: Iterable[int], *, kind: str = ANY, beside: str = ""
@@ -125,6 +156,8 @@ class CrossSlotBatch:
 
         Whoever `acts` on what was found must not take an old answer for a new one.
         """
+        if (yield from self._are_untouched(found, acts=acts)):
+            return found, {}
         kind = self.pairs.rule.type
         known = {index: result.source for index, result in found.items()}
         ask = self.reading(kind=kind, beside=beside, known=known, steadily=acts)
@@ -138,12 +171,35 @@ class CrossSlotBatch:
             states |= yield from self.read(self.pairs.sources, sorted(expiring_anew), kind=kind, beside=beside)
         return {index: result for index, result in found.items() if index not in changed}, states
 
+    def _are_untouched(self, found: Provisionals, *, acts: bool) -> Generator[None, None, bool]:
+        """Tell whether it is certain that nobody has written to the sources since they were first read.
+
+        What `acts` could write, so a node that hands its slots over lets EXEC wait, as it does with other writes. One
+        source is read again to see that the node has its slots still.
+        """
+        watch = self._watch
+        if not watch or not found:
+            self._unwatch()
+            return not found
+        index, result = next(iter(found.items()))
+        ask = self.reading(kind=self.pairs.rule.type, known={index: result.source}, steadily=acts)
+        watch.ask(partial(ask, names=[self.pairs.sources[index]], indexes=[index], alone=False))
+        yield
+        self._watch = None
+        answer = watch.answer()
+        return isinstance(answer, list) and answer[:1] == [equal_reply(result.source.at)]
+
+    def _unwatch(self) -> None:
+        if self._watch:
+            self._watch.end()
+        self._watch = None
+
     def ask(self, names: Sequence[bytes], indexes: Iterable[int], ask: Ask) -> Generator[None, None, dict[int, Answer]]:
         """Ask about some of the names, each where it is, until all are answered for."""
         replies: dict[int, Answer] = {}
         left = list(indexes)
         while left:
-            by_node = self._cluster.by_node(names, left)
+            by_node = self._cluster.by_node({index: key_slot(names[index]) for index in left})
             calls = [
                 (group, ask(server, [names[index] for index in group], group, alone=False))
                 for server, group in by_node.items()

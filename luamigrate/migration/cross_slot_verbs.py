@@ -1,7 +1,7 @@
 """What each verb does with pairs whose source and target live in two slots of a cluster, mostly on two nodes.
 
 No script sees both keys. So a batch takes several steps: read the source, act at the target on what was
-read, read the source again. What was found counts only if the source has not changed in between, and a
+read, ask whether the source is as it was. What was found counts only if it has not changed in between, and a
 target is replaced or deleted only while it is what we have seen. Payloads pass through here as they are.
 """
 
@@ -34,7 +34,7 @@ BUSY = Word.FAILED.reply + b" busy: somebody wrote to it in each attempt; try ag
 
 def copy(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
-    sources = yield from batch.read_found(batch.pairs.sources, "payload")
+    sources = yield from batch.read_sources("payload")
     comparing = _Comparing(batch, comparison, acts=True)
     ours: dict[int, KeyState] = {}
     made: dict[int, KeyState] = {}
@@ -66,7 +66,7 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     """Say how each pair stands; write nothing."""
     sizes = comparison.sizes
     beside = "size" if sizes else ""
-    sources = yield from batch.read_found(batch.pairs.sources, beside)
+    sources = yield from batch.read_sources(beside)
     comparing = _Comparing(batch, comparison)
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, {})
@@ -87,7 +87,7 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
 
 def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> Steps:
     """Delete the targets that equal their source, if that lives as long: the source is read last before it."""
-    sources = yield from batch.read_found(batch.pairs.sources, "")
+    sources = yield from batch.read_sources("")
     comparing = _Comparing(batch, comparison, removes=True)
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, {})

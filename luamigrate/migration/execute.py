@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from luamigrate.migration.cover import search
 from luamigrate.migration.options import Options
 from luamigrate.migration.routing import scripts_for
 from luamigrate.migration.runner import Runner
@@ -14,7 +16,10 @@ from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError
 from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
+from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import BUILT_IN, Plan
+from luamigrate.model.rules import as_bytes
+from luamigrate.model.status import Stage
 from luamigrate.model.summary import Batch
 from luamigrate.preflight import checks
 from luamigrate.scripts import library
@@ -80,6 +85,7 @@ def verify(
     ignore_expiry: bool = False,
     sample: int | None = None,
     extra: bool = False,
+    cover: Sequence[str | bytes] = (),
     limits: Limits | None = None,
     ignored_checks: frozenset[str] = frozenset(),
     show_values: bool = False,
@@ -88,8 +94,8 @@ def verify(
 ) -> Iterator[Batch]:
     """Compare every source with its target, or the first `sample` of each rule; write nothing.
 
-    With `extra`, targets without a source are then searched for. The server may be a replica.
-    Everything else is as with `migrate`.
+    With `extra`, targets without a source are then searched for; then keys under each pattern of `cover` that no rule
+    takes. The server may be a replica. Everything else is as with `migrate`.
     """
     options = Options(
         limits=limits or Limits(),
@@ -98,6 +104,7 @@ def verify(
         every_key=every_key,
         sample=sample,
         extra=extra,
+        cover=tuple(Pattern.parse(as_bytes(text)) for text in cover),
     )
     verb = Compare(comparison=Comparison(ignore_expiry=ignore_expiry, show_values=show_values))
     return execute(server, plan, verb, options, operator)
@@ -131,6 +138,7 @@ def rollback(
 
 def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, control: Control) -> Iterator[Batch]:
     """Check, process rule by rule, recheck what was not clean; start over if a server process changed."""
+    plan = plan.from_database(deployment.database)
     policy = ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=verb.writes)
     deployment.reconnect_by(policy)
     yield from _check(deployment, plan, verb, options)  # raises Refused before any write
@@ -147,6 +155,7 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
                 yield from runner.finish_rechecks()
                 if control.stop():
                     break
+            yield from _covered(plan, options, throttle)
         except ServerChanged:
             runner.forget()
             deployment.accept_change()
@@ -160,6 +169,15 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
         else:
             return
     raise Error(UNSTEADY)
+
+
+def _covered(plan: Plan, options: Options, throttle: Throttle) -> Iterator[Batch]:
+    """Search for keys that no rule takes."""
+    for pattern in options.cover:
+        for coverage in search(throttle.deployment, plan, pattern, options.limits, throttle.control.stop):
+            yield Batch(plan[0], Stage.COVER, coverage=coverage)
+            throttle.rate.sent(coverage.seen, time.monotonic)
+            throttle.wait()
 
 
 def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 
@@ -271,10 +271,11 @@ class Follower:
             return scan.everywhere(self._deployment, wanted, lambda _: self._mirror.pace, stop)
 
         for rule in plan:
-            for found in everywhere(scan.Names(rule.source, plan.choosing_sources(rule))):
+            for found in everywhere(scan.Names(rule.source, plan.choosing_sources(rule), rule.source_names)):
                 yield found.keys
         for rule in plan:
-            for found in everywhere(scan.Names(rule.target, plan.choosing_targets(rule))):
+            choosing = plan.choosing_targets(rule)
+            for found in everywhere(scan.Names(rule.target, choosing, rule.target_names, rule.database)):
                 yield rule.pairs_of_targets(found.keys).sources
 
     def _scan_on(self) -> None:
@@ -301,31 +302,32 @@ class Follower:
             return
         rate = self._throttle.rate
         while self._dirty and not self._mirror.is_full and not rate.seconds_to_wait(time.monotonic):
-            pairs = self._pairs(self._dirty.take(self._mirror.pace.size))
-            if pairs:
+            for pairs in self._pairs(self._dirty.take(self._mirror.pace.size)):
                 self._mirror.send(pairs)
                 rate.sent(len(pairs), time.monotonic)
             if not self._dirty:
                 self._round_due = time.monotonic() + self._options.max_lag_ms / 1000
         self._server.poll()
 
-    def _pairs(self, names: list[tuple[bytes, float]]) -> list[Pair]:
-        """Return what is to be sent of names that changed; those that must never be written fail."""
+    def _pairs(self, names: list[tuple[bytes, float]]) -> Iterable[list[Pair]]:
+        """Return what is to be sent of names that changed, by database; those that must never be written fail."""
         by_rule: dict[Rule, list[bytes]] = {}
         for name, _ in names:
             rule = self._rule_for(name)
             if rule:
                 by_rule.setdefault(rule, []).append(name)
-        moments, found = dict(names), []
+        moments = dict(names)
+        found: dict[int | None, list[Pair]] = {}
         for rule, sources in by_rule.items():
             pairs, refused = self._plan.pairs(rule, sources)
             for source, target in zip(pairs.sources, pairs.targets, strict=True):
-                found.append(self.standing.pair(rule, source, target, moments[source]))
+                pair = self.standing.pair(rule, source, target, moments[source])
+                found.setdefault(rule.database, []).append(pair)
                 self._hearing.own_writes.sent(target)
             for outcome in refused:
                 pair = self.standing.pair(rule, outcome.source, outcome.target, UNTOLD)
                 self._news += [(rule, each) for each in self.standing.failed_with(pair, outcome.text)]
-        return found
+        return found.values()
 
     def _see_whether_in_step(self) -> None:
         is_busy = self._scan is not None or self._dirty or self._mirror.in_flight or self._fence is not None

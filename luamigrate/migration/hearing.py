@@ -11,7 +11,7 @@ from luamigrate.migration.standing import Standing
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused
 from luamigrate.model.plans import Plan
-from luamigrate.model.prefixes import merged
+from luamigrate.model.prefixes import merged, source_prefixes, target_prefixes
 from luamigrate.preflight.following import CHANNEL
 from luamigrate.server.connection import ANSWER_SECONDS, FIRST_DELAY, Connection
 from luamigrate.server.errors import ConnectionLost, ServerChanged
@@ -26,8 +26,9 @@ class Hearing:
 
     def __init__(self, server: Connection, plan: Plan, standing: Standing, dirty: DirtyNames) -> None:
         self._server, self._plan, self._standing, self._dirty = server, plan, standing, dirty
-        self._prefixes = merged(pattern.prefix for rule in plan for pattern in (rule.source, rule.target))
-        self._source_of = lru_cache(REMEMBERED)(self._find_source)
+        targets = (prefix for database in plan.databases for prefix in target_prefixes(plan, database))
+        self._prefixes = merged((*source_prefixes(plan), *targets))
+        self._meaning_of = lru_cache(REMEMBERED)(self._find_meaning)
         self.own_writes = OwnWrites()
         self.told = 0
         """Changes of sources that were told."""
@@ -73,23 +74,25 @@ class Hearing:
         return everything
 
     def _sort(self, name: bytes, now: float) -> None:
-        if name in self.own_writes and not self.own_writes.told(name):
-            return
-        source = self._source_of(name)
-        if source == name:
+        is_source, origins = self._meaning_of(name)
+        if is_source:
             self.told += 1
             self._dirty.put(name, now)
             self._standing.source_told(name)
-        elif source is not None:
+        if not origins or (name in self.own_writes and not self.own_writes.told(name)):
+            return
+        for source in origins:
             self._standing.suspect(source)
             self._dirty.put(source, UNTOLD)
 
-    def _find_source(self, name: bytes) -> bytes | None:
-        """Return the name itself where it is a source, the source of a target, and None for any other name."""
-        if self._plan.rule_for(name):
-            return name
-        origin = self._plan.origin(name)
-        return origin[1] if origin else None
+    def _find_meaning(self, name: bytes) -> tuple[bool, tuple[bytes, ...]]:
+        """Return whether a name is a source, and the sources of which it is the target, in whatever database.
+
+        Nobody tells in which database a name was written. Where source and target have one name, it is the source.
+        """
+        plan = self._plan
+        origins = {origin[1] for database in plan.databases if (origin := plan.origin(name, database))}
+        return plan.rule_for(name) is not None, tuple(origins - {name})
 
     def listen_again(self, patience: float, control: Control) -> None:
         """Register anew, as soon as the server lets us. Raises Error where it does not in time, ServerChanged."""

@@ -26,6 +26,7 @@ from luamigrate.migration.chunks import (
     stage_chunk,
     step_for,
     supply,
+    unlink_target,
 )
 from luamigrate.migration.watch import Act, Attempt, Disturbed, LargeSteps, reconnecting, undisturbed
 from luamigrate.model.comparison import Comparison, Filling
@@ -61,7 +62,7 @@ def copy(pair: LargePair, comparison: Comparison) -> LargeSteps:
     finally:
         # One that has been published has another name; one that cannot be removed now expires.
         with suppress(Error):
-            pair.target_node.call("UNLINK", pair.staging).answer()
+            pair.staging_key.call("UNLINK", writes=True)
 
 
 def compare(pair: LargePair, comparison: Comparison) -> LargeSteps:
@@ -103,11 +104,11 @@ def _copy(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
         return (yield from _stand(pair, target_kind, comparison)), None
     if refusal := _cannot_be_copied(pair):
         return refusal, None
-    pair.target_node.call("UNLINK", pair.staging, once=True).answer()
+    pair.staging_key.call("UNLINK", writes=True)
     if not (yield from _stage(pair, 0.5 if comparison.validate else 1.0)):
         return pair.outcome(Word.GONE), None  # all its fields have expired
     if comparison.validate:
-        diff = yield from diff_both_ways(pair, pair.staging, Expiries.DIFFERENT, after=0.5, lifetime_ms=LIFETIME_MS)
+        diff = yield from diff_both_ways(pair, pair.staging_key, Expiries.DIFFERENT, after=0.5, lifetime_ms=LIFETIME_MS)
         if diff.other_is_gone:
             raise Disturbed
         if diff.word is not Word.SAME or diff.expiring_apart:
@@ -136,7 +137,7 @@ def _stand(pair: LargePair, target_kind: str, comparison: Comparison) -> Generat
     if pair.kind not in KINDS:
         return pair.outcome(Word.FAILED, too_big(pair))
     ignore_expiry = comparison.ignore_expiry
-    diff = yield from diff_both_ways(pair, pair.target, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT)
+    diff = yield from diff_both_ways(pair, pair.target_key, Expiries.NONE if ignore_expiry else Expiries.DIFFERENT)
     if diff.is_gone:
         return pair.outcome(Word.GONE)
     word, notes = diff.word_with_expiry(ignore=ignore_expiry), diff.notes_but(ignore_expiry=ignore_expiry)
@@ -150,7 +151,7 @@ def _remove(pair: LargePair, target_kind: str, *, delete: bool) -> Attempt:
         return pair.unlike(Word.KEPT, target_kind, "differs"), None
     if pair.kind not in KINDS:
         return pair.outcome(Word.FAILED, too_big(pair)), None
-    diff = yield from diff_both_ways(pair, pair.target, Expiries.SOONER)
+    diff = yield from diff_both_ways(pair, pair.target_key, Expiries.SOONER)
     if diff.is_gone:
         return pair.outcome(Word.GONE), None
     if diff.word is not Word.SAME:
@@ -160,8 +161,9 @@ def _remove(pair: LargePair, target_kind: str, *, delete: bool) -> Attempt:
         return pair.outcome(Word.KEPT, "expiry", diff.notes_but(ignore_expiry=False)), None
     if not delete:
         return pair.outcome(Word.SAME), None
-    unlink = partial(pair.target_node.call, "UNLINK", pair.target, once=True)
-    return pair.outcome(Word.REMOVED), Act(unlink, makes=False)
+    if pair.spans_databases:
+        library.register(pair.target_node, "in_database")
+    return pair.outcome(Word.REMOVED), Act(partial(unlink_target, pair), makes=False)
 
 
 def _cannot_be_copied(pair: LargePair) -> KeyOutcome | None:
@@ -210,7 +212,8 @@ def _add_what_is_missing(pair: LargePair) -> Generator[Progress, None, None]:
     library.register(pair.target_node, "chunk/add_fields")
     waiting: deque[tuple[float, list[bytes]]] = deque()
     diff = ChunkDiff(pair.kind)
-    for chunk, progress in compare_in_chunks(pair, (pair.source, pair.target), Expiries.NONE, diff, NAMES_WAITING):
+    keys = pair.source_key, pair.target_key
+    for chunk, progress in compare_in_chunks(pair, keys, Expiries.NONE, diff, NAMES_WAITING):
         names = chunk.names["missing"]
         if names:
             waiting.append((time.monotonic() + pair.settle, names))

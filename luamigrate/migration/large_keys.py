@@ -91,7 +91,7 @@ class LargeKeys:
         (source,), (target,) = pairs.sources, pairs.targets
         return LargePair(
             source_place=self._router.place(source),
-            target_place=self._router.place(target),
+            target_place=self._router.target_place(pairs.rule, target),
             cross_slot=flight.batch.cross_slot,
             source=source,
             target=target,

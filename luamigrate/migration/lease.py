@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.model.following import LEASES, LeaseNote, digest_of, lease_of, record_of
+from luamigrate.model.following import LEASES, LeaseNote, digest_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
-from luamigrate.model.prefixes import sides_of
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import LeaseReply
 from luamigrate.server.connection import Connection
 from luamigrate.server.errors import Answered
+from luamigrate.server.info import read_time_ms
 
 SECONDS = 30.0
 """For which a lease lives that nobody renews."""
@@ -31,7 +31,7 @@ SLACK_SECONDS = 2
 
 @dataclass
 class Lease:
-    """The lease of one plan on one server, and the record of what was known of the targets."""
+    """The lease of one plan, and the record of what was known of the targets."""
 
     server: Connection
     plan: Plan
@@ -43,11 +43,12 @@ class Lease:
     _renewed: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self._who = f"{socket.gethostname()}, process {os.getpid()}"
         self.value = secrets.token_hex(16).encode()
         self._digest = digest_of(self.plan)
-        sources, targets = sides_of(self.plan)
-        self._about = LeaseNote(who=self._who, sources=tuple(sources), targets=tuple(targets)).written()
+        who = f"{socket.gethostname()}, process {os.getpid()}"
+        self._about = {
+            database: note.written() for database, note in notes_of(self.plan, self.server.database, who).items()
+        }
 
     @property
     def name(self) -> bytes:
@@ -105,21 +106,23 @@ class Lease:
         seen = self.server.call("GET", record_of(self._digest)).answer()
         if not isinstance(seen, bytes):
             return False, None
-        now = self.server.call("TIME").answer()
-        if not seen.isdigit() or not isinstance(now, list):
+        if not seen.isdigit():
             raise Error("the server does not tell about the record of a follow as it should")
-        return True, int(now[0]) - int(seen) // 1000 + SLACK_SECONDS if int(seen) else None
+        now = read_time_ms(self.server)
+        return True, (now - int(seen)) // 1000 + SLACK_SECONDS if int(seen) else None
 
     def _call(self, verb: str, known: str = "") -> LeaseReply:
         self._renewed = time.monotonic()
+        home, databases = self.server.database, tuple(self._about)
         try:
             return calls.lease(
                 self.server,
                 verb,
-                (self.name, LEASES, record_of(self._digest)),
+                (self.name, record_of(self._digest), *[LEASES] * len(databases)),
+                databases=(home, home, *databases) if len(databases) > 1 else (),
                 value=self.value,
                 plan=self._digest,
-                about=self._about,
+                about=[*self._about.values()],
                 lease_ms=int(SECONDS * 1000),
                 record_ms=int(RECORD_SECONDS * 1000),
                 known=known,
@@ -132,6 +135,6 @@ class Lease:
         return left if isinstance(left, int) else 0
 
     def _holder(self) -> str:
-        about = self.server.call("HGET", LEASES, self._digest).answer()
-        note = LeaseNote.read(about) if isinstance(about, bytes) else None
+        entry = self.server.call("HGET", LEASES, self._digest).answer()
+        note = LeaseNote.read(entry.partition(b" ")[2]) if isinstance(entry, bytes) else None
         return note.who if note else printable(self.name)

@@ -80,12 +80,13 @@ class Mirror:
         return sum(len(flight.pairs) for flight in self._flights)
 
     def send(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
-        """Send a batch."""
+        """Send a batch, whose targets are in one database."""
         keys = [key for pair in pairs for key in (pair.source, pair.target)]
         how = [text for pair in pairs for text in (pair.rule.type, pair.rights)]
         pause = Pause(int(self._limits.max_pause * 1000), self.pace.whole_key) if whole else self.pace.pause
-        lease = (self._lease.name, self._lease.value)
-        call = calls.mirror(self._server, keys, pause, lease=lease, away=self.away, how=how)
+        lease, other = (self._lease.name, self._lease.value), pairs[0].rule.database
+        databases = () if other is None else (self._server.database, other)
+        call = calls.mirror(self._server, keys, pause, lease=lease, away=self.away, how=how, databases=databases)
         self._flights.append(_Flight(pairs, call, whole))
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from luamigrate.model.errors import UsageError
 from luamigrate.model.limits import LAG_MS, LONGEST_LAG_MS, Limits
+from luamigrate.model.patterns import Pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class Options:
     """How many keys of each rule are compared, at most."""
     extra: bool = False
     """Whether targets without a source are searched for too."""
+    cover: tuple[Pattern, ...] = ()
+    """Patterns under which keys are searched for that no rule takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,19 @@ from functools import partial
 from operator import ne
 from typing import Protocol
 
+from redis.crc import key_slot
+
 from luamigrate.migration import cross_slot
 from luamigrate.migration.cross_slot import CrossSlotBatch
 from luamigrate.migration.pace import Pace, Rate
 from luamigrate.migration.verbs import Verb
 from luamigrate.model.errors import Error
 from luamigrate.model.limits import Limits, Pause
-from luamigrate.model.rules import Pairs
+from luamigrate.model.rules import Pairs, Rule
 from luamigrate.scripts.calls import Answer
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment, Place
-from luamigrate.server.slots import slot_of
 
 
 class PairsCall(Protocol):
@@ -77,8 +78,13 @@ class Router:
         return self._paces[server]
 
     def place(self, key: bytes) -> Place:
-        """Return where an end of a pair lives: two places make two commands of what one script would do."""
+        """Return where a source lives: two places make two commands of what one script would do."""
         return self._deployment.place(key)
+
+    def target_place(self, rule: Rule, target: bytes) -> Place:
+        """Return where a target of a rule lives, whether it exists or not."""
+        place = self._deployment.place(target)
+        return place if rule.database is None else place._replace(database=rule.database)
 
     def route(self, pairs: Pairs, found: Sequence[bytes]) -> Iterator[RoutedBatch]:
         """Yield pairs by the server that has the key by which they were found, and by whether it has both.
@@ -91,15 +97,15 @@ class Router:
         if not isinstance(self._deployment, Cluster):
             yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
-        indexes: dict[tuple[Connection, bool], list[int]] = {}
-        crossing = [*map(ne, map(slot_of, pairs.sources), map(slot_of, pairs.targets))]
-        for server, group in self._deployment.by_node(found, range(len(found))).items():
-            for index in group:
-                indexes.setdefault((server, crossing[index]), []).append(index)
-        for (server, crosses), chosen in indexes.items():
-            batch = self._batch(server, pairs.chosen(chosen) if len(indexes) > 1 else pairs)
-            yield self._across(batch, self._deployment) if crosses else batch
-            server.flush()  # another server will be waited for first
+        slots = [*map(key_slot, found)]
+        crossing = [*map(ne, slots, map(key_slot, pairs.targets if found == pairs.sources else pairs.sources))]
+        for server, group in self._deployment.by_node(dict(enumerate(slots))).items():
+            for crosses in (True, False):
+                chosen = [index for index in group if crossing[index] is crosses]
+                if chosen:
+                    batch = self._batch(server, pairs.chosen(chosen) if len(chosen) < len(pairs) else pairs)
+                    yield self._across(batch, self._deployment) if crosses else batch
+                    server.flush()  # another server will be waited for first
 
     def send_again(self, batch: RoutedBatch) -> PairsCall:
         """Ask once more about pairs of a batch that has been answered."""

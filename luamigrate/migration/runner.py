@@ -99,9 +99,9 @@ class Runner:
 
     def _scan(self, rule: Rule) -> Iterator[scan.Found]:
         if self._verb.stage is Stage.SCAN:
-            wanted = scan.Names(rule.source, self._plan.choosing_sources(rule))
+            wanted = scan.Names(rule.source, self._plan.choosing_sources(rule), rule.source_names)
         else:
-            wanted = scan.Names(rule.target, self._plan.choosing_targets(rule))
+            wanted = scan.Names(rule.target, self._plan.choosing_targets(rule), rule.target_names, rule.database)
         pace = self._router.pace
         return scan.everywhere(self._deployment, wanted, pace, self._control.stop, self._options.sample)
 

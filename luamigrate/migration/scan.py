@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from redis.crc import key_slot
 
@@ -14,9 +15,11 @@ from luamigrate.migration.pace import Pace
 from luamigrate.model.errors import Error
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.rules import RESERVED
+from luamigrate.scripts import calls
+from luamigrate.scripts.calls import ScriptCall
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
-from luamigrate.server.info import reply_of
+from luamigrate.server.info import cursor_and_names
 from luamigrate.server.slots import SLOTS, Slots
 
 IN_FLIGHT = 2
@@ -35,6 +38,10 @@ class Names:
     pattern: Pattern
     chosen: Callable[[bytes], bool] | None = None
     """Tells them from others that match; None where there are no others."""
+    names: Collection[bytes] | None = None
+    """All of them, whether they exist or not; None where they are to be searched for."""
+    database: int | None = None
+    """Where they are; None for the connection's database."""
 
     def among(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return those of the keys that match which are looked for."""
@@ -66,26 +73,22 @@ def batches(
 ) -> Iterator[Found]:
     """Yield the keys that are looked for, at most `most`, in batches as the pace has them, until `stop` says so.
 
-    A key that SCAN returns twice is dropped where its first pair may still be in flight. A pattern
-    in which nothing varies is its own only key, and nothing is scanned. A node of a cluster is given the `slots` that
-    it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
+    A key that SCAN returns twice is dropped where its first pair may still be in flight. A node of a cluster is given
+    the `slots` that it holds, in order. Raises ServerChanged where the cursor has lost its meaning.
     """
     pattern = wanted.pattern
-    if not pattern.varies:
-        yield Found(server, wanted.among([pattern.prefix]), 1.0)
-        return
     waiting: list[bytes] = []
     in_flight: deque[list[bytes]] = deque(maxlen=IN_FLIGHT)
     left = sys.maxsize if most is None else most
-    call: Call | None = _scan(server, pattern, pace.count, FIRST_CURSOR)
+    call: Call | ScriptCall | None = _scan(server, wanted, pace.count, FIRST_CURSOR)
     while call and left and not stop():
-        cursor, keys = reply_of(call)
+        cursor, keys = cursor_and_names(call.answer())
         if not all(map(pattern.matches, keys)):
             # What does not match has no target name: cutting one out of it would write to somebody else's key.
             raise Error("the server's SCAN answers names that do not match its MATCH")
         pace.scanned(len(keys), call.seconds if call.alone else None, waited=call.waited)
         finished = cursor == FIRST_CURSOR
-        call = None if finished else _scan(server, pattern, pace.count, cursor)
+        call = None if finished else _scan(server, wanted, pace.count, cursor)
         known = set(waiting).union(*in_flight)
         waiting += wanted.among(key for key in dict.fromkeys(keys) if key not in known)
         scanned = 1.0 if finished else _share(server, int(cursor), slots)
@@ -110,9 +113,12 @@ def everywhere(
 
     In a cluster, slots that were moved meanwhile are scanned again: their keys may come twice.
     """
-    slots, pattern = deployment.slots, wanted.pattern
+    if wanted.names is not None:
+        yield from _named(deployment, wanted, pace_of, stop, most)
+        return
+    slots = deployment.slots
     before = slots.layout() if slots else None
-    servers = deployment.primaries if pattern.varies else [deployment.node_for(pattern.prefix)]
+    servers = deployment.primaries
     scans = deque(
         (
             server,
@@ -131,8 +137,24 @@ def everywhere(
             keys = found.keys[:left]
             left -= len(keys)
             yield Found(server, keys, sum(parts.values()) / len(parts))
-    if slots and before and pattern.varies and most is None and not stop():
+    if slots and before and most is None and not stop():
         yield from _of_moved_slots(slots, wanted, pace_of, stop, slots.moved_since(before))
+
+
+def _named(
+    deployment: Deployment,
+    wanted: Names,
+    pace_of: Callable[[Connection], Pace],
+    stop: Callable[[], bool],
+    most: int | None,
+) -> Iterator[Found]:
+    """Yield names that are known, without a scan: a batch for each primary at once."""
+    names = wanted.names or ()
+    left, done = iter(names if most is None else islice(names, most)), 0
+    server = deployment.primaries[0]
+    while not stop() and (batch := [*islice(left, pace_of(server).size * len(deployment.primaries))]):
+        done += len(batch)
+        yield Found(server, wanted.among(batch), done / len(names))
 
 
 def _of_moved_slots(
@@ -171,8 +193,11 @@ def _of_slots(scan: Iterator[Found], slots: list[int]) -> Iterator[Found]:
         yield Found(found.server, keys, 1.0, again=True)
 
 
-def _scan(server: Connection, pattern: Pattern, count: int, cursor: bytes) -> Call:
-    return server.call("SCAN", cursor, "MATCH", pattern.glob(), "COUNT", count)
+def _scan(server: Connection, wanted: Names, count: int, cursor: bytes) -> Call | ScriptCall:
+    command = ("SCAN", cursor, "MATCH", wanted.pattern.glob(), "COUNT", count)
+    if wanted.database is None:
+        return server.call(*command)
+    return calls.in_database(server, wanted.database, *command, writes=False)
 
 
 def _share(server: Connection, cursor: int, slots: Sequence[int]) -> float:

@@ -53,6 +53,8 @@ class Pair:
 class _Doubt:
     """A pair whose target somebody else has written."""
 
+    has_one_name: bool
+    """Whether source and target have one name, in two databases: what is told of it may be of either."""
     told: bool = False
     """Whether its source was told since."""
     blind: bool = False
@@ -113,12 +115,14 @@ class Standing:
         is_ours = not self._is_somebody_elses(source)
         known = is_ours and source in self.known
         claimed = is_ours and self.claiming
+        has_one_name = source == target
+        is_told = moment != UNTOLD and not has_one_name
         # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
-        may_delete = known or (claimed and moment != UNTOLD)
+        may_delete = known or (claimed and is_told)
         pair = Pair(rule, source, target, moment, known or claimed, may_delete)
         if not may_delete:
-            doubt = self._doubts.setdefault(source, _Doubt())
-            doubt.told |= moment != UNTOLD
+            doubt = self._doubts.setdefault(source, _Doubt(has_one_name))
+            doubt.told |= is_told
             doubt.blind |= self.blind
         return pair
 
@@ -133,8 +137,9 @@ class Standing:
 
     def source_told(self, source: bytes) -> None:
         """Note that a source has changed."""
-        if self._doubts and source in self._doubts:
-            self._doubts[source].told = True
+        doubt = self._doubts.get(source) if self._doubts else None
+        if doubt and not doubt.has_one_name:
+            doubt.told = True
 
     def answered(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
         """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
@@ -157,7 +162,7 @@ class Standing:
         elif source in self.foreign and word is Word.FOREIGN:
             self._doubts.pop(source, None)
             return []
-        doubt = self._doubts.setdefault(source, _Doubt())
+        doubt = self._doubts.setdefault(source, _Doubt(source == pair.target))
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace

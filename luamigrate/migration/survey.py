@@ -20,7 +20,7 @@ from luamigrate.scripts import library
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
-from luamigrate.server.info import reply_of
+from luamigrate.server.info import cursor_and_names
 
 UNEQUAL = (Word.DIFFERS, Word.PARTIAL, Word.EXPIRY)
 KEYS_PER_SCAN = 500
@@ -101,7 +101,9 @@ class Survey:
             return
         cursor = b"0"
         while True:
-            cursor, names = reply_of(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN, "TYPE", "stream"))
+            cursor, names = cursor_and_names(
+                server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN, "TYPE", "stream").answer()
+            )
             for name in names:
                 rule = self._plan.rule_for(name)
                 if rule and rule.type in ("stream", ANY):

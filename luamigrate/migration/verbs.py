@@ -18,7 +18,7 @@ from luamigrate.model.errors import Error
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import Pairs
 from luamigrate.model.status import Command, Stage, Word, unfinished
-from luamigrate.scripts.calls import ScriptCall, ask_about
+from luamigrate.scripts.calls import ScriptCall, ask_about_pairs
 from luamigrate.server.connection import Connection
 
 ALWAYS = frozenset((Word.GONE, Word.FAILED, Word.IGNORED))
@@ -107,7 +107,7 @@ class Copy(Verb):
         """Copy and compare in one script."""
         how = self.comparison
         options = (int(how.validate), int(how.ignore_expiry), int(how.show_values))
-        return ask_about(server, "copy", pairs.keys, pause, pairs.rule.type, *options, *pairs.digests)
+        return ask_about_pairs(server, "copy", pairs, pause, *options, *pairs.digests)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Restore the source's payload at the target; else compare, and fill."""
@@ -135,7 +135,7 @@ class Fill(Copy):
         """Copy, compare and fill in one script."""
         how = self.comparison
         options = (int(how.ignore_expiry), int(how.show_values), how.filling)
-        return ask_about(server, "fill", pairs.keys, pause, pairs.rule.type, *options, *pairs.digests)
+        return ask_about_pairs(server, "fill", pairs, pause, *options, *pairs.digests)
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Copy in chunks; else add the missing names, a bounded number at a time."""
@@ -164,7 +164,7 @@ class Compare(Verb):
         """Compare in one script."""
         how = self.comparison
         options = (int(how.validate), int(how.ignore_expiry), int(how.show_values), how.filling, int(how.sizes))
-        return ask_about(server, "compare", pairs.keys, pause, pairs.rule.type, *options, writes=False)
+        return ask_about_pairs(server, "compare", pairs, pause, *options, writes=False)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Compare payloads, and contents where these differ."""
@@ -195,7 +195,7 @@ class Remove(Verb):
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Compare and delete in one script."""
         options = (int(self.writes), int(self.comparison.show_values))
-        return ask_about(server, "remove", pairs.keys, pause, pairs.rule.type, *options, writes=self.writes)
+        return ask_about_pairs(server, "remove", pairs, pause, *options, writes=self.writes)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Compare, read the source last, and delete the target while it is what was compared."""
@@ -222,7 +222,7 @@ class FindExtra(Verb):
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Look for the sources in one script."""
-        return ask_about(server, "find_extra", pairs.keys, pause, pairs.rule.type, writes=False)
+        return ask_about_pairs(server, "find_extra", pairs, pause, writes=False)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Look for each source at its own node."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from luamigrate.migration.chunks import LargePair, Progress, Stopping
+from luamigrate.migration.chunks import KeyAt, LargePair, Progress, Stopping, unlink_target
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.scripts import library
@@ -141,8 +141,7 @@ class _Watched:
     def _withdraw(self, source_server: Connection, act: Act) -> None:
         """Delete what has been made of a source that is gone now, unless somebody has written to it since."""
         if not source_server.call("EXISTS", self.pair.source).answer():
-            unlink = partial(self.pair.target_node.call, "UNLINK", self.pair.target, once=True)
-            self._exec(self.pair.target_node, replace(act, call=unlink))
+            self._exec(self.pair.target_node, replace(act, call=partial(unlink_target, self.pair)))
 
     def confirm(self) -> None:
         """Raise Disturbed where somebody has written."""
@@ -156,7 +155,7 @@ class _Watched:
         server.call("MULTI", once=True)
         queued = act.call() if act else None
         execution = server.call("EXEC", once=True)
-        if act and act.makes:
+        if act and act.makes and len(self.connections) > 1:
             server.call("WATCH", self.pair.target, once=True)
         if queued:
             queued.answer()  # what is refused here and now says why
@@ -172,13 +171,34 @@ class _Watched:
 
 def _watch(pair: LargePair) -> _Watched:
     watched = _Watched(pair, {server: server.connections for server in (pair.source_node, pair.target_node)})
-    for keys in ((pair.source,), (pair.target,)) if pair.cross_slot else ((pair.source, pair.target),):
-        if pair.node_for(keys[0]).call("WATCH", *keys, once=True).answer() != b"OK":
-            raise Error("the server does not answer WATCH as it should")
+    for key in (pair.source_key, pair.target_key):
+        if key.place.database == key.node.database:
+            _expect_ok(key.node.call("WATCH", key.name, once=True))
+        else:
+            _watch_in_database(key)
     return watched
 
 
+def _watch_in_database(key: KeyAt) -> None:
+    """Watch a key of another database than the connection's, which is left in its own."""
+    node = key.node
+    steps = (("SELECT", key.place.database), ("WATCH", key.name), ("SELECT", node.database))
+    calls = [node.call(*step, once=True) for step in steps]
+    try:
+        for call in calls:
+            _expect_ok(call)
+    except ConnectionLost:
+        raise  # another connection begins in its own database
+    except Error as problem:
+        # Nobody must take the other database for the connection's own.
+        node.recover(problem)
+        raise
+
+
+def _expect_ok(call: Call) -> None:
+    if call.answer() != b"OK":
+        raise Error(f"the server does not answer {call.name} as it should")
+
+
 def _types(pair: LargePair) -> tuple[str, str]:
-    calls = [pair.node_for(key).call("TYPE", key, once=True) for key in (pair.source, pair.target)]
-    source_kind, target_kind = (printable(call.answer()) for call in calls)
-    return source_kind, target_kind
+    return printable(pair.source_key.call("TYPE")), printable(pair.target_key.call("TYPE"))

@@ -57,15 +57,15 @@ class _Encounter:
             sources = [back(names) for names in self.names or [self.within]]
             more = tuple(source for source in sources if source)
             wider = [(*by, *more) for by in excepts]
-            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, self.ways, more):
+            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, more):
                 return " ".join(f"--except '{source}'" for source in more)
         return ""
 
 
-def _leave_sources(rules: Sequence[Rule], ways: Sequence[tuple[int, _Back]], more: tuple[Pattern, ...]) -> bool:
+def _leave_sources(rules: Sequence[Rule], more: tuple[Pattern, ...]) -> bool:
     try:
-        for position, _ in ways:
-            rules[position].without(more)
+        for rule in rules:
+            rule.without(more)
     except UsageError:
         return False
     return True
@@ -112,15 +112,15 @@ class _Rules:
                 if not encounter.is_avoided(self.excepts):
                     raise UsageError(
                         f"rules {one.quoted} and {other.quoted}: their sources overlap; with --first-match the first "
-                        "rule that matches takes the key"
+                        "rule that matches takes the key: put the narrower one first"
                     )
 
     def refuse_equal_targets(self) -> None:
         for here, one in enumerate(self.rules):
             for there in self.targets.overlapping(one.target):
-                if here >= there:
-                    continue
                 other = self.rules[there]
+                if here >= there or one.database != other.database:
+                    continue
                 ways = ((there, other.leading_to), (here, one.leading_to))
                 encounter = _Encounter(meeting(one.target, other.target), one.target, ways)
                 avoided = encounter.is_avoided(self.excepts)
@@ -135,7 +135,8 @@ class _Rules:
 
     def refuse_chains(self) -> None:
         for here, one in enumerate(self.rules):
-            for there in self.sources.overlapping(one.target):
+            # Targets in another database are never sources.
+            for there in self.sources.overlapping(one.target) if one.database is None else ():
                 other = self.rules[there]
                 ways = ((there, _itself), (here, one.leading_to))
                 encounter = _Encounter(meeting(one.target, other.source), one.target, ways)
@@ -161,7 +162,7 @@ class _Rules:
         options = encounter.remedy(self.rules, self.excepts)
         if options:
             return f"{options} would avoid that: such names are then no sources"
-        return "no --except would avoid that: give the targets another prefix"
+        return "no --except would avoid that: give the targets another prefix, or another database (--to-database)"
 
 
 def doubts_of(rules: Sequence[Rule], *, first_match: bool) -> Doubts:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from luamigrate.model.errors import printable
 from luamigrate.model.plans import Plan
+from luamigrate.model.prefixes import source_prefixes, target_prefixes
 from luamigrate.model.rules import RESERVED
 
 LEASES = RESERVED + b"follow"
@@ -96,7 +97,7 @@ class LeaseNote:
     """The process, for people: host and process id."""
     sources: tuple[bytes, ...]
     targets: tuple[bytes, ...]
-    """Prefixes that cover all names of the plan."""
+    """Prefixes that cover those names of the plan that are in one database."""
     side: str = "sources"
     """Which side is written by the application, and mirrored to the other one."""
 
@@ -116,11 +117,27 @@ class LeaseNote:
         return json.dumps({"who": self.who, "side": self.side, **sides}).encode()
 
 
+def notes_of(plan: Plan, database: int, who: str) -> dict[int, LeaseNote]:
+    """Return what a lease of a plan is about in each of its databases, its sources being in this one."""
+    sources = {database: tuple(source_prefixes(plan))}
+    targets = {database if each is None else each: tuple(target_prefixes(plan, each)) for each in plan.databases}
+    return {
+        each: LeaseNote(who=who, sources=sources.get(each, ()), targets=targets.get(each, ()))
+        for each in dict.fromkeys((database, *targets))
+    }
+
+
 def digest_of(plan: Plan) -> bytes:
     """Return by which a plan is known again, whatever file it came from."""
-    lines = [f"{rule.quoted} {rule.type} {' '.join(map(str, rule.excepts))}" for rule in plan]
-    text = "\n".join((*lines, str(plan.first_match)))
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:16].encode()
+    digest = hashlib.sha1(str(plan.first_match).encode(), usedforsecurity=False)
+    for rule in plan:
+        digest.update(f"\n{rule.type} {rule.where} {' '.join(map(str, rule.excepts))}\n".encode())
+        if rule.is_table:
+            for pair in zip(rule.source_names or (), rule.target_names or (), strict=True):
+                digest.update(b"%b\t%b\n" % pair)
+        else:
+            digest.update(rule.quoted.encode())
+    return digest.hexdigest()[:16].encode()
 
 
 def lease_of(digest: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import overload
 
@@ -13,6 +13,7 @@ from luamigrate.model.pattern_index import PatternIndex
 from luamigrate.model.patterns import Pattern, covered, meeting
 from luamigrate.model.rules import OURS, RESERVED, Pairs, Rule, as_bytes
 from luamigrate.model.status import KeyOutcome, Reason, Word
+from luamigrate.model.tables import TableRule
 
 _WHY = {
     Reason.CHAIN: "chain: its target is itself a source of the plan, and would be copied again",
@@ -34,14 +35,25 @@ class Plan(Sequence[Rule]):
         """Raise UsageError where the plan must be refused."""
         if not self.rules:
             raise UsageError("the plan has no rule")
-        object.__setattr__(self, "_doubts", doubts_of(self.rules, first_match=self.first_match))
+        if self._table:
+            self._table.refuse_chains()
+        doubts = {} if self._table else doubts_of(self.rules, first_match=self.first_match)
+        object.__setattr__(self, "_doubts", doubts)
 
-    def without(self, excepts: Sequence[str | bytes], *, first_match: bool = False) -> Plan:
-        """Return the plan with excepts for all its rules. Raises UsageError where it must be refused."""
-        if not excepts and first_match == self.first_match:
+    @property
+    def _table(self) -> TableRule | None:
+        """The only rule, where that is a table."""
+        return self.rules[0] if isinstance(self.rules[0], TableRule) else None
+
+    def from_database(self, database: int) -> Plan:
+        """Return the plan for sources in this database: targets there need no number. Raises UsageError."""
+        if all(rule.database != database for rule in self.rules):
             return self
-        patterns = tuple(Pattern.parse(as_bytes(text)) for text in excepts)
-        return Plan(tuple(rule.without(patterns) for rule in self.rules), first_match)
+        rules = [replace(rule, database=None) if rule.database == database else rule for rule in self.rules]
+        try:
+            return Plan(tuple(rules), self.first_match)
+        except UsageError as error:
+            raise UsageError(f"database {database} is that of the sources too: {error}") from None
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
@@ -65,27 +77,42 @@ class Plan(Sequence[Rule]):
     def _targets(self) -> PatternIndex:
         return PatternIndex([rule.target for rule in self.rules])
 
+    @cached_property
+    def databases(self) -> tuple[int | None, ...]:
+        """Where targets are, each database once; None for that of the sources."""
+        return tuple(dict.fromkeys(rule.database for rule in self.rules))
+
     def rule_for(self, name: bytes) -> Rule | None:
         """Return the rule that takes a key; None where the name is no source of the plan."""
         if name.startswith(RESERVED):
             return None
+        if self._table:
+            return self._table if name in self._table.by_source else None
         matching = (self.rules[position] for position in self._sources.matching(name))
         return next((rule for rule in matching if not any(one.matches(name) for one in rule.excepts)), None)
 
-    def origin(self, target: bytes) -> tuple[Rule, bytes] | None:
+    def leaves_out(self, name: bytes) -> bool:
+        """Tell whether a name matches a source, and is none because of an except."""
+        rules = (self.rules[position] for position in self._sources.matching(name))
+        return any(one.matches(name) for rule in rules for one in rule.excepts)
+
+    def origin(self, target: bytes, database: int | None = None) -> tuple[Rule, bytes] | None:
         """Return the rule and the one source that give this target; None where the name is no target of the plan.
 
-        It is a target only if the plan would write it: mapping its inverse by the whole plan gives exactly this name,
-        it is no source itself, and is not reserved.
+        It is a target only if the plan would write it: mapping its inverse by the whole plan gives exactly this name
+        in this database (None for that of the sources), it is no source itself, and is not reserved.
         """
-        if target.startswith(RESERVED) or self.rule_for(target):
+        if target.startswith(RESERVED) or (database is None and self.rule_for(target)):
             return None
-        origins = self._origins(target)
+        origins = self._origins(target, database)
         return origins[0] if len(origins) == 1 else None
 
-    def _origins(self, target: bytes) -> list[tuple[Rule, bytes]]:
+    def _origins(self, target: bytes, database: int | None) -> list[tuple[Rule, bytes]]:
+        if table := self._table:
+            is_target = target in table.by_target and table.database == database
+            return [(table, table.by_target[target])] if is_target else []
         rules = [self.rules[position] for position in self._targets.matching(target)]
-        inverses = [(rule, rule.source_of(target)) for rule in rules]
+        inverses = [(rule, rule.source_of(target)) for rule in rules if rule.database == database]
         return [
             (rule, source)
             for rule, source in inverses
@@ -113,12 +140,14 @@ class Plan(Sequence[Rule]):
         if Reason.CHAIN in doubts and self.rule_for(target):
             return _WHY[Reason.CHAIN]
         leads_back = rule.is_one_to_one or rule.source_of(target) == source
-        if not leads_back or (Reason.AMBIGUOUS in doubts and len(self._origins(target)) > 1):
+        if not leads_back or (Reason.AMBIGUOUS in doubts and len(self._origins(target, rule.database)) > 1):
             return _WHY[Reason.AMBIGUOUS]
         return ""
 
     def choosing_sources(self, rule: Rule) -> Callable[[bytes], bool] | None:
         """Return what tells the sources of a rule from other names that match; None where there are no others."""
+        if self._table:
+            return None
         if self.first_match and self.rules[self._sources.overlapping(rule.source)[0]] is not rule:
             return partial(self._is_source, rule)
         excepts = [one.matches for one in rule.excepts if one.overlaps(rule.source)]
@@ -129,11 +158,13 @@ class Plan(Sequence[Rule]):
 
     def choosing_targets(self, rule: Rule) -> Callable[[bytes], bool] | None:
         """Return what tells the targets of a rule from other names that match; None where there are no others."""
+        if self._table:
+            return None
         decided = rule.is_one_to_one and not self._doubts.get(rule) and not self.choosing_sources(rule)
         return None if decided and _keeps_reserved(rule) else partial(self._is_target, rule)
 
     def _is_target(self, rule: Rule, name: bytes) -> bool:
-        origin = self.origin(name)
+        origin = self.origin(name, rule.database)
         return origin is not None and origin[0] is rule
 
 
@@ -149,11 +180,20 @@ def plan(
     *,
     excepts: Sequence[str | bytes] = (),
     first_match: bool = False,
+    database: int | None = None,
 ) -> Plan:
-    """Make a plan of (source, target, type) triples, `excepts` for all. Raises UsageError where it must be refused."""
-    patterns = tuple(Pattern.parse(as_bytes(text)) for text in excepts)
+    """Make a plan of (source, target, type) triples. Raises UsageError where it must be refused.
+
+    `excepts` and the `database` of the targets, if it is another than that of the sources, are for all rules.
+    """
     parsed = [Rule.parse(as_bytes(source), as_bytes(target), kind) for source, target, kind in rules]
-    return Plan(tuple(rule.without(patterns) for rule in parsed), first_match)
+    return plan_of(parsed, excepts=excepts, first_match=first_match, database=database)
+
+
+def plan_of(rules: Iterable[Rule], *, excepts: Sequence[str | bytes], first_match: bool, database: int | None) -> Plan:
+    """Make a plan of rules that have a part of what `plan` takes themselves. Raises UsageError."""
+    patterns = tuple(Pattern.parse(as_bytes(text)) for text in excepts)
+    return Plan(tuple(rule.without(patterns).in_database(database) for rule in rules), first_match)
 
 
 BUILT_IN: Plan = plan(

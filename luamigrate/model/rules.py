@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,6 +14,8 @@ TYPES = ("hash", "zset", "set", "list", "string", "stream", "any")
 ANY = "any"
 RESERVED = b"luamigrate:"
 """Names under this are the tool's own."""
+LAST_DATABASE = 2**31 - 1
+"""A server counts them in so many bits; how many it has, only it can tell."""
 OURS = Pattern((RESERVED, b""), (STAR,))
 """Names that are never sources, and never targets."""
 
@@ -27,19 +29,25 @@ class Rule:
     type: str
     excepts: tuple[Pattern, ...] = ()
     """Names that match one of these are no sources of the rule."""
+    database: int | None = None
+    """Where the targets are; None for the database of the sources."""
 
     @classmethod
-    def parse(cls, source: bytes, target: bytes, kind: str, excepts: Sequence[bytes] = ()) -> Rule:
+    def parse(
+        cls, source: bytes, target: bytes, kind: str, excepts: Sequence[bytes] = (), database: int | None = None
+    ) -> Rule:
         """Read a rule from its parts. Raises UsageError."""
-        rule = cls(Pattern.parse(source), Pattern.parse(target), kind)
+        rule = cls(Pattern.parse(source), Pattern.parse(target), kind, database=database)
         if kind not in TYPES:
             known = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
             raise UsageError(f"rule {rule.quoted}: type '{printable(as_bytes(kind))}' is not one of {known}")
+        if database is not None and not 0 <= database <= LAST_DATABASE:
+            raise UsageError(f"rule {rule.quoted}: database {database} is none: they are numbers from 0 on")
         ours, theirs = set(rule.source.names), set(rule.target.names)
         if ours != theirs and (ours | theirs == {STAR}):
             raise UsageError(f"rule {rule.quoted}: source and target need one * each, or none")
         if ours != theirs:
-            name = min(ours ^ theirs - {STAR})
+            name = min((ours ^ theirs) - {STAR})
             raise UsageError(f"rule {rule.quoted}: <{name}> stands on one side only: each placeholder needs both sides")
         return rule.without(tuple(map(Pattern.parse, excepts)))
 
@@ -51,13 +59,47 @@ class Rule:
             raise UsageError(f"rule {self.quoted}: except '{everything}' leaves it no source")
         return rule
 
+    def in_database(self, database: int | None) -> Rule:
+        """Return the rule with its targets in this database, unless it has one of its own."""
+        return self if database is None or self.database is not None else replace(self, database=database)
+
     def __str__(self) -> str:
-        return f"{self.source} -> {self.target}"
+        return f"{self.source} -> {self.target}{self.where}"
 
     @property
     def quoted(self) -> str:
         """The rule as errors show it: its patterns can be copied from there."""
-        return f"'{self.source}' -> '{self.target}'"
+        return f"'{self.source}' -> '{self.target}'{self.where}"
+
+    @property
+    def where(self) -> str:
+        """Text that says where the targets are, if that is not where the sources are."""
+        return "" if self.database is None else f" in database {self.database}"
+
+    @property
+    def targets_text(self) -> str:
+        """Text that stands for its targets."""
+        return str(self.target)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has many single names: see tables.py."""
+        return False
+
+    @property
+    def source_names(self) -> Collection[bytes] | None:
+        """The names of its sources, whether they exist or not; None where these are to be searched for."""
+        return None if self.source.varies else (self.source.prefix,)
+
+    @property
+    def target_names(self) -> Collection[bytes] | None:
+        """The names of its targets, in the same way."""
+        return None if self.target.varies else (self.target.prefix,)
+
+    @property
+    def examples(self) -> list[tuple[Pattern, Pattern]]:
+        """Patterns of sources and of their targets that stand for all."""
+        return [(self.source, self.target)]
 
     @property
     def is_one_to_one(self) -> bool:
@@ -98,18 +140,17 @@ class Rule:
 
 
 def _renamed_pattern(narrow: Pattern, before: Pattern, after: Pattern) -> Pattern | None:
-    """Exchange what stands before and behind the part that varies."""
+    """Exchange what stands before and behind the part that varies; None where not all names match `before`."""
+    if not before.contains(narrow):
+        return None
+    if not narrow.varies:
+        # Other names may have the same one, but they do not come of it: each of them is ambiguous.
+        return Pattern.of_name(before.renaming(after)((narrow.prefix,))[0])
     if not before.is_simple:
         return None
-    if not before.varies:
-        return after
-    # Where nothing varies, the first literal is the last one too.
-    first, *between = narrow.literals
-    start, end = len(before.prefix), len(before.suffix)
-    if not between:
-        return Pattern.of_name(after.prefix + first[start : len(first) - end] + after.suffix)
-    *middle, last = between
-    return Pattern((after.prefix + first[start:], *middle, last[: len(last) - end] + after.suffix), narrow.names)
+    first, *middle, last = narrow.literals
+    first, last = first[len(before.prefix) :], last[: len(last) - len(before.suffix)]
+    return Pattern((after.prefix + first, *middle, last + after.suffix), narrow.names)
 
 
 @dataclass(frozen=True, slots=True)

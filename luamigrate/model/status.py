@@ -190,6 +190,8 @@ class Stage(StrEnum):
     """What was not clean is checked a second time; the value is the one that callers know."""
     EXTRA = "extra"
     """The search for targets without a source."""
+    COVER = "cover"
+    """The search for keys that no rule takes."""
 
 
 class Verdict(StrEnum):
@@ -202,8 +204,20 @@ class Verdict(StrEnum):
 
 
 CHECKS = (
-    *("role", "permissions", "scripts", "big-keys", "version", "writes", "memory", "eviction", "saves", "blocked"),
-    *("targets", "replicas", "follow"),
+    *(
+        "role",
+        "permissions",
+        "scripts",
+        "databases",
+        "big-keys",
+        "version",
+        "writes",
+        "memory",
+        "eviction",
+        "saves",
+        "blocked",
+    ),
+    *("targets", "replicas", "cover", "follow"),
 )
 """Names of checks and guards: what --ignore-check takes."""
 

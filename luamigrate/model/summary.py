@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from luamigrate.model.coverage import Coverage
 from luamigrate.model.errors import Error, Exit
 from luamigrate.model.following import Followed
+from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reason, Stage, Word, reason_for, unfinished
@@ -29,6 +31,8 @@ class Tally:
     """Sums of the sizes in `source` and `target`, in a dry run."""
     fillable: int = 0
     """How many of a dry run's `partial` keys the run would fill."""
+    absent: int = 0
+    """Names that the rule has, and that are not there; counted nowhere else."""
     waiting: int = 0
     """Keys that wait for a recheck; counted nowhere else until then."""
 
@@ -41,6 +45,7 @@ class Tally:
         self.kept.update(other.kept)
         self.elements.update(other.elements)
         self.fillable += other.fillable
+        self.absent += other.absent
         self.waiting += other.waiting
 
     def count(self, word: Word, text: str = "", times: int = 1) -> None:
@@ -112,6 +117,8 @@ class Batch:
     """The node of a cluster on which the keys were found."""
     followed: Followed | None = None
     """How a follow stands."""
+    coverage: Coverage | None = None
+    """What was found under a pattern that is to be covered."""
 
 
 @dataclass
@@ -135,6 +142,8 @@ class Summary:
     by_rule: dict[Rule, Tally] = field(init=False)
     by_shard: dict[str, Tally] = field(default_factory=dict)
     """Counts by node of a cluster; empty for a single server."""
+    coverage: dict[Pattern, Coverage] = field(default_factory=dict)
+    """What was found under each pattern that is to be covered."""
     began: bool = False
     """Whether the checks had passed."""
     interrupted: bool = False
@@ -162,6 +171,8 @@ class Summary:
             # What was found before a follow began is not what it does.
             self.by_rule = {rule: Tally() for rule in self.plan}
         self.by_rule[batch.rule].add(batch.tally)
+        if batch.coverage:
+            self.cover(batch.coverage)
         if batch.shard:
             self.by_shard.setdefault(batch.shard, Tally()).add(batch.tally)
         self.repeated += batch.repeated
@@ -169,13 +180,17 @@ class Summary:
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
         self.followed = batch.followed or self.followed
 
+    def cover(self, found: Coverage) -> None:
+        """Count what was found under a pattern."""
+        self.coverage.setdefault(found.pattern, Coverage(found.pattern)).add(found)
+
     def _restart(self) -> None:
         self.warnings.append(
             f"another server process answered in mid-run, so everything was compared from the beginning; "
             f"counted until then, and not in the summary: {str(self.totals) or 'nothing'}"
         )
         self.by_rule = {rule: Tally() for rule in self.plan}
-        self.by_shard = {}
+        self.by_shard, self.coverage = {}, {}
 
     @property
     def totals(self) -> Tally:
@@ -206,5 +221,7 @@ class Summary:
         if sum(totals.counts[word] for word in unfinished(self.command, dry_run=self.dry_run)) > totals.fillable:
             return Exit.UNFINISHED
         if not totals.found and not self.allow_empty:
+            return Exit.UNFINISHED
+        if any(coverage.untaken for coverage in self.coverage.values()):
             return Exit.UNFINISHED
         return Exit.OK

@@ -60,6 +60,10 @@ def run_checks(
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
         needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
+        if deployment.slots and needs.databases:
+            # Whoever ignored that would have sources deleted as their own targets.
+            text = "in a cluster source and target are in one database: leave out --to-database (in plans: database)"
+            raise Refused(f"databases: {text}")
         nodes = [(server.place, _of_server(deployment, server, needs, limits)) for server in deployment.primaries]
         may_read = all(finding.verdict is not Verdict.REFUSED for _, found in nodes for finding in found)
         findings += _together(nodes)
@@ -150,6 +154,9 @@ def _permissions(server: Connection, command: Command, permitted: Permissions) -
     else:
         yield Finding("scripts", Verdict.OK, f"are kept by the server, and may call what they need{without}")
     who = server.identity
+    if databases := permitted.needs.databases:
+        numbers = ", ".join(map(str, databases))
+        yield Finding("databases", Verdict.OK, f"the targets' can be reached: {numbers}")
     yield Finding("version", Verdict.OK, f"{who.product} {who.version}")
     yield Finding("writes", Verdict.OK, "none are needed" if command is Command.VERIFY else "the server takes them")
     try:
@@ -187,13 +194,14 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
         text = f"not checked, nor eviction, blocked, targets: {refusal}"
         yield Finding("memory", Verdict.WARNING, text)
         return
-    created = [rule for rule in plan if any(rule in sample.could_create(plan, WAITED_ON) for sample in samples)]
+    could_be = {rule for sample in samples for rule in sample.could_create(plan, WAITED_ON)}
+    created = [rule for rule in plan if rule in could_be]
     # A plan of one rule cannot be cut into fewer.
     fewer = ", or take fewer rules at once" if len(plan) > 1 else ""
     nodes = []
     for server in deployment.primaries:
         memory = memory_and_eviction(server, samples, fewer)
-        nodes.append((server.place, [*memory, _saves(server), _blocked(server, created)]))
+        nodes.append((server.place, [*memory, _saves(server), *_blocked(server, created)]))
     yield from _together(nodes)
     yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
     yield from _never_written(samples)
@@ -255,12 +263,19 @@ def _saves(server: Connection) -> Finding:
     return Finding("saves", Verdict.OK, "the last ones did not fail")
 
 
-def _blocked(server: Connection, rules: list[Rule]) -> Finding:
+def _blocked(server: Connection, rules: list[Rule]) -> Iterator[Finding]:
     if not rules:
-        return Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
-    wanted = ", ".join(str(rule.target) for rule in rules)
+        yield Finding("blocked", Verdict.OK, "no list, sorted set or stream would be created")
+    for database in dict.fromkeys(rule.database for rule in rules):
+        yield _blocked_in(server, database, [rule for rule in rules if rule.database == database])
+
+
+def _blocked_in(server: Connection, database: int | None, rules: list[Rule]) -> Finding:
+    """Find clients that wait in the database of targets; None is the one that the connection has selected."""
+    where = "this database" if database is None else f"database {database}"
+    wanted = emptiness.a_few([rule.targets_text for rule in rules])
     try:
-        database = _field(server.call("CLIENT", "INFO").answer(), "db")
+        number = _field(server.call("CLIENT", "INFO").answer(), "db") if database is None else str(database)
         clients = server.call("CLIENT", "LIST").answer()
     except (Refused, Answered):
         clients = None
@@ -274,14 +289,14 @@ def _blocked(server: Connection, rules: list[Rule]) -> Finding:
         f"{_field(line, 'name') or 'unnamed'} at {_field(line, 'addr')} in {_field(line, 'cmd').upper()}"
         for line in clients.splitlines()
         if "b" in _field(line, "flags")
-        and (not database or _field(line, "db") in (database, ""))
+        and (not number or _field(line, "db") in (number, ""))
         and _WAITING_COMMANDS.match(_field(line, "cmd"))
     ]
     if not waiting:
-        return Finding("blocked", Verdict.OK, f"no client waits in this database, where {wanted} could be created")
+        return Finding("blocked", Verdict.OK, f"no client waits in {where}, where {wanted} could be created")
     shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")  # noqa: PLR2004
     text = (
-        f"clients wait in this database: {shown}. The server does not tell on which name: one that waits on {wanted} "
+        f"clients wait in {where}: {shown}. The server does not tell on which name: one that waits on {wanted} "
         "would be handed a list, sorted set or stream that is copied there, and a job would run twice. Stop them, or "
         "make sure that none does, then --ignore-check blocked (a rule of type hash copies none of these)"
     )

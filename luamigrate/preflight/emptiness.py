@@ -28,6 +28,9 @@ def keys_by_database(databases: dict[str, int] | None) -> str:
     return f" Keys by database: {', '.join(f'{n:,} in {name}' for name, n in databases.items()) or 'none'}."
 
 
+SHOWN = 20
+"""Patterns in one line, at most."""
+
 _GLOB = re.compile(rb"[?\[]")
 """Characters that vary in the patterns of other programs."""
 
@@ -39,11 +42,16 @@ def looks_like_glob(source: Pattern) -> bool:
 
 def taken_literally(rules: Sequence[Rule]) -> str:
     """Say which sources stand for fewer keys than the same text in another program."""
-    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules]
-    literal = ", ".join(f"'{source}'" for source in sources if looks_like_glob(source))
-    single = ", ".join(f"'{source}'" for source in sources if not source.varies)
+    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table]
+    literal = a_few([f"'{source}'" for source in sources if looks_like_glob(source)])
+    single = a_few([f"'{source}'" for source in sources if not source.varies])
     text = f" Only * and placeholders vary: ? and [ are taken literally in {literal}." if literal else ""
     return text + (f" Without * a pattern is the name of one key: {single}." if single else "")
+
+
+def a_few(texts: Sequence[str]) -> str:
+    """Return texts in a row, or the first of very many."""
+    return ", ".join(texts[:SHOWN]) + (", …" if len(texts) > SHOWN else "")
 
 
 def count_by_type(counts: Counter[str]) -> str:

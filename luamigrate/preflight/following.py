@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from luamigrate.model.errors import Error, Refused
-from luamigrate.model.following import LEASES, LeaseNote, digest_of, lease_of
+from luamigrate.model.following import LEASES, LeaseNote, digest_of, notes_of
 from luamigrate.model.plans import Plan
-from luamigrate.model.prefixes import meet, sides_of
+from luamigrate.model.prefixes import meet
 from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import Command, Finding, Verdict
+from luamigrate.scripts import calls, library
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
+from luamigrate.server.info import read_time_ms
 from luamigrate.server.listener import Listener
 
 CHANNEL = RESERVED + b"follow"
@@ -35,21 +37,35 @@ def following(deployment: Deployment, plan: Plan, command: Command) -> Iterator[
 
 def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Finding]:
     """Refuse where somebody follows names that the plan would write, or writes those that it would follow."""
-    index = server.call("HGETALL", LEASES).answer()
-    entries = dict(zip(index[::2], index[1::2], strict=False)) if isinstance(index, list) else {}
-    sources, targets = sides_of(plan)
-    for digest, about in entries.items():
+    for database, own in notes_of(plan, server.database, "").items():
+        for digest, note in _notes(server, database):
+            # The lease of the same plan is waited for, or taken.
+            is_own = command is Command.FOLLOW and digest == digest_of(plan)
+            writes_theirs = meet(own.targets, (*note.sources, *note.targets))
+            if not is_own and (writes_theirs or (command is Command.FOLLOW and meet(own.sources, note.targets))):
+                text = f"a follow of such names is under way ({note.who}): it owns its targets. Stop it first"
+                yield Finding("follow", Verdict.REFUSED, text)
+                return
+
+
+def _notes(server: Connection, database: int) -> Iterator[tuple[bytes, LeaseNote]]:
+    """Yield what the leases are about that are held in a database, by plan."""
+    index = _index(server, database)
+    if not isinstance(index, list) or not index:
+        return
+    now = read_time_ms(server)
+    for digest, entry in zip(index[::2], index[1::2], strict=False):
+        until, _, about = entry.partition(b" ")
         note = LeaseNote.read(about)
-        is_own = command is Command.FOLLOW and digest == digest_of(plan)  # that lease is waited for, or taken
-        if not note or is_own or server.call("PTTL", lease_of(digest)).answer() == _NO_KEY:
-            continue
-        writes_theirs = meet(targets, (*note.sources, *note.targets))
-        if writes_theirs or (command is Command.FOLLOW and meet(sources, note.targets)):
-            text = f"a follow of such names is under way ({note.who}): it owns its targets. Stop it first"
-            yield Finding("follow", Verdict.REFUSED, text)
+        if note and until.isdigit() and int(until) > now:
+            yield digest, note
 
 
-_NO_KEY = -2
+def _index(server: Connection, database: int) -> object:
+    if database == server.database:
+        return server.call("HGETALL", LEASES).answer()
+    library.register(server, "in_database")
+    return calls.in_database(server, database, "HGETALL", LEASES, keys=(LEASES,), writes=False).answer()
 
 
 def _tracking(server: Connection) -> Finding:

@@ -31,7 +31,8 @@ COMPARED_BY_PAYLOAD = ("hash", "zset", "set", "list", "stream")
 """Types whose payloads are compared first."""
 READING_VECTORS = ("DUMP", "VCARD", "VRANDMEMBER", "VEMB", "VGETATTR")
 
-READING_CROSS_SLOT = {"set": ("SMEMBERS",)}
+READING_APART = {"set": ("SMEMBERS",)}
+"""Where source and target are in two slots, or two databases."""
 WRITING_CROSS_SLOT = {Command.RUN: ("RESTORE", "UNLINK"), Command.ROLLBACK: ("UNLINK",)}
 
 READING_LARGE = {
@@ -70,11 +71,18 @@ class Needs:
         return self.command is Command.VERIFY
 
     @property
+    def databases(self) -> list[int]:
+        """Databases of targets that are not the sources' own."""
+        return sorted({rule.database for rule in self.plan if rule.database is not None})
+
+    @property
     def same_slot(self) -> Commands:
         """Commands that the scripts call on pairs in one slot."""
         what = "to copy" if self._copies else "to delete"
         commands = _for("to ask about keys", ALWAYS) | _for(what, WRITING.get(self.command, ()))
         commands |= _for("to compare", self._of_types(READING))
+        if self.databases:
+            commands |= _for("to compare in two databases", self._of_types(READING_APART))
         if self.dry_run and self._copies:
             commands |= _for("to tell sizes", self._sizes)
         return commands | (_for("to fill", self._of_types(FILLING)) if self.fills else {})
@@ -83,7 +91,7 @@ class Needs:
     def cross_slot(self) -> Commands:
         """Commands that the scripts call beside those on pairs in two slots."""
         writing = WRITING_CROSS_SLOT.get(self.command, ())
-        reading = self._of_types(READING_CROSS_SLOT)
+        reading = self._of_types(READING_APART)
         return _for("for keys of two slots", ("TIME", "PEXPIRETIME", "DUMP", *writing, *reading))
 
     @property

@@ -31,6 +31,9 @@ EXAMPLES = 200_000
 PLACES = 3
 """Slots of a node that are tried: a node says of a slot that is being moved that its keys are elsewhere."""
 
+ANYTHING = Pattern((b"", b""), (STAR,))
+
+_NO_DATABASE = re.compile("DB index is out of range")
 _ELSEWHERE = re.compile("non local key")
 _DENIED = re.compile("can't run this command|no permissions to run", re.IGNORECASE)
 _UNKNOWN = re.compile("unknown (redis )?command", re.IGNORECASE)
@@ -61,7 +64,7 @@ class Permissions:
         """Raise Refused, with the name of a check in front, where this user could not do this here with this plan."""
         with self._needed("SCRIPT LOAD", "to keep the scripts"):
             library.register(self.server, "probe")
-        if any(rule.source.varies for rule in self.needs.plan):
+        if any(rule.source_names is None for rule in self.needs.plan):
             self._call("to find keys", "SCAN", "0", "COUNT", "1")
         commands = self.needs.same_slot
         if self._has_slots:
@@ -69,6 +72,7 @@ class Permissions:
             self._refuse_unless_cluster_may_be_asked()
         with self._needed("EVALSHA", "to run scripts"):
             calls.probe(self.server, (), b"", (), reads_only=self.needs.reads_only)
+        self._refuse_unless_databases_can_be_reached()
         self._check_keys()
         answers = self._probe(commands)
         sparing = self._probe(self.needs.sparing)
@@ -95,9 +99,11 @@ class Permissions:
         answers = self._probe(self.needs.large(cross_slot=self._has_slots))
         if not self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        for source in filter(None, [self._example(rule.source) for rule in self.needs.plan[:1]]):
+        for source in filter(None, [self._example(self.needs.plan[0].examples[0][0])]):
             with suppress(Redirected, Unsettled):
                 self._call(FOR_LARGE, "WATCH", source)
+        if self.needs.databases:
+            self._call(FOR_LARGE, "SELECT", self.server.database)
         # In a cluster, MULTI and EXEC have been tried by now.
         for command in ("UNWATCH",) if self._has_slots else ("UNWATCH", "MULTI", "EXEC"):
             self._call(FOR_LARGE, command)
@@ -112,6 +118,22 @@ class Permissions:
     def _has_slots(self) -> bool:
         """Whether the keys of a pair may be in two slots, and slots may be moved."""
         return self.deployment.slots is not None
+
+    def _refuse_unless_databases_can_be_reached(self) -> None:
+        for database in self.needs.databases:
+            select = "SELECT", database
+            call = calls.in_database(self.server, database, *select, writes=not self.needs.reads_only)
+            try:
+                call.answer()
+            except (Refused, Answered) as problem:
+                if _NO_DATABASE.search(str(problem)):
+                    text = (
+                        f"there is no database {database} here; `databases` in the server's configuration says how many"
+                    )
+                    raise Refused(f"databases: {text}") from None
+                if _DENIED.search(str(problem)):
+                    raise Refused(f"permissions: this user may not call SELECT; {GRANT}") from None
+                raise Refused(f"databases: {database} cannot be reached: {problem}") from None
 
     def _refuse_unless_cluster_may_be_asked(self) -> None:
         why = "to follow slots that are moved"
@@ -204,7 +226,7 @@ class Permissions:
     def _check_keys(self) -> None:
         """Raise Refused where this user may not touch the rules' keys."""
         reads_only = self.needs.reads_only
-        patterns = [pattern for rule in self.needs.plan for pattern in (rule.source, rule.target)]
+        patterns = [pattern for rule in self.needs.plan for pair in rule.examples for pattern in pair]
         examples = [(pattern, name) for pattern in patterns if (name := self._example(pattern))]
         if not self._has_slots:
             with suppress(Refused, Answered):
@@ -236,7 +258,7 @@ class Permissions:
                 name = self._absent(pattern)
                 if self.deployment.node_for(name) is self.server:
                     return name, [] if self._has_slots else [name]
-        return self._absent(Pattern((b"", b""), (STAR,))), []
+        return self._absent(ANYTHING), []
 
     def _example(self, pattern: Pattern) -> bytes | None:
         """Return a name that matches, to be declared and not touched; None where its key would be on another node."""

@@ -11,10 +11,13 @@ from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import ANY, Rule
 from luamigrate.model.status import KeyOutcome
+from luamigrate.model.tables import some_of
+from luamigrate.scripts import calls
+from luamigrate.scripts.calls import ScriptCall
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
-from luamigrate.server.info import read_key_count, reply_of
+from luamigrate.server.info import cursor_and_names, read_key_count
 
 KEYS_PER_SCAN = 500
 SCANS = 20
@@ -98,22 +101,23 @@ def take(deployment: Deployment, server: Connection, plan: Plan) -> Sample:
     """Sample keys of each rule on a server. Raises Refused where that is not permitted."""
     names, found, scanned, complete = _names(server, plan)
     total = scanned if complete else read_key_count([server])
-    literal = [rule for rule in plan if not rule.source.varies]
     names += [
-        (rule, rule.source.prefix)
-        for rule in literal
-        if deployment.node_for(rule.source.prefix) is server and plan.rule_for(rule.source.prefix) is rule
+        (rule, name)
+        for rule in plan
+        for name in some_of(rule.source_names or (), ENOUGH)
+        if deployment.node_for(name) is server and plan.rule_for(name) is rule
     ]
     sampled = Counter(rule for rule, _ in names)
     scale = max(1.0, (total or scanned) / max(1, scanned))
-    stands_for = {
-        rule: found[rule] / sampled[rule] * scale if rule.source.varies else 1.0 for rule in plan if sampled[rule]
+    stands_for = {rule: found[rule] / count * scale for rule, count in sampled.items()} | {
+        rule: len(rule.source_names) / min(ENOUGH, len(rule.source_names)) for rule in plan if rule.source_names
     }
     refused = [outcome for rule, name in names for outcome in plan.pairs(rule, [name])[1]]
     left_out = {outcome.source for outcome in refused}
     keys, types, weighed = _ask_about(deployment, server, [pair for pair in names if pair[1] not in left_out])
     types += [(rule, "") for rule, name in names if name in left_out]
-    seen = [rule for rule in plan if not rule.source.varies or (complete and sampled[rule] == found[rule])]
+    seen = [rule for rule in plan if complete and rule.source_names is None and sampled[rule] == found[rule]]
+    seen += [rule for rule in plan if rule.source_names and len(rule.source_names) <= ENOUGH]
     unknown = (*(("DBSIZE",) if total is None else ()), *(() if weighed else ("MEMORY",)))
     return Sample(keys, stands_for, frozenset(seen), unknown, scanned, refused, types)
 
@@ -122,14 +126,18 @@ def _ask_about(
     deployment: Deployment, server: Connection, names: list[tuple[Rule, bytes]]
 ) -> tuple[list[SampledKey], list[tuple[Rule, str]], bool]:
     """Return the keys of their rule's type, the type of each key, and whether all of them were weighed."""
-    calls = []
+    questions = []
     for rule, name in names:
         target = rule.pairs([name]).targets[0]
         target_server = deployment.node_for(target)
-        asked = server.call("TYPE", name), server.call("MEMORY", "USAGE", name), target_server.call("TYPE", target)
-        calls.append((rule, target_server, asked))
+        asked = (
+            server.call("TYPE", name),
+            server.call("MEMORY", "USAGE", name),
+            _target_type(target_server, rule, target),
+        )
+        questions.append((rule, target_server, asked))
     keys, types, weighed = [], [], True
-    for rule, target_server, asked in calls:
+    for rule, target_server, asked in questions:
         # In a cluster, a key that is being moved to another node is not asked for there: this is a sample.
         kind, size, target_kind = (_answer(call) for call in asked)
         weighed &= not isinstance(size, Error)
@@ -141,7 +149,13 @@ def _ask_about(
     return keys, types, weighed
 
 
-def _answer(call: Call) -> Any:
+def _target_type(server: Connection, rule: Rule, target: bytes) -> Call | ScriptCall:
+    if rule.database is None:
+        return server.call("TYPE", target)
+    return calls.in_database(server, rule.database, "TYPE", target, keys=(target,), writes=False)
+
+
+def _answer(call: Call | ScriptCall) -> Any:
     """Return the answer, the error where the server refuses, or None where another node has the key."""
     try:
         return call.answer()
@@ -158,7 +172,7 @@ def _names(server: Connection, plan: Plan) -> tuple[list[tuple[Rule, bytes]], Co
     found: Counter[Rule] = Counter()
     scanned, cursor, scans = 0, b"0", 0
     while rules and scans < SCANS and len(names) < ENOUGH and scanned * rules < MOST_MATCHES:
-        cursor, keys = reply_of(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN))
+        cursor, keys = cursor_and_names(server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN).answer())
         scans, scanned = scans + 1, scanned + len(keys)
         for name in keys:
             rule = plan.rule_for(name)

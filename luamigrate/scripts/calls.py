@@ -10,6 +10,7 @@ from typing import Any
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Pause
+from luamigrate.model.rules import Pairs
 from luamigrate.scripts import library
 from luamigrate.server.connection import Call, Connection
 from luamigrate.server.errors import ScriptMissing
@@ -59,7 +60,10 @@ class Elements:
 
 
 class ScriptCall:
-    """A registered script that has been called, and its answer."""
+    """A registered script that has been called, and its answer.
+
+    Where its keys lie in several `databases`, these are theirs by turns.
+    """
 
     def __init__(
         self,
@@ -68,9 +72,11 @@ class ScriptCall:
         command: str,
         keys: Sequence[bytes],
         *arguments: bytes | str | int,
+        databases: Sequence[int] = (),
         once: bool = False,
     ) -> None:
         self._server, self._name, self._once = server, name, once
+        arguments = (*_numbers(databases), *arguments)
         self._command = (command, library.digest(name), len(keys), *keys, *arguments)
         self._call: Call = server.call(*self._command, once=once)
 
@@ -78,7 +84,7 @@ class ScriptCall:
         """Take no step before the last: a script takes one."""
         return False
 
-    def reply(self) -> Any:
+    def answer(self) -> Any:
         """Wait for what the script answers, registering it again where the server has lost it."""
         for _ in range(REGISTRATIONS):
             with suppress(ScriptMissing):
@@ -93,7 +99,7 @@ class ScriptCall:
 
         That is 0 where no clock moves in a script.
         """
-        reply = self.reply()
+        reply = self.answer()
         if not isinstance(reply, list) or not reply or not isinstance(microseconds := reply.pop(), int):
             raise self.odd()
         answers: list[Answer] = reply
@@ -125,9 +131,28 @@ class ScriptCall:
         return self._call.waited
 
     @property
+    def alone(self) -> bool:
+        """Whether no other call was under way when its answer came."""
+        return self._call.alone
+
+    @property
     def repeated(self) -> bool:
         """Whether it was sent again, because the connection was lost before its answer came."""
         return self._call.repeated
+
+
+def ask_about_pairs(
+    server: Connection,
+    name: str,
+    pairs: Pairs,
+    pause: Pause,
+    *options: bytes | str | int,
+    writes: bool = True,
+) -> ScriptCall:
+    """Call a verb's script about pairs in one place, or in two databases: the rule's type is its first option."""
+    rule = pairs.rule
+    databases = () if rule.database is None else (server.database, rule.database)
+    return ask_about(server, name, pairs.keys, pause, rule.type, *options, databases=databases, writes=writes)
 
 
 def ask_about(
@@ -136,18 +161,19 @@ def ask_about(
     keys: Sequence[bytes],
     pause: Pause,
     *options: bytes | str | int,
+    databases: Sequence[int] = (),
     writes: bool = True,
     alone: bool = False,
 ) -> ScriptCall:
     """Call a script about keys, many at once, with its options: each verb knows those of its own script.
 
-    In a cluster the keys are of many slots and not declared, unless it is one `alone`. What does not write is held
-    to that by the server, where it can.
+    In a cluster the keys are of many slots and not declared, unless it is one `alone`; and no script can select
+    `databases` there. What does not write is held to that by the server, where it can.
     """
     command = "EVALSHA" if writes else _reading_command(server)
     arguments = (pause.microseconds, pause.capacity, *options)
-    if server.identity.mode != "cluster" or alone:
-        return ScriptCall(server, name, command, keys, *arguments)
+    if server.identity.mode != "cluster" or alone or databases:
+        return ScriptCall(server, name, command, keys, *arguments, databases=databases)
     return ScriptCall(server, name, command, (), "names", len(keys), *keys, *arguments)
 
 
@@ -160,10 +186,11 @@ def chunk_stage(
     position: bytes,
     step: int,
     lifetime_ms: int,
+    databases: Sequence[int] = (),
 ) -> ScriptCall:
     """Call chunk/stage.lua: copy a chunk of the source, the first key, to the staging key, the second one."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step, lifetime_ms)
-    return ScriptCall(server, "chunk/stage", "EVALSHA", keys, *arguments, once=True)
+    return ScriptCall(server, "chunk/stage", "EVALSHA", keys, *arguments, databases=databases, once=True)
 
 
 def chunk_compare(
@@ -176,10 +203,12 @@ def chunk_compare(
     step: int,
     expiries: Expiries,
     names: int,
+    databases: Sequence[int] = (),
 ) -> ScriptCall:
     """Call chunk/compare.lua: compare a chunk of the first key with the second one; reads only."""
     arguments = (pause.microseconds, pause.capacity, kind, position, step, expiries, names)
-    return ScriptCall(server, "chunk/compare", _reading_command(server), keys, *arguments, once=True)
+    command = _reading_command(server)
+    return ScriptCall(server, "chunk/compare", command, keys, *arguments, databases=databases, once=True)
 
 
 def chunk_read(server: Connection, key: bytes, pause: Pause, *, kind: str, position: bytes, step: int) -> ScriptCall:
@@ -224,22 +253,45 @@ def chunk_read_fields(
 
 
 def chunk_add_fields(
-    server: Connection, keys: Sequence[bytes], pause: Pause, *, kind: str, names: Sequence[bytes | int]
+    server: Connection,
+    keys: Sequence[bytes],
+    pause: Pause,
+    *,
+    kind: str,
+    names: Sequence[bytes | int],
+    databases: Sequence[int] = (),
 ) -> ScriptCall:
     """Call chunk/add_fields.lua: add to the target, the first key, those of the names that it still lacks.
 
     Where there is no source, the second key, the names are what chunk/read_fields.lua answers.
     """
-    return ScriptCall(server, "chunk/add_fields", "EVALSHA", keys, pause.microseconds, pause.capacity, kind, *names)
+    arguments = (pause.microseconds, pause.capacity, kind, *names)
+    return ScriptCall(server, "chunk/add_fields", "EVALSHA", keys, *arguments, databases=databases)
 
 
-def chunk_publish(server: Connection, staging: bytes, target: bytes, *, source: bytes | int) -> Call:
+def chunk_publish(
+    server: Connection, staging: bytes, target: bytes, *, source: bytes | int, databases: Sequence[int] = ()
+) -> Call:
     """Have chunk/publish.lua run by the EXEC that follows; it must have been registered.
 
     Where the `source` lives elsewhere, it is the moment at which it expires.
     """
     keys, arguments = ((staging, target), (source,)) if isinstance(source, int) else ((staging, target, source), ())
-    return server.call("EVALSHA", library.digest("chunk/publish"), len(keys), *keys, *arguments, once=True)
+    digest = library.digest("chunk/publish")
+    return server.call("EVALSHA", digest, len(keys), *keys, *_numbers(databases), *arguments, once=True)
+
+
+def in_database(
+    server: Connection, database: int, *command: bytes | str | int, keys: Sequence[bytes] = (), writes: bool
+) -> ScriptCall:
+    """Call in_database.lua: have a command run in another database than the connection's."""
+    how = "EVALSHA" if writes else _reading_command(server)
+    return ScriptCall(server, "in_database", how, keys, database, *command)
+
+
+def unlink_in_database(server: Connection, database: int, key: bytes) -> Call:
+    """Have in_database.lua delete a key by the EXEC that follows; it must have been registered."""
+    return server.call("EVALSHA", library.digest("in_database"), 1, key, database, "UNLINK", key, once=True)
 
 
 def probe(
@@ -248,7 +300,7 @@ def probe(
     """Call probe.lua: return 'ok', 'denied', 'unknown' or 'refused …' for each command."""
     command = _reading_command(server) if reads_only else "EVALSHA"
     call = ScriptCall(server, "probe", command, keys, absent, *commands)
-    answers = call.reply()
+    answers = call.answer()
     texts = [printable(answer) for answer in answers if isinstance(answer, bytes)] if isinstance(answers, list) else []
     if len(texts) != len(commands):
         raise call.odd()
@@ -319,6 +371,7 @@ def mirror(
     lease: tuple[bytes, bytes],
     away: int | None,
     how: Sequence[str],
+    databases: Sequence[int] = (),
 ) -> ScriptCall:
     """Call mirror.lua: make targets what their sources are, while the lease has this value.
 
@@ -326,27 +379,34 @@ def mirror(
     """
     name, value = lease
     options = (pause.microseconds, pause.capacity, value, "" if away is None else away, *how)
-    return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options)
+    return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options, databases=databases)
 
 
 def lease(
     server: Connection,
     verb: str,
-    keys: tuple[bytes, bytes, bytes],
+    keys: Sequence[bytes],
     *,
     value: bytes,
     plan: bytes,
-    about: bytes,
+    about: Sequence[bytes],
     lease_ms: int,
     record_ms: int,
     known: str,
+    databases: Sequence[int] = (),
 ) -> LeaseReply:
     """Call lease.lua: take, renew or release the lease of a follow. Raises Error."""
-    call = ScriptCall(server, "lease", "EVALSHA", keys, verb, value, plan, about, lease_ms, record_ms, known)
-    reply = call.reply()
+    options: list[bytes | str | int] = [verb, value, plan, lease_ms, record_ms, known, *about]
+    call = ScriptCall(server, "lease", "EVALSHA", keys, *options, databases=databases)
+    reply = call.answer()
     if reply not in set(LeaseReply):
         raise call.odd()
     return LeaseReply(reply)
+
+
+def _numbers(databases: Sequence[int]) -> tuple[str | int, ...]:
+    """Return what lua/lib/request.lua takes for the databases of the keys."""
+    return ("databases", len(databases), *databases) if databases else ()
 
 
 def _reading_command(server: Connection) -> str:

@@ -154,7 +154,7 @@ class _Values:
     """What a script has answered, by name. Each question raises Error where the answer is not of its kind."""
 
     def __init__(self, call: ScriptCall) -> None:
-        self._call, reply = call, call.reply()
+        self._call, reply = call, call.answer()
         if not isinstance(reply, list) or len(reply) % 2 or not all(isinstance(name, bytes) for name in reply[::2]):
             raise call.odd()
         self._named = {
@@ -199,7 +199,7 @@ def staged(call: ScriptCall) -> tuple[bytes, int, int, int] | None:
 
     None where the staging key has vanished. Raises Error.
     """
-    match call.reply():
+    match call.answer():
         case [bytes() as position, int() as copied, int() as largest, int() as microseconds]:
             return position, copied, largest, microseconds
         case ChunkReply.VANISHED:
@@ -210,7 +210,7 @@ def staged(call: ScriptCall) -> tuple[bytes, int, int, int] | None:
 
 def appended(call: ScriptCall) -> int | None:
     """Wait for chunk/append.lua: return its microseconds; None where the staging key has vanished. Raises Error."""
-    match call.reply():
+    match call.answer():
         case int() as microseconds:
             return microseconds
         case ChunkReply.VANISHED:
@@ -221,7 +221,7 @@ def appended(call: ScriptCall) -> int | None:
 
 def fields_read(call: ScriptCall) -> tuple[int, int, list[Any]]:
     """Wait for chunk/read_fields.lua: return how many names it did, microseconds, and what it read. Raises Error."""
-    match call.reply():
+    match call.answer():
         case [int() as done, int() as microseconds, *found] if done > 0:
             return done, microseconds, found
         case _:
@@ -233,7 +233,7 @@ def fields_added(call: ScriptCall) -> tuple[int, int] | None:
 
     None where the target has vanished. Raises Error.
     """
-    match call.reply():
+    match call.answer():
         case [int() as done, int() as microseconds] if done > 0:
             return done, microseconds
         case ChunkReply.VANISHED:

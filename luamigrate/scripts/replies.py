@@ -147,8 +147,9 @@ class PairReader:
         if answer == PairReply.MOVED or answer.startswith(_BIG) or _is_refusal(answer):
             return False
         outcome = self._outcome(b"", b"", answer)
-        if outcome.word is Word.GONE and first and not pairs.rule.source.varies:
-            return True  # Nothing was found here: the name comes from the rule.
+        if outcome.word is Word.GONE and first and pairs.rule.source_names is not None:
+            tally.absent += times  # Nothing was found here: the name comes from the rule.
+            return True
         if outcome.clean:
             tally.count(outcome.word, outcome.text, times)
             tally.measure(outcome.sizes if first else None, times)

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
+from redis.crc import key_slot
+
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Redirected, ServerChanged, Unsettled
 from luamigrate.server.identity import PRIMARY, Identity, facts_of_pairs
-from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots, slot_of
+from luamigrate.server.slots import SECONDS_BETWEEN_TRIES, SLOTS, NodeLine, Slots
+from luamigrate.server.spare import SpareConnections
 
 HOPS = 5
 """Redirections from node to node that are followed before a pause."""
@@ -42,6 +45,7 @@ class Cluster(Deployment, Slots):
         self._policy = ReconnectPolicy()
         self._nodes: dict[Address, Connection] = {}
         self._retired: list[Connection] = []
+        self._spare: dict[Connection, SpareConnections] = {}
         self._known: list[Address] = []
         """Addresses of all nodes, replicas included, as last heard."""
         self._primaries: list[Connection] = []
@@ -78,13 +82,19 @@ class Cluster(Deployment, Slots):
 
     def node_for(self, key: bytes) -> Connection:
         """Return the node that has a key's slot. Raises Error where there is none."""
-        return self.node_of(slot_of(key))
+        return self.node_of(key_slot(key))
 
     def reconnect_by(self, policy: ReconnectPolicy) -> None:
         """From now on, wait for nodes that are lost."""
         self._policy = policy
         for address, server in self._nodes.items():
             self._prepare(address, server)
+
+    def spare(self, server: Connection) -> SpareConnections:
+        """Return the connections to a node that are lent."""
+        if server not in self._spare:
+            self._spare[server] = SpareConnections(server, self._policy.control)
+        return self._spare[server]
 
     def refresh(self) -> None:
         """Ask anew which node has which slot. Raises Error where nobody can be asked in time."""
@@ -107,9 +117,14 @@ class Cluster(Deployment, Slots):
 
     def accept_change(self) -> None:
         """Go on with the nodes that have the slots now. Raises Error where some cannot be reached in time."""
+        self._close_spare()
         self._patiently(self._meet_all)
         while self._retired:
             self._retired.pop().close()
+
+    def _close_spare(self) -> None:
+        while self._spare:
+            self._spare.popitem()[1].close()
 
     def _meet_all(self) -> None:
         for server in self._nodes.values():
@@ -168,7 +183,7 @@ class Cluster(Deployment, Slots):
             with suppress(Error):
                 server = self._node((problem.host or said_by.host, problem.port))
                 if not problem.asking:
-                    self._node_of[slot_of(key)] = server
+                    self._node_of[key_slot(key)] = server
                     self._primaries = []
                 return server, problem.asking
         self.refresh()
@@ -176,6 +191,7 @@ class Cluster(Deployment, Slots):
 
     def close(self) -> None:
         """End the connections."""
+        self._close_spare()
         for server in (*self._nodes.values(), *self._retired):
             server.close()
 

@@ -41,11 +41,27 @@ _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
 """Settings of a connection that belong to one server: its socket, its Sentinels."""
 
 
+@dataclass
+class Watch:
+    """Keys of any slots that are put under WATCH one by one, on one connection, and end with it."""
+
+    keys: Sequence[bytes]
+    refusal: Error | None = None
+    """Why one of them is not under WATCH; told with the answer to the command that they were sent with."""
+
+    @property
+    def packed(self) -> bytes:
+        """The commands: packed by hand in a third of the time, because there is one for each key."""
+        return b"".join([b"*2\r\n$5\r\nWATCH\r\n$%d\r\n%b\r\n" % (len(key), key) for key in self.keys])
+
+
 class Call:
     """A command that is sent, or will be; its answer is read when it is asked for."""
 
-    def __init__(self, connection: Connection, packed: bytes, *, once: bool) -> None:
+    def __init__(self, connection: Connection, packed: bytes, *, once: bool, watch: Watch | None = None) -> None:
         self._connection = connection
+        self.watch = watch
+        """What is put under WATCH right before it."""
         self.packed = packed
         self.once = once
         """Whether it must not be sent again, because it makes sense on this connection only."""
@@ -121,6 +137,7 @@ class Connection:
         """Seconds that a command takes that does nothing."""
         self._pool = pool
         self._policy = ReconnectPolicy()
+        self._watch: Watch | None = None
         self._outgoing: list[Call] = []
         self._under_way: deque[Call] = deque()
         self._last_reply = -math.inf
@@ -200,10 +217,16 @@ class Connection:
         if self._lost:
             raise self._lost
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
-        call = Call(self, packed, once=once)
+        watch, self._watch = self._watch, None
+        call = Call(self, watch.packed + packed if watch else packed, once=once, watch=watch)
         self._outgoing.append(call)
         self._under_way.append(call)
         return call
+
+    def watch(self, keys: Sequence[bytes]) -> Watch:
+        """Put keys under WATCH together with the next call, in one packet and one measured time."""
+        self._watch = Watch(keys)
+        return self._watch
 
     def close(self) -> None:
         """Close the connection."""
@@ -266,6 +289,8 @@ class Connection:
             self._raise_if_broken()
             self._send()
             waited = not self._connection.can_read(timeout=0)
+            if waited:
+                self._wait_for_answer()
             reply = self._receive()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             self.recover(ConnectionLost(f"{explain(error)} (at {self._under_way[0].name})"))
@@ -346,13 +371,22 @@ class Connection:
         login = self._pool.connection_kwargs
         return explain(error, self.url, login.get("password"), login.get("username"))
 
-    def _receive(self) -> Any:
+    def _wait_for_answer(self) -> None:
         waited = 0.0
         while not self._connection.can_read(timeout=TICK_SECONDS):
             waited += TICK_SECONDS
             if waited >= ANSWER_SECONDS:
                 raise redis.TimeoutError(f"nothing came for {waited:.0f} s")
             self._policy.control.tell(f"waiting for the server: no answer for {waited:.0f} s")
+
+    def _receive(self) -> Any:
+        if watch := self._under_way[0].watch:
+            for _ in watch.keys:
+                try:
+                    if read(self._connection) != b"OK":
+                        watch.refusal = Error("the server does not answer WATCH as it should")
+                except ResponseError as error:
+                    watch.refusal = explain(error)
         return read(self._connection)
 
     def _send(self) -> None:

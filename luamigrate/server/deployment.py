@@ -48,6 +48,11 @@ class Deployment(ABC):
         """The role of whoever takes the writes: `PRIMARY` or `REPLICA`; empty where no server tells."""
 
     @property
+    def database(self) -> int:
+        """The number of the database that the URL names."""
+        return self.primaries[0].database
+
+    @property
     def slots(self) -> Slots | None:
         """The slots among which keys are spread; None where all keys are in one place."""
         return None

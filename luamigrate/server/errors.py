@@ -118,7 +118,7 @@ def explain(error: Exception, url: str = "", password: str | None = None, user: 
     match error:
         case NoScriptError():
             return ScriptMissing(text)
-        case ResponseError() if "'select'" in text or "SELECT is not allowed" in text:
+        case ResponseError() if "SELECT is not allowed" in text:
             return Refused(f"permissions: {text}; a cluster has database 0 only: give none in the URL")
         case ResponseError() if isinstance(error, NoPermissionError) or "NOPERM" in text:
             return Refused(f"permissions: {text}; grant it (ACL SETUSER)")

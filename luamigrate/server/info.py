@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from luamigrate.model.errors import Error, Refused
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import Answered
 from luamigrate.server.identity import facts_of_info
 
@@ -65,10 +66,19 @@ def read_key_count(servers: Iterable[Connection]) -> int | None:
     return count
 
 
-def reply_of(call: Call) -> tuple[bytes, list[bytes]]:
+def read_time_ms(server: Connection) -> int:
+    """Return the server's time, in milliseconds since 1970. Raises Error where it does not tell it."""
+    now = server.call("TIME").answer()
+    try:
+        seconds, microseconds = map(int, now)
+    except (TypeError, ValueError):
+        raise Error("the server does not answer TIME as it should") from None
+    return seconds * 1000 + microseconds // 1000
+
+
+def cursor_and_names(answer: Any) -> tuple[bytes, list[bytes]]:
     """Return the next cursor and the names that a SCAN answers. Raises Error for any other answer."""
-    reply = call.answer()
-    match reply:
+    match answer:
         case [bytes() as cursor, list() as keys] if _CURSOR.fullmatch(cursor):
             if all(isinstance(key, bytes) for key in keys):
                 return cursor, keys

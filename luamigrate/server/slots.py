@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-
-from redis.crc import key_slot
 
 from luamigrate.model.errors import Error, printable
 from luamigrate.server.connection import Connection, at_one_moment
@@ -23,9 +20,6 @@ MOST_KEYS_AT_ONCE = 10_000
 MOST_SLOTS_AT_ONCE = 500
 PASSES = 100
 """Times that slots are asked about, until none of them is moved meanwhile."""
-
-slot_of = lru_cache(maxsize=8192)(key_slot)
-"""The slot of a key: each step of a pair asks for that of the same two names."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +79,12 @@ class Slots(ABC):
             raise Error(f"the cluster is incomplete: nobody holds slot {slot}")
         return server
 
-    def by_node(self, names: Sequence[bytes], indexes: Iterable[int]) -> dict[Connection, list[int]]:
-        """Return the indexes of some names by the node that has their slot. Raises Error where there is none."""
+    def by_node(self, slots: Mapping[int, int]) -> dict[Connection, list[int]]:
+        """Return indexes, given the slot of each, by the node that has it. Raises Error where there is none."""
         groups: dict[Connection, list[int]] = {}
-        for index in indexes:
-            slot = slot_of(names[index])
-            groups.setdefault(self._node_of[slot] or self.node_of(slot), []).append(index)
+        node_of = self._node_of
+        for index, slot in slots.items():
+            groups.setdefault(node_of[slot] or self.node_of(slot), []).append(index)
         return groups
 
     def layout(self) -> Layout:

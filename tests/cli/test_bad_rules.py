@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[2]
         (["--map", "a:<x>=b:<y>"], ["'a:<x>' -> 'b:<y>'", "<x> stands on one side only"]),
         (["--map", "a:<x>=b:<x>:<y>"], ["<y> stands on one side only"]),
         (["--map", "a:<x>=b:*"], ["<x> stands on one side only"]),
+        (["--map", "a:*=b:<x>"], ["<x> stands on one side only"]),
         (["--map", "a:<x>*=b:<x>*"], ["'a:<x>*'", "beside placeholders"]),
         (["--map", "a:<>=b:<>"], ["'a:<>'", "begins a placeholder", r"\<"]),
         (["--map", "a:<x=b:<x"], ["'a:<x'", "begins a placeholder"]),
@@ -60,6 +61,9 @@ ROOT = Path(__file__).parents[2]
         (["--map", "a:<x>:<y>=b:<x>:<y>", "--except", "a:*:*"], ["more than one *"]),
         (["--map", "a:*=b:*", "--map", "a:*=b:*", "--first-match"], ["is there twice"]),
         (["--map", "*=app:*"], ["its own source", "--except 'app:*'"]),
+        (["--map", "a:*=b:*", "--to-database", "-1"], ["--to-database", "equal to 0"]),
+        (["--map", "a:*=b:*", "--to-database", "x"], ["--to-database", "integer"]),
+        (["--map", "a:*=a:*", "--to-database", "0"], ["database 0 is that of the sources too", "its own source"]),
         (["--map", "t:<x>:d=q:<x>", "--map", "t:<x>=p:<x>"], ["overlap", "--first-match"]),
     ],
 )
@@ -77,6 +81,27 @@ def test_an_odd_except_in_a_plan_file_is_a_usage_error(any_server: Instance, tmp
     file = tmp_path / "plan.toml"
     file.write_text(f"[[rule]]\nsource = 'a:*'\ntarget = 'b:*'\nexcept = {given}\n")
     assert_one_line(luamigrate("run", "--plan", str(file), url=any_server.url), 2, "plan.toml")
+
+
+@pytest.mark.parametrize("given", ["-1", "'x'", "true", "1.5", "[1]", "4294967296"])
+def test_an_odd_database_in_a_plan_file_is_a_usage_error(any_server: Instance, tmp_path: Path, given: str) -> None:
+    """It is a number from 0 on."""
+    file = tmp_path / "plan.toml"
+    file.write_text(f"[[rule]]\nsource = 'a:*'\ntarget = 'b:*'\ndatabase = {given}\n")
+    assert_one_line(luamigrate("run", "--plan", str(file), url=any_server.url), 2, "plan.toml", "database")
+
+
+@pytest.mark.cluster
+def test_another_database_is_refused_in_a_cluster(server: Instance) -> None:
+    """By name, before anything is written or deleted, and whatever check is ignored."""
+    fill(server.client, jobs=3)
+    keys = server.client.dbsize()
+    options = ("--map", "job:*=job:*", "--to-database", "3", "--ignore-check", "databases")
+    for command in (("run",), ("check",), ("verify",), ("run", "--dry-run"), ("rollback", "--yes")):
+        result = luamigrate(*command, *options, url=server.url)
+        assert result.code == 4
+        assert "in a cluster source and target are in one database" in result.out + result.err
+        assert server.client.dbsize() == keys
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "luamigrate").rglob("*.py")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,26 +13,28 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luamigrate import Batch, Command, Limits, Summary, connect, migrate, plan, rollback, verify
+from luamigrate import Batch, Command, Limits, Plan, Summary, connect, migrate, plan, rollback, verify
 from luamigrate.server.deployment import Deployment
 from tests.instances import Instance, assert_same_expiry, snapshot
 
-RULES = plan(
-    [
-        ("h:*", "H:*", "hash"),
-        ("s:*:x", "S:*:y", "set"),
-        ("z:*", "Z:*", "zset"),
-        ("c:*", "C:*", "string"),
-        ("l:*", "L:*", "list"),
-        ("e:*", "E:*", "stream"),
-        ("a:!*", "N:*", "any"),
-        ("a:*", "A:*", "any"),
-        ("p:<x>:<y>", "P:<y>:<x>", "any"),
-        ("alone", "Alone", "hash"),
-    ],
-    excepts=["p:-*", "c:-"],
-    first_match=True,
-)
+TRIPLES = [
+    ("h:*", "H:*", "hash"),
+    ("s:*:x", "S:*:y", "set"),
+    ("z:*", "Z:*", "zset"),
+    ("c:*", "C:*", "string"),
+    ("l:*", "L:*", "list"),
+    ("e:*", "E:*", "stream"),
+    ("a:!*", "N:*", "any"),
+    ("a:*", "A:*", "any"),
+    ("p:<x>:<y>", "P:<y>:<x>", "any"),
+    ("alone", "Alone", "hash"),
+]
+ELSEWHERE = 3
+"""The database of the targets, where they are not in that of the sources."""
+RULES = {
+    database: plan(TRIPLES, excepts=["p:-*", "c:-"], first_match=True, database=database)
+    for database in (None, ELSEWHERE)
+}
 KINDS = {b"h:": "hash", b"s:": "set", b"z:": "zset", b"c:": "string", b"l:": "list", b"e:": "stream"}
 KINDS |= {b"a:": "any", b"p:": "any"}
 middles = st.one_of(
@@ -245,10 +248,16 @@ def write(client: redis.Redis, keys: Keys, now: int) -> None:
     pipeline.execute()
 
 
-def counted(connection: Deployment, work: Callable[..., Iterator[Batch]], command: Command) -> Counter[str]:
+def count(
+    connection: Deployment,
+    rules: Plan,
+    limits: Limits,
+    work: Callable[..., Iterator[Batch]],
+    command: Command,
+) -> Counter[str]:
     """Do the work and return how often each word came up."""
-    summary = Summary(RULES, command)
-    for batch in work(connection, RULES, limits=Limits(batch_size=3), settle=0):
+    summary = Summary(rules, command)
+    for batch in work(connection, rules, limits=limits, settle=0):
         summary.add(batch)
     totals = summary.totals
     counts = Counter({word.value: count for word, count in totals.counts.items()})
@@ -257,15 +266,25 @@ def counted(connection: Deployment, work: Callable[..., Iterator[Batch]], comman
     return counts + Counter(ignored=totals.ignored.total())
 
 
-def assert_state(server: Instance, model: Model, now: int) -> None:
-    """Assert that the server has exactly the keys of the model."""
-    found = snapshot(server.client)
+def is_target(name: bytes) -> bool:
+    """Tell whether a key lies where the targets are."""
+    return name[:1].isupper()
+
+
+def assert_state(here: redis.Redis, there: redis.Redis, model: Model, now: int) -> None:
+    """Assert that the server has exactly the keys of the model, each in its database."""
+    found = snapshot(here)
+    if there is not here:
+        assert not any(map(is_target, found))
+        targets = snapshot(there)
+        assert all(map(is_target, targets))
+        found |= targets
     assert found.keys() == model.keys.keys()
     for name, ((kind, content), expiry) in model.keys.items():
         (found_kind, value), found_expiry = found[name]
         assert found_kind == kind
         if kind == "stream":
-            entries: Any = server.client.xrange(name)
+            entries: Any = (there if is_target(name) else here).xrange(name)
             value = [fields[b"field"] for _, fields in entries]
         elif kind == "zset":
             value = {member: float(score) for member, score in value.items()}
@@ -277,26 +296,37 @@ def assert_state(server: Instance, model: Model, now: int) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(keys=key_spaces(), ignore_expiry=st.booleans(), filling=st.sampled_from(["", "sets", "queues"]))
+@given(
+    keys=key_spaces(),
+    ignore_expiry=st.booleans(),
+    filling=st.sampled_from(["", "sets", "queues"]),
+    database=st.sampled_from([None, None, ELSEWHERE]),
+    size=st.sampled_from([3, 100]),
+)
 def test_words_and_state_are_those_of_the_model(
-    server: Instance, keys: Keys, ignore_expiry: bool, filling: str
+    server: Instance, keys: Keys, ignore_expiry: bool, filling: str, database: int | None, size: int
 ) -> None:
-    """A dry run, verify, a run, the same again, verify and rollback, for whatever there is."""
+    """A dry run, verify, a run, the same again, verify and rollback, for whatever there is, in one database or two."""
     server.client.flushall()
+    rules = RULES[database if server.mode == "standalone" else None]
+    here = server.client
+    elsewhere = server.another_client(db=ELSEWHERE) if rules[0].database else nullcontext(here)
     now = int(time.time() * 1000)
-    write(server.client, keys, now)
+    write(here, {name: key for name, key in keys.items() if not is_target(name)}, now)
     model = Model(keys, ignore_expiry=ignore_expiry)
     options: Any = {"on_existing": "fill" if filling else "skip", "fill_queues": filling == "queues"}
     run = partial(migrate, ignore_expiry=ignore_expiry, **options)
     compare = partial(verify, ignore_expiry=ignore_expiry, extra=True)
-    with connect(server.url) as connection:
-        assert counted(connection, partial(run, dry_run=True), Command.RUN) == model.compared()
-        assert counted(connection, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
-        assert_state(server, model, now)
+    with elsewhere as there, connect(server.url) as connection:
+        write(there, {name: key for name, key in keys.items() if is_target(name)}, now)
+        counted = partial(count, connection, rules, Limits(batch_size=size))
+        assert counted(partial(run, dry_run=True), Command.RUN) == model.compared()
+        assert counted(compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
+        assert_state(here, there, model, now)
         for _ in range(2):
-            assert counted(connection, run, Command.RUN) == model.run(filling)
-            assert_state(server, model, now)
-        assert counted(connection, compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
-        assert_state(server, model, now)
-        assert counted(connection, rollback, Command.ROLLBACK) == model.rollback()
-        assert_state(server, model, now)
+            assert counted(run, Command.RUN) == model.run(filling)
+            assert_state(here, there, model, now)
+        assert counted(compare, Command.VERIFY) == model.compared() + Counter(extra=model.extra())
+        assert_state(here, there, model, now)
+        assert counted(rollback, Command.ROLLBACK) == model.rollback()
+        assert_state(here, there, model, now)

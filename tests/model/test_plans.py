@@ -113,6 +113,7 @@ def refusal_of(rules: list[tuple[bytes, bytes]], options: dict[str, Any]) -> str
         (["tenant:<t>:d=q:<t>:d", "tenant:<t>=p:<t>"], "--first-match"),
         (["a:*=c:*", "b:*=c:b:*"], "--except 'a:b:*'"),
         (["a\\**=a\\*b*"], r"--except 'a\*b*'"),
+        (["x=s:1:2", "t:<a>:<b>=s:<b>:<a>"], "--except 't:2:1'"),
         (["t:<a>:<b>=t:<b>:<a>"], "no --except would avoid that"),
     ],
 )
@@ -160,3 +161,19 @@ def test_ten_thousand_rules_are_not_compared_in_pairs(monkeypatch: pytest.Monkey
     names = [(f"old:{number}{star}", f"new:{number}{star}", "any") for number in range(10_000) for star in ("", ":*")]
     assert len(plan(names)) == len(names)
     assert next(asked) < 10 * len(names)
+
+
+def test_an_except_counts_only_for_names_that_a_rule_can_give() -> None:
+    """One that only looks like the sources that lead to another rule's targets leaves the doubt."""
+    accepted = plan_from_maps([":<y>:<x>=<y>:<x>", "aa*a=a*b"], excepts=["aa<y>:<x>a"])
+    for rule, source in zip(accepted, (b":a:b", b"aa:a"), strict=True):
+        assert rule.target_of(source) == b"a:b"
+        _, refused = accepted.pairs(rule, [source])
+        assert [key.reason for key in refused] == ["ambiguous"]
+
+
+@pytest.mark.parametrize("maps", [["*=b*", "bar*=c*"], ["a:b:x=d", "a:*=c:*", "b:*=c:b:*"]])
+def test_an_option_that_leaves_another_rule_no_source_is_not_named(maps: list[str]) -> None:
+    """For with it the plan would be refused too."""
+    with pytest.raises(UsageError, match="no --except would avoid that"):
+        plan_from_maps(maps, first_match=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luamigrate import plan
-from luamigrate.model.prefixes import MOST, meet, merged, sides_of
+from luamigrate.model.prefixes import MOST, meet, merged, source_prefixes, target_prefixes
 
 NAMES = st.binary(max_size=6) | st.sampled_from([b"job:", b"jobs:", b"job:a", b"step:", b""])
 
@@ -37,7 +37,8 @@ def test_neighbours_with_much_in_common_are_merged() -> None:
 
 def test_plans_meet_where_a_name_may_be_of_both() -> None:
     """By prefixes alone: rather once too often."""
-    sources, targets = sides_of(plan([("job:*", "step:*", "hash"), ("jobs:active", "steps:active", "set")]))
+    rules = plan([("job:*", "step:*", "hash"), ("jobs:active", "steps:active", "set")])
+    sources, targets = source_prefixes(rules), target_prefixes(rules, None)
     assert meet(targets, [b"step:1"])
     assert meet(sources, [b""])
     assert not meet(sources, targets)

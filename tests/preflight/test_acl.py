@@ -26,7 +26,12 @@ COMMANDS = {
     "fill": ("run", "--on-existing", "fill", "--fill-queues"),
     "rollback": ("rollback", "--yes"),
 }
-HEADINGS = {"verify": ["verify"], "fill": ["run", "run --on-existing fill"], "rollback": ["rollback"]}
+HEADINGS = {
+    "verify": ["verify"],
+    "fill": ["run", "run --on-existing fill"],
+    "rollback": ["rollback"],
+    "another database": ["run", "--to-database"],
+}
 """Whose lines a command takes; those not named here take those of `run`."""
 
 FOR_OLDER = {"+evalsha_ro": "+evalsha", "+pexpiretime": "+time"}
@@ -123,6 +128,25 @@ def test_what_the_document_grants_is_enough(server: Server, command: str) -> Non
     careful_code, careful_counts, warnings = outcome(server, command, granted(server, command))
     assert (careful_code, careful_counts) == (code, counts)
     assert set(warnings) <= {"memory", "eviction", "saves", "blocked"}
+
+
+@pytest.mark.single_server("a cluster has one database")
+@pytest.mark.parametrize("lacking", ["", "+select", "+smembers"])
+def test_another_database_takes_what_the_document_grants(server: Instance, lacking: str) -> None:
+    """With both commands, big keys included; each of them is asked for where it lacks."""
+    write(server, copied=False)
+    rules = [rule for rule in granted(server, "another database") if rule != lacking]
+    everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *rules)
+    options = ("--to-database", "3", "--max-pause", "0.1")
+    result = luamigrate("run", *options, url=server.url_for("careful", "secret"))
+    told = result.out + result.err
+    if lacking:
+        assert (result.code, f"this user may not call {lacking[1:].upper()}; grant it" in told) == (4, True), told
+    else:
+        assert result.code == 0, told
+        with server.another_client(db=3) as there:
+            sources: list[Any] = server.client.keys("job*")
+            assert sorted(there.keys()) == sorted(name.replace(b"job", b"step") for name in sources)
 
 
 SPARING = ("+memory|usage", "+dump", "+object|encoding", "+hvals")

@@ -58,3 +58,10 @@ def test_a_user_who_could_not_copy_large_keys_is_warned(server: Instance, lackin
             assert (verdict, "noperm" in text) == ("warning", True)
             assert lacking in text.lower() or "key" in text
         assert migrated(server, luamigrate("run", url=url))
+
+
+def test_a_user_who_may_do_everything_is_warned_of_no_command(any_server: Instance) -> None:
+    """Whatever types the rule has keys of, those of newer versions included."""
+    any_server.client.set("a:1", "1")
+    finding = checks(any_server, "--map", "a:*=b:*")["scripts"]
+    assert finding == ("ok", "are kept by the server, and may call what they need")

@@ -134,7 +134,9 @@ def test_every_setting_that_decides_what_is_done_has_a_variable_and_the_demo_for
     without = {
         "--map",
         "--type",
+        "--pairs",
         "--except",
+        "--cover",
         "--json",
         "--report",
         "--report-all",

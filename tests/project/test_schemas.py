@@ -129,6 +129,7 @@ def test_every_field_of_a_line_is_told_of_some_key(any_server: Instance, tmp_pat
         ("verify", "--extra"),
         ("verify", "--type", "hash", "--report-all"),
         ("rollback", "--yes"),
+        ("run", "--to-database", "3", "--report-all"),
     ):
         luamigrate(*command, *rule, url=any_server.url)
         told |= {name for line in read_report(file.read_text()) for name in line}

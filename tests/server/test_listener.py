@@ -83,7 +83,7 @@ def test_every_change_is_told(server: Instance) -> None:
 def test_expiries_are_told_and_emptied_databases_are_everything(server: Instance) -> None:
     """Keys that expire by themselves, fields where there are such, FLUSHALL, and FLUSHDB of any database."""
     with listening(server, b"") as listener:
-        server.client.set("job:1", "1", px=5)
+        server.client.set("job:1", "1", px=200)
         told: set[bytes] = set()
         assert told_by(listener) == {b"job:1"}
         wait_until(lambda: b"job:1" in told.union(told_by(listener) or ()))

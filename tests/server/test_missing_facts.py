@@ -372,7 +372,7 @@ def test_a_sentinel_that_names_the_primary_and_tells_nothing_else_will_do(
 def test_expiries_are_compared_where_info_does_not_tell_whether_there_are_any(server: Instance, keyspace: str) -> None:
     """Those of keys, and those of fields where the server has them."""
     text = library.source("compare")
-    asked = "redis.pcall('INFO', 'keyspace')"
+    asked = "request.pcall('INFO', 'keyspace')"
     assert asked in text
     text = text.replace(asked, f"'{keyspace}'")
     client = server.client

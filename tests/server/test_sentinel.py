@@ -116,7 +116,7 @@ def test_a_primary_that_is_replaced_after_the_last_key() -> None:
                 summary.add(batch)
                 if summary.totals.counts.total() == 50 and not summary.warnings:
                     servers.fail_over()
-                    wait_until(lambda: servers.replica.execute_command("ROLE")[0] == b"master")
+                    wait_until(servers.is_failed_over)
         assert any("another server process answered" in text for text in summary.warnings)
         assert servers.replica.exists(*(f"step:{number}" for number in range(50))) == 50
 
