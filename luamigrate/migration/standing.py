@@ -38,6 +38,10 @@ class Pair:
     target: bytes
     moment: float
     """When the first change of the source was told that this look answers to; UNTOLD where none was."""
+    is_told: bool
+    """Whether that proves that the source has changed."""
+    blind: bool
+    """Whether it may have changed without being told."""
     may_replace: bool
     """Whether the target may be made anew."""
     may_delete: bool
@@ -115,16 +119,19 @@ class Standing:
         is_ours = not self._is_somebody_elses(source)
         known = is_ours and source in self.known
         claimed = is_ours and self.claiming
-        has_one_name = source == target
-        is_told = moment != UNTOLD and not has_one_name
+        is_told = moment != UNTOLD and source != target
         # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
         may_delete = known or (claimed and is_told)
-        pair = Pair(rule, source, target, moment, known or claimed, may_delete)
+        pair = Pair(rule, source, target, moment, is_told, self.blind, known or claimed, may_delete)
         if not may_delete:
-            doubt = self._doubts.setdefault(source, _Doubt(has_one_name))
-            doubt.told |= is_told
-            doubt.blind |= self.blind
+            self._doubt(pair)
         return pair
+
+    def _doubt(self, pair: Pair) -> _Doubt:
+        doubt = self._doubts.setdefault(pair.source, _Doubt(pair.source == pair.target))
+        doubt.told |= pair.is_told
+        doubt.blind |= pair.blind
+        return doubt
 
     def _is_somebody_elses(self, source: bytes) -> bool:
         return (
@@ -162,7 +169,7 @@ class Standing:
         elif source in self.foreign and word is Word.FOREIGN:
             self._doubts.pop(source, None)
             return []
-        doubt = self._doubts.setdefault(source, _Doubt(source == pair.target))
+        doubt = self._doubt(pair)
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
@@ -235,9 +242,15 @@ class Standing:
         now = time.monotonic()
         return [source for source, failure in self._failures.items() if failure.due <= now]
 
+    def loses_sight(self, *, claiming: bool = False) -> None:
+        """Note that sources may have changed without being told; or `claiming`, that targets of ours may be unknown."""
+        self.blind = True
+        self.claiming |= claiming
+        for doubt in self._doubts.values():
+            doubt.blind = True
+
     def scan_begins(self) -> list[bytes]:
         """Return the sources that have to be looked at, whether a scan of both sides finds them or not."""
-        self._doubts.clear()
         self._former_extra, self.extra = self.extra, KnownNames()
         return [*self._suspects, *self.foreign, *self._failures]
 

@@ -15,7 +15,7 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
 from luamigrate.server.info import read_time_ms
-from luamigrate.server.listener import Listener
+from luamigrate.server.listener import Listeners
 
 CHANNEL = RESERVED + b"follow"
 """On which nobody speaks."""
@@ -23,16 +23,15 @@ CHANNEL = RESERVED + b"follow"
 
 def following(deployment: Deployment, plan: Plan, command: Command) -> Iterator[Finding]:
     """Yield what refuses a command, or is to be known, because of a follow."""
-    if command is Command.VERIFY or deployment.slots:
+    if command is Command.VERIFY:
         return
-    server = deployment.primaries[0]
     try:
-        yield from _leases(server, plan, command)
+        yield from _leases(deployment.node_for(LEASES), plan, command)
     except (Refused, Answered) as problem:
         text = f"this user may not ask whether a follow is under way: see that none is, or grant the keys: {problem}"
         yield Finding("follow", Verdict.WARNING, text)
     if command is Command.FOLLOW:
-        yield _tracking(server)
+        yield _tracking(deployment)
 
 
 def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Finding]:
@@ -68,9 +67,9 @@ def _index(server: Connection, database: int) -> object:
     return calls.in_database(server, database, "HGETALL", LEASES, keys=(LEASES,), writes=False).answer()
 
 
-def _tracking(server: Connection) -> Finding:
+def _tracking(deployment: Deployment) -> Finding:
     try:
-        Listener(server, [CHANNEL], CHANNEL).close()
+        Listeners(deployment.primaries, [CHANNEL], CHANNEL).close()
     except Error as problem:
         return Finding("follow", Verdict.REFUSED, str(problem).removeprefix("follow: "))
     return Finding("follow", Verdict.OK, "the server tells this user of changes")

@@ -264,7 +264,7 @@ class KeyState(NamedTuple):
     size: int
     """In bytes."""
     beside: list[Any]
-    """What was asked for: the payload; contents and moments; or the number of elements."""
+    """What was asked for: the payload, and how long it was idle; contents and moments; or the number of elements."""
 
     @property
     def digest(self) -> bytes:
@@ -292,7 +292,13 @@ class KeyState(NamedTuple):
 
 _EQUAL_FOR_EVER = CrossSlotReply.EQUAL + b" -1"
 _TOLD_OF_A_KEY = 4
-_BESIDE: dict[str, tuple[type, ...]] = {"": (), "payload": (bytes,), "contents": (list, list), "size": (int,)}
+_BESIDE: dict[str, tuple[type, ...]] = {
+    "": (),
+    "payload": (bytes,),
+    "idle": (bytes, int),
+    "contents": (list, list),
+    "size": (int,),
+}
 """What follows that, by what was asked for."""
 _NAMES = {kind.encode(): kind for kind in TYPES}
 
@@ -318,7 +324,7 @@ def key_state(answer: Answer, asked_for: str = "") -> KeyState:
     """Read what cross_slot/read.lua tells of a key, and what was asked for beside. Raises Error."""
     if isinstance(answer, list) and len(answer) >= _TOLD_OF_A_KEY:
         kind, at, told, size, *beside = answer
-        is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for == "payload")
+        is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for in ("payload", "idle"))
         if (
             is_complete
             and isinstance(kind, bytes)
