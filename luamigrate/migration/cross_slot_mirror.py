@@ -24,7 +24,7 @@ from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyState, said
+from luamigrate.scripts.replies import CrossSlotReply, KeyState, MirrorReply, said
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
@@ -142,9 +142,9 @@ def _judge(batch: CrossSlotBatch, sources: dict[int, KeyState]) -> Generator[Non
     comparing = Comparing(batch, Comparison())
     found = yield from comparing.provisionals(sources, comparing.present(sources, targets))
     for index in sources:
-        if batch.results.get(index) == Word.MISSING.reply:
-            # That it was deleted meanwhile is told, and it is looked at again.
-            batch.results[index] = Word.GONE.reply
+        if batch.results.get(index) in (Word.MISSING.reply, Word.GONE.reply):
+            # One of the two was deleted meanwhile: how the other one is, is not known.
+            batch.results[index] = MirrorReply.AGAIN
     for index, result in found.items():
         expires_together = result.target is not None and result.target.at == result.source.at
         is_same = expires_together and result.answer == Word.SAME.reply

@@ -122,17 +122,16 @@ def find_extra(batch: CrossSlotBatch) -> Steps:
             there.add(index)
         elif said(reply)[0] == Word.IGNORED.reply:
             batch.results[index] = PairReply.PAIRED
-    sources = yield from batch.ask(batch.pairs.sources, sorted(there), batch.reading())
+    sources = yield from batch.ask(batch.pairs.sources, sorted(there), batch.reading(beside="type"))
     for index, reply in sources.items():
-        match reply:
-            case Word.GONE.reply:
+        match said(reply):
+            case (Word.GONE.reply, _):
                 batch.results[index] = Word.EXTRA.reply
-            case bytes() if said(reply)[0] != PairReply.BIG:
-                batch.results[index] = reply
-            case _:
-                kind = said(reply)[1].split(b" ")[0] if isinstance(reply, bytes) else key_state(reply).kind.encode()
+            case (CrossSlotReply.TYPE, kind):
                 paired = wanted in (ANY, printable(kind))
                 batch.results[index] = PairReply.PAIRED if paired else [Word.EXTRA.reply, b"source_type", kind]
+            case _:
+                batch.results[index] = reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,8 @@ class Mirror:
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
             if word:
                 results.append(Result(pair, word))
-            elif answer == MirrorReply.UNHELD:
-                is_unheld = True
+            elif answer in (MirrorReply.UNHELD, MirrorReply.AGAIN):
+                is_unheld |= answer == MirrorReply.UNHELD
                 undone.append(pair)
             else:
                 result = self._read_rest(flight, pair, answer)

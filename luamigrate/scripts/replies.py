@@ -36,6 +36,8 @@ class MirrorReply(bytes, Enum):
 
     UNHELD = b"unheld"
     """The lease is not the caller's, and nothing was touched."""
+    AGAIN = b"again"
+    """It was not decided, and is to be asked again: this is what several scripts come to."""
 
 
 class CrossSlotReply(bytes, Enum):
@@ -43,6 +45,8 @@ class CrossSlotReply(bytes, Enum):
 
     EQUAL = b"equal"
     """The key has the payload that was given, or one with that digest: with its expiry."""
+    TYPE = b"type"
+    """The key's type, where that alone was asked for."""
     CREATED = b"created"
     """The target was made or replaced: with the digest of its payload, where that is not the one that was given."""
     VANISHED = b"vanished"

@@ -15,8 +15,6 @@ from tests.instances import Instance, expires_at, snapshot
 from tests.judge import assert_alike
 from tests.preflight.test_preflight import busy_client, limited, need
 
-pytestmark = pytest.mark.single_server("a cluster is refused")
-
 RULE = ("--map", "job:*=step:*")
 
 
@@ -33,6 +31,7 @@ def fill(server: Instance, count: int = 20) -> Any:
     return client
 
 
+@pytest.mark.single_server("renames do not reach across slots")
 def test_it_copies_what_is_there_and_then_every_change(server: Instance) -> None:
     """Values, expiries to the millisecond, deletions, renames; and sources stay as they are."""
     client = fill(server)
@@ -80,6 +79,7 @@ def test_a_source_of_another_type_counts_as_none(server: Instance) -> None:
     assert following.summary.exit_code == 0
 
 
+@pytest.mark.single_server("a cluster has one database")
 def test_names_outside_the_plan_are_left_alone(server: Instance) -> None:
     """Excepts, other prefixes, and the same names in another database."""
     client: Any = server.client
@@ -183,6 +183,7 @@ def test_an_evicting_policy_without_room_is_refused(server: Instance) -> None:
     assert not server.client.keys("step:*")
 
 
+@pytest.mark.single_server("the node is named too")
 def test_clients_that_wait_are_refused(server: Instance) -> None:
     """A worker that waits on a target would be handed a job that is still in its source."""
     fill(server, 2)
@@ -212,6 +213,7 @@ def test_a_key_that_fails_is_named_and_tried_again(server: Instance) -> None:
     assert following.summary.exit_code == 3
 
 
+@pytest.mark.single_server("the configuration is of one server")
 def test_a_key_that_the_server_refuses_is_copied_once_it_can_be(server: Instance, watchful: None) -> None:
     """Out of memory: it waits, the others too, and goes on when there is room."""
     client = fill(server, 2)
