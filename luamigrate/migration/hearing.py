@@ -12,7 +12,7 @@ from luamigrate.migration.standing import Standing
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused
 from luamigrate.model.plans import Plan
-from luamigrate.model.prefixes import merged, source_prefixes, target_prefixes
+from luamigrate.model.prefixes import told_prefixes
 from luamigrate.preflight.following import CHANNEL
 from luamigrate.server.connection import ANSWER_SECONDS, FIRST_DELAY
 from luamigrate.server.deployment import Deployment
@@ -28,8 +28,7 @@ class Hearing:
 
     def __init__(self, deployment: Deployment, plan: Plan, standing: Standing, dirty: DirtyNames) -> None:
         self._deployment, self._plan, self._standing, self._dirty = deployment, plan, standing, dirty
-        targets = (prefix for database in plan.databases for prefix in target_prefixes(plan, database))
-        self._prefixes = merged((*source_prefixes(plan), *targets))
+        self._prefixes = told_prefixes(plan)
         self._meaning_of = lru_cache(REMEMBERED)(self._find_meaning)
         self.own_writes = OwnWrites()
         self.told = 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from luamigrate.model.errors import Error, Refused
 from luamigrate.model.following import LEASES, LeaseNote, digest_of, notes_of
 from luamigrate.model.plans import Plan
-from luamigrate.model.prefixes import meet
+from luamigrate.model.prefixes import meet, told_prefixes
 from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.scripts import calls, library
@@ -21,6 +21,12 @@ CHANNEL = RESERVED + b"follow"
 """On which nobody speaks."""
 
 
+EVERY_WRITE = (
+    "these patterns have no beginning in common but the empty one, so the server tells of every write of every key, in "
+    "every database: each one costs the server more, and luamigrate sorts out what is not of the plan"
+)
+
+
 def following(deployment: Deployment, plan: Plan, command: Command) -> Iterator[Finding]:
     """Yield what refuses a command, or is to be known, because of a follow."""
     if command is Command.VERIFY:
@@ -32,6 +38,8 @@ def following(deployment: Deployment, plan: Plan, command: Command) -> Iterator[
         yield Finding("follow", Verdict.WARNING, text)
     if command is Command.FOLLOW:
         yield _tracking(deployment)
+        if b"" in told_prefixes(plan):
+            yield Finding("follow", Verdict.WARNING, EVERY_WRITE)
 
 
 def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Finding]:

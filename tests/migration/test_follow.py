@@ -9,6 +9,7 @@ import pytest
 from luamigrate import Command, Limits, Refused, Summary, UsageError, Word, connect, follow, plan
 from luamigrate.migration import throttle
 from luamigrate.model.following import Phase, digest_of, lease_of
+from tests.clusters import wait_until
 from tests.conftest import luamigrate as command_line
 from tests.following import PLAN, Following, assert_in_step
 from tests.instances import Instance, expires_at, snapshot
@@ -189,6 +190,18 @@ def test_clients_that_wait_are_refused(server: Instance) -> None:
     fill(server, 2)
     with busy_client(server, "BLPOP", "step:waits", 0):
         assert refusal(server).startswith("blocked: clients wait in this database: worker-7")
+
+
+def test_names_that_have_no_beginning_in_common_are_followed_at_a_price(server: Instance) -> None:
+    """Which is said: the server tells of everything then."""
+    server.client.set("a:jobs", 1)
+    with Following(server.url, plan([("<x>:jobs", "<x>:steps", "any")])) as following:
+        following.wait_until_in_step()
+        server.client.set("b:jobs", 2)
+        server.client.set("elsewhere", 3)
+        wait_until(lambda: server.client.get("b:steps") == b"2")
+        following.wait_until_in_step()
+    assert [text for text in following.summary.warnings if "every write of every key" in text]
 
 
 def test_limits_that_make_no_sense_are_refused(any_server: Instance) -> None:
