@@ -88,6 +88,11 @@ class Pattern:
         """The length of the shortest name."""
         return sum(map(len, self.literals)) + len(self.names) - self.names.count(STAR)
 
+    @cached_property
+    def without_shortest(self) -> Pattern:
+        """The pattern of its names but the one in which the star is empty; itself where it has no star."""
+        return Pattern(self.literals, ("any",)) if self.names == (STAR,) else self
+
     def glob(self) -> bytes:
         """Return the pattern for MATCH: all that does not vary is taken literally."""
         parts = [b"*" if part == STAR else b"?*" for part in self.names]
@@ -214,8 +219,8 @@ def covered(pattern: Pattern, by: Sequence[Pattern]) -> bool:
         return True
     if pattern.names != (STAR,):
         return False
-    longer, shortest = Pattern(pattern.literals, ("any",)), Pattern.of_name(pattern.filled(b""))
-    return all(any(one.contains(part) for one in by) for part in (longer, shortest))
+    parts = (pattern.without_shortest, Pattern.of_name(pattern.filled(b"")))
+    return all(any(one.contains(part) for one in by) for part in parts)
 
 
 def escaped(name: bytes) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from luamigrate.model.errors import UsageError, printable
-from luamigrate.model.patterns import STAR, Pattern
+from luamigrate.model.patterns import STAR, Pattern, covered, escaped
 from luamigrate.model.status import Lacking
 
 TYPES = ("hash", "zset", "set", "list", "string", "stream", "any")
@@ -52,11 +52,12 @@ class Rule:
         return rule.without(tuple(map(Pattern.parse, excepts)))
 
     def without(self, excepts: tuple[Pattern, ...]) -> Rule:
-        """Return the rule with these excepts too. Raises UsageError where it has no source left."""
+        """Return the rule with these excepts too. Raises UsageError where they leave it at most its shortest source."""
         rule = replace(self, excepts=tuple(dict.fromkeys((*self.excepts, *excepts))))
-        everything = next((one for one in rule.excepts if one.contains(self.source)), None)
-        if everything:
-            raise UsageError(f"rule {self.quoted}: except '{everything}' leaves it no source")
+        most = next((one for one in rule.excepts if one.contains(self.source.without_shortest)), None)
+        if most:
+            but = "" if covered(self.source, rule.excepts) else f" but '{escaped(self.source.filled(b''))}'"
+            raise UsageError(f"rule {self.quoted}: except '{most}' leaves it no source{but}")
         return rule
 
     def in_database(self, database: int | None) -> Rule:

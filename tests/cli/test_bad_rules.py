@@ -58,6 +58,8 @@ ROOT = Path(__file__).parents[2]
         (["--map", "a:*=b:*", "--except", r"\d"], ["is no escape"]),
         (["--map", "a:*=b:*", "--except", "*"], ["'a:*' -> 'b:*'", "except '*' leaves it no source"]),
         (["--except", "job:*"], ["'job:*' -> 'step:*'", "leaves it no source"]),
+        (["--map", "a:*=b:*", "--except", "a:<x>"], ["except 'a:<x>' leaves it no source but 'a:'"]),
+        (["--map", "a:*'=b:*", "--except", "a*"], ["except 'a*' leaves it no source"]),
         (["--map", "a:<x>:<y>=b:<x>:<y>", "--except", "a:*:*"], ["more than one *"]),
         (["--map", "a:*=b:*", "--map", "a:*=b:*", "--first-match"], ["is there twice"]),
         (["--map", "*=app:*"], ["its own source", "--except 'app:*'"]),

@@ -172,8 +172,8 @@ def test_an_except_counts_only_for_names_that_a_rule_can_give() -> None:
         assert [key.reason for key in refused] == ["ambiguous"]
 
 
-@pytest.mark.parametrize("maps", [["*=b*", "bar*=c*"], ["a:b:x=d", "a:*=c:*", "b:*=c:b:*"]])
+@pytest.mark.parametrize("maps", [["*=b*", "bar*=c*"], ["a:b:x=d", "a:*=c:*", "b:*=c:b:*"], ["x:*=z:*", "y:<a>=z:<a>"]])
 def test_an_option_that_leaves_another_rule_no_source_is_not_named(maps: list[str]) -> None:
-    """For with it the plan would be refused too."""
+    """For with it the plan would be refused too; the name in which a star is empty is no source to speak of."""
     with pytest.raises(UsageError, match="no --except would avoid that"):
         plan_from_maps(maps, first_match=True)
