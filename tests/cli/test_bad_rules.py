@@ -61,6 +61,7 @@ ROOT = Path(__file__).parents[2]
         (["--map", "a:*=b:*", "--except", "a:<x>"], ["except 'a:<x>' leaves it no source but 'a:'"]),
         (["--map", "a:*'=b:*", "--except", "a*"], ["except 'a*' leaves it no source"]),
         (["--map", "a:<x>:<y>=b:<x>:<y>", "--except", "a:*:*"], ["more than one *"]),
+        (["--map", "a:*=b:*", "--map", "a:*=b:*"], ["is there twice"]),
         (["--map", "a:*=b:*", "--map", "a:*=b:*", "--first-match"], ["is there twice"]),
         (["--map", "*=app:*"], ["its own source", "--except 'app:*'"]),
         (["--map", "a:*=b:*", "--to-database", "-1"], ["--to-database", "equal to 0"]),
