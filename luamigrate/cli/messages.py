@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luamigrate.model.errors import printable
+from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word
 from luamigrate.model.summary import Summary, Tally
@@ -96,7 +97,7 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
     if stage is Stage.EXTRA:
         return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
     if not tally.seen:
-        return no_key(rule)
+        return no_key(rule, summary.plan)
     counts = [f"{count:,} {_said(word, summary)}" for word, count in tally.words]
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
     if tally.ignored:
@@ -121,11 +122,13 @@ def _waiting(tally: Tally) -> str:
     return f"; {tally.waiting:,} to look at again" if tally.waiting else ""
 
 
-def no_key(rule: Rule) -> str:
+def no_key(rule: Rule, plan: Plan) -> str:
     """Return the line of a rule without keys."""
     if rule.is_table:
         return "none of them is there"
-    return "no key matches" if rule.source_names is None else "there is no such key"
+    if rule.source_names is not None:
+        return "there is no such key"
+    return "no key is left for it" if plan.choosing_sources(rule) else "no key matches"
 
 
 def not_there(rule: Rule, tally: Tally) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
@@ -83,12 +83,10 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     ended_early = summary.interrupted or summary.error
-    nothing = {rule: "nothing found before it ended" if ended_early else no_key(rule) for rule in summary.by_rule}
     shown = _rules_shown(summary)
-    lines += [
-        f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing[rule], not_there(rule, tally))))}"
-        for rule, tally in shown.items()
-    ]
+    for rule, tally in shown.items():
+        nothing = "nothing found before it ended" if ended_early else no_key(rule, summary.plan)
+        lines.append(f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing, not_there(rule, tally))))}")
     if len(shown) < len(summary.by_rule):
         lines.append(f"  {_others_line(summary, shown)}")
     lines += [
@@ -214,11 +212,11 @@ def _cover_lines(summary: Summary) -> list[str]:
 
 
 def _unmatched_lines(summary: Summary) -> list[str]:
-    empty = tuple(
+    empty = [
         rule
         for rule, tally in summary.by_rule.items()
         if (rule.source.varies or looks_like_glob(rule.source)) and not tally.seen
-    )
+    ]
     if summary.interrupted or summary.error:
         return []
     lines = [
@@ -226,10 +224,22 @@ def _unmatched_lines(summary: Summary) -> list[str]:
         for rule, tally in summary.by_rule.items()
         if rule.is_table and tally.absent
     ]
-    if not summary.totals.found or not empty:
+    if not summary.totals.found:
         return lines
-    patterns = a_few([f"'{rule.source}'" for rule in empty])
-    return [*lines, f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
+    without_choice = [rule for rule in empty if not summary.plan.choosing_sources(rule)]
+    if without_choice:
+        lines.append(f"NO KEY MATCHES {_sources(without_choice)}. Is that right?{taken_literally(without_choice)}")
+    others = [rule for rule in empty if rule not in without_choice]
+    if others:
+        lines.append(
+            f"NO KEY IS LEFT FOR {_sources(others)}: none matches, or an except leaves them out, or an earlier rule "
+            f"takes them. Is that right?{taken_literally(others)}"
+        )
+    return lines
+
+
+def _sources(rules: Sequence[Rule]) -> str:
+    return a_few([f"'{rule.source}'" for rule in rules])
 
 
 def _advice_lines(summary: Summary, report: str | None) -> list[str]:

@@ -15,9 +15,10 @@ def nothing_found(plan: Sequence[Rule], ignored: Counter[str], databases: dict[s
     """Say that no key matches any rule, or is of its type, and what may be the reason."""
     if ignored:
         return f"NO KEY IS OF ITS RULE'S TYPE: ignored {count_by_type(ignored)}. Give the rule another type."
+    excepts = ", those of excepts too," if any(rule.excepts for rule in plan) else ""
     return (
         f"NO KEY MATCHED ANY RULE.{keys_by_database(databases)} Are the server, the database (the number at the end of "
-        f"the URL) and the patterns the right ones?{taken_literally(plan)}"
+        f"the URL) and the patterns{excepts} the right ones?{taken_literally(plan)}"
     )
 
 

@@ -1,0 +1,35 @@
+"""What the last lines say of rules and names that found nothing is true, and helps."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import luamigrate
+from tests.instances import Instance
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--map", "x:*=z:*", "--map", "y:*=q:*", "--except", "x:1*"),
+        ("--first-match", "--map", "x:1<a>=w:<a>", "--map", "x:*=z:*", "--map", "y:*=q:*"),
+    ],
+)
+def test_a_rule_without_keys_that_matches_some_is_told_so(any_server: Instance, options: tuple[str, ...]) -> None:
+    """An except left the keys out, or an earlier rule took them; one that really matches nothing is told as before."""
+    any_server.client.mset({"x:12": "1", "y:1": "1"})
+    out = luamigrate("run", *options, "--map", "none:*=n:*", url=any_server.url).out
+    assert "NO KEY IS LEFT FOR 'x:*': none matches, or an except leaves them out" in out
+    assert "NO KEY MATCHES 'x:*'" not in out
+    assert "  x:* -> z:*: no key is left for it" in out
+    assert "NO KEY MATCHES 'none:*'. Is that right?" in out
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_where_nothing_is_found_excepts_are_named_among_the_reasons(any_server: Instance, command: str) -> None:
+    """Beside the server, the database and the patterns; without excepts there is no word of them."""
+    any_server.client.set("x:1", "1")
+    result = luamigrate(command, "--map", "x:*=z:*", "--except", "x:1*", url=any_server.url)
+    assert result.code == 3
+    assert "and the patterns, those of excepts too, the right ones?" in result.out
+    assert "except" not in luamigrate(command, "--map", "q:*=z:*", url=any_server.url).out
