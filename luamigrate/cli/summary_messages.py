@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from luamigrate.cli import cover_messages
 from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
-from luamigrate.model.coverage import Coverage
-from luamigrate.model.errors import Exit, printable
+from luamigrate.model.errors import Exit
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Reason, Word, unfinished
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import a_few, count_by_type, looks_like_glob, nothing_found, taken_literally
+from luamigrate.preflight.emptiness import a_few, looks_like_glob, nothing_found, taken_literally
 
 MOST_RULES = 50
 """As many rules each have a section and a line of the summary."""
@@ -166,7 +166,7 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     totals = summary.totals
     lines = _ending_lines(summary, databases)
     lines += _unmatched_lines(summary)
-    lines += _cover_lines(summary)
+    lines += cover_messages.closing_lines(summary)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {count_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
@@ -185,30 +185,6 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     if summary.command is Command.ROLLBACK and not summary.extra_sought:
         lines.append("Targets that have no source were not looked for (--extra does), and are never deleted.")
     return lines
-
-
-def cover_line(coverage: Coverage) -> str:
-    """Return what was found under a pattern that is to be covered."""
-    under = f"under '{coverage.pattern}'"
-    out = f"; {count_keys(coverage.left_out)} left out by an except" if coverage.left_out else ""
-    if not coverage.seen:
-        return f"there is no key {under}"
-    if not coverage.untaken:
-        return f"a rule takes each of the {count_keys(coverage.seen)} {under}{out}"
-    names = ", ".join(map(printable, coverage.names))
-    return (
-        f"no rule takes {coverage.untaken:,} of the {count_keys(coverage.seen)} {under}{out}: "
-        f"{count_by_type(coverage.types)}. The first: {names}"
-    )
-
-
-def _cover_lines(summary: Summary) -> list[str]:
-    return [
-        f"NOT COVERED: {cover_line(found)}. Give them a rule, or leave them out with --except."
-        if found.untaken
-        else f"Covered: {cover_line(found)}."
-        for found in summary.coverage.values()
-    ]
 
 
 def _unmatched_lines(summary: Summary) -> list[str]:

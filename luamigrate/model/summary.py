@@ -127,7 +127,7 @@ class Summary:
     dry_run: bool = False
     validated: bool = True
     allow_empty: bool = False
-    """Whether it is a success that no key matches any rule."""
+    """Whether it is a success that no key matches any rule, or a pattern that is to be covered."""
     fills: bool = False
     """Whether incomplete targets were to be filled."""
     sample: int | None = None
@@ -209,6 +209,6 @@ class Summary:
             return Exit.UNFINISHED
         if not totals.found and not self.allow_empty:
             return Exit.UNFINISHED
-        if any(coverage.untaken for coverage in self.coverage.values()):
+        if any(found.untaken or (found.is_empty and not self.allow_empty) for found in self.coverage.values()):
             return Exit.UNFINISHED
         return Exit.OK

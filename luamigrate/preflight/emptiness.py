@@ -43,9 +43,13 @@ def looks_like_glob(source: Pattern) -> bool:
 
 def taken_literally(rules: Sequence[Rule]) -> str:
     """Say which sources stand for fewer keys than the same text in another program."""
-    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table]
-    literal = a_few([f"'{source}'" for source in sources if looks_like_glob(source)])
-    single = a_few([f"'{source}'" for source in sources if not source.varies])
+    return not_varying([] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table])
+
+
+def not_varying(patterns: Sequence[Pattern]) -> str:
+    """Say which patterns stand for fewer keys than the same text in another program."""
+    literal = a_few([f"'{pattern}'" for pattern in patterns if looks_like_glob(pattern)])
+    single = a_few([f"'{pattern}'" for pattern in patterns if not pattern.varies])
     text = f" Only * and placeholders vary: ? and [ are taken literally in {literal}." if literal else ""
     return text + (f" Without * a pattern is the name of one key: {single}." if single else "")
 
