@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,6 +28,8 @@ class TableRule(Rule):
 
     by_source: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     by_target: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+    lines: Sequence[int] = field(default=(), repr=False)
+    """The number of each pair's line."""
 
     def __str__(self) -> str:
         return f"{len(self.by_source):,} names in {self.source}{self.where}"
@@ -71,8 +74,10 @@ class TableRule(Rule):
             return
         chained = next((target for target in self.by_target if target in self.by_source), None)
         if chained is not None:
+            copied, again = (_line_of(chained, names, self.lines) for names in (self.by_target, self.by_source))
             raise UsageError(
-                f"pairs file {self.source}: '{printable(chained)}' is a target and a source: it would be copied again"
+                f"pairs file {self.source}: '{printable(chained)}' is the target on line {copied} and the source on "
+                f"line {again}: it would be copied again"
             )
 
 
@@ -82,7 +87,7 @@ def table_rule(path: str | Path, kind: str, database: int | None) -> TableRule:
         raise UsageError(f"type '{printable(as_bytes(kind))}' is not one of {', '.join(TYPES)}")
     shown = printable(as_bytes(str(path)))
     try:
-        by_source, by_target = _read(Path(path))
+        by_source, by_target, numbers = _read(Path(path))
     except OSError as error:
         raise UsageError(f"pairs file {shown}: {error.strerror}") from None
     except UsageError as error:
@@ -90,20 +95,30 @@ def table_rule(path: str | Path, kind: str, database: int | None) -> TableRule:
     if not by_source:
         raise UsageError(f"pairs file {shown} has no pair: each line is a source, a tab and a target")
     name = Pattern.of_name(as_bytes(str(path)))
-    return TableRule(name, name, kind, database=database, by_source=by_source, by_target=by_target)
+    return TableRule(name, name, kind, database=database, by_source=by_source, by_target=by_target, lines=numbers)
 
 
-def _read(path: Path) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+def _read(path: Path) -> tuple[dict[bytes, bytes], dict[bytes, bytes], Sequence[int]]:
     by_source: dict[bytes, bytes] = {}
     by_target: dict[bytes, bytes] = {}
+    numbers = array("L")
     with path.open("rb") as lines:
         for number, (source, target) in _pairs(lines):
             if source in by_source or target in by_target:
-                side = 0 if source in by_source else 1
-                raise UsageError(_twice(path, number, side, (source, target)[side]))
+                which, name, known = (
+                    ("source", source, by_source) if source in by_source else ("target", target, by_target)
+                )
+                first = _line_of(name, known, numbers)
+                raise UsageError(f"line {number}: the {which} '{printable(name)}' is on line {first} too")
             by_source[source] = target
             by_target[target] = source
-    return by_source, by_target
+            numbers.append(number)
+    return by_source, by_target, numbers
+
+
+def _line_of(name: bytes, names: Collection[bytes], numbers: Sequence[int]) -> int:
+    """Return the number of the line on which a source, or a target, stands."""
+    return next(number for each, number in zip(names, numbers, strict=True) if each == name)
 
 
 def _pairs(lines: Iterator[bytes]) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
@@ -138,14 +153,6 @@ def _unescaped(number: int, name: bytes) -> bytes:
         return bytes.fromhex(escape[1].decode()) if escape[1] else b"\\"
 
     return _ESCAPE.sub(byte, name)
-
-
-def _twice(path: Path, number: int, side: int, name: bytes) -> str:
-    """Return the error for a source (side 0) or a target (side 1) that an earlier line has too."""
-    with path.open("rb") as lines:
-        first = next(line for line, pair in _pairs(lines) if pair[side] == name)
-    which = ("source", "target")[side]
-    return f"line {number}: the {which} '{printable(name)}' is on line {first} too"
 
 
 def some_of(names: Collection[bytes], most: int) -> Sequence[bytes]:
