@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed
 
 _FILE = "is the name of a file, in quotes if it has spaces"
 _MAY_BE_SECRET = {
@@ -36,7 +36,7 @@ class StrictCommand(TyperCommand):
                 continue
             refuse_blank(str(name), text)
             if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
-                raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
+                raise UsageError(f"{name} must be true or false, not '{as_typed(os.fsencode(text))}'")
         return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -67,5 +67,5 @@ def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
         )
     if any("://" in argument for argument in arguments):
         raise UsageError("there are more arguments than options take, among them a URL: that belongs behind --url")
-    shown = " ".join(printable(os.fsencode(argument)) for argument in arguments)
+    shown = " ".join(as_typed(os.fsencode(argument)) for argument in arguments)
     raise UsageError(f"there are more arguments than options take: {shown}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed, printable
 
 STAR = "*"
 """The name of the part that may be empty."""
@@ -243,10 +243,10 @@ def _escape_glob(literal: bytes) -> bytes:
 
 
 def _what_is_wrong(text: bytes, place: int) -> str:
-    shown, rest = printable(text), text[place:]
+    shown, rest = as_typed(text), text[place:]
     if rest.startswith(b"\\"):
         what = r"a backslash escapes: \*, \<, \=, \\ and \xNN (two hexadecimal digits) are known"
-        return f"pattern '{shown}': '{printable(rest[:2])}' is no escape; {what}"
+        return f"pattern '{shown}': '{as_typed(rest[:2])}' is no escape; {what}"
     return (
         f"pattern '{shown}': a < begins a placeholder such as <id>, with a name of letters, digits, _ or - and a > at "
         r"its end; a literal < is \<"
@@ -254,7 +254,7 @@ def _what_is_wrong(text: bytes, place: int) -> str:
 
 
 def _refuse_odd_names(text: bytes, literals: list[bytes], names: list[str]) -> None:
-    shown = printable(text)
+    shown = as_typed(text)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if STAR in twice:
         raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed
 from luamigrate.model.patterns import STAR, Pattern, covered, escaped
 from luamigrate.model.status import Lacking
 
@@ -40,7 +40,7 @@ class Rule:
         rule = cls(Pattern.parse(source), Pattern.parse(target), kind, database=database)
         if kind not in TYPES:
             known = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
-            raise UsageError(f"rule {rule.quoted}: type '{printable(as_bytes(kind))}' is not one of {known}")
+            raise UsageError(f"rule {rule.quoted}: type '{as_typed(as_bytes(kind))}' is not one of {known}")
         if database is not None and not 0 <= database <= LAST_DATABASE:
             raise UsageError(f"rule {rule.quoted}: database {database} is none: they are numbers from 0 on")
         ours, theirs = set(rule.source.names), set(rule.target.names)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed, printable
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.rules import RESERVED, TYPES, Pairs, Rule, as_bytes
 
@@ -32,12 +32,17 @@ class TableRule(Rule):
     """The number of each pair's line."""
 
     def __str__(self) -> str:
-        return f"{len(self.by_source):,} names in {self.source}{self.where}"
+        return f"{len(self.by_source):,} names in {self.file}{self.where}"
+
+    @property
+    def file(self) -> str:
+        """The name of its file, as errors show it."""
+        return as_typed(self.source.prefix)
 
     @property
     def targets_text(self) -> str:
         """Text that stands for its targets."""
-        return f"the targets in {self.target}"
+        return f"the targets in {self.file}"
 
     @property
     def is_table(self) -> bool:
@@ -76,7 +81,7 @@ class TableRule(Rule):
         if chained is not None:
             copied, again = (_line_of(chained, names, self.lines) for names in (self.by_target, self.by_source))
             raise UsageError(
-                f"pairs file {self.source}: '{printable(chained)}' is the target on line {copied} and the source on "
+                f"pairs file {self.file}: '{printable(chained)}' is the target on line {copied} and the source on "
                 f"line {again}: it would be copied again"
             )
 
@@ -84,8 +89,8 @@ class TableRule(Rule):
 def table_rule(path: str | Path, kind: str, database: int | None) -> TableRule:
     """Read a pairs file: source, tab, target on each line, escaped as they are printed. Raises UsageError."""
     if kind not in TYPES:
-        raise UsageError(f"type '{printable(as_bytes(kind))}' is not one of {', '.join(TYPES)}")
-    shown = printable(as_bytes(str(path)))
+        raise UsageError(f"type '{as_typed(as_bytes(kind))}' is not one of {', '.join(TYPES)}")
+    shown = as_typed(as_bytes(str(path)))
     try:
         by_source, by_target, numbers = _read(Path(path))
     except OSError as error:
@@ -148,7 +153,7 @@ def _pair(number: int, text: bytes) -> tuple[bytes, bytes]:
 def _unescaped(number: int, name: bytes) -> bytes:
     def byte(escape: re.Match[bytes]) -> bytes:
         if escape[2] is not None:
-            shown = printable(escape[0])
+            shown = as_typed(escape[0])
             raise UsageError(f"line {number}: '{shown}' is no escape: \\\\ and \\xNN are known, all else is literal")
         return bytes.fromhex(escape[1].decode()) if escape[1] else b"\\"
 

@@ -77,7 +77,7 @@ def test_patterns_mean_nothing_in_a_table(tmp_path: Path) -> None:
         (b"#a\n", ["line 1", "one tab"]),
         (b"\x7fELF\x01\x00\tx\n", ["line 1", "no text"]),
         (b"a\tb\x00\n", ["line 1", "no text"]),
-        (b"a\\*\tb\n", ["line 1", r"'\\*' is no escape"]),
+        (b"a\\*\tb\n", ["line 1", r"'\*' is no escape"]),
         (b"a\\x4\tb\n", ["line 1", "is no escape"]),
         (b"a\tb\\\n", ["line 1", "is no escape"]),
         (b"a\tb\n\nc\tb\n", ["line 3", "the target 'b' is on line 1 too"]),
