@@ -142,7 +142,7 @@ def _pair(number: int, text: bytes) -> tuple[bytes, bytes]:
             f"line {number} needs a source, one tab and a target (a tab in a name is \\x09; a comment begins with '# ')"
         )
     if _CONTROL.search(text):
-        raise UsageError(f"line {number} has bytes that are no text: in names they are written \\xNN")
+        raise UsageError(f"line {number} has control characters: in names they are written \\xNN")
     if b"\\" in text:
         source, target = _unescaped(number, source), _unescaped(number, target)
     if source.startswith(RESERVED) or target.startswith(RESERVED):

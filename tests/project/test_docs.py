@@ -137,6 +137,16 @@ def test_every_command_on_a_page_can_be_typed(page: Path) -> None:
         assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= known | {"--help"}, f"luamigrate {command}{rest}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path) -> None:
+    """Each begins with a heading, and its rows have as many cells: a blank line in between would end it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"^\|(?:.*\n\|)*.*$", text, re.MULTILINE):
+        heading, line, *rows = (re.split(r"(?<!\\)\|", row.strip()) for row in table.splitlines())
+        assert set("".join(line)) <= set("-: "), table[:80]
+        assert [row for row in rows if len(row) != len(heading)] == []
+
+
 def test_the_page_on_architecture_names_every_module() -> None:
     """And every file that it names is there."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
