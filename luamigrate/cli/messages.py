@@ -102,7 +102,7 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
     if tally.ignored:
         line += f"; ignored {count_ignored(tally)}"
-    if missing := not_there(rule, tally):
+    if missing := absent(rule, tally):
         line += f"; {missing}"
     if summary.dry_run and summary.command is Command.RUN and tally.elements and rule.type in _UNIT:
         target = tally.elements["target"]
@@ -131,9 +131,9 @@ def no_key(rule: Rule, plan: Plan) -> str:
     return "no key is left for it" if plan.choosing_sources(rule) else "no key matches"
 
 
-def not_there(rule: Rule, tally: Tally) -> str:
-    """Return how many names of a table are not there; empty for none, and for other rules."""
-    return f"{tally.absent:,} not there" if rule.is_table and tally.absent else ""
+def absent(rule: Rule, tally: Tally) -> str:
+    """Return how many names of a table are absent; empty for none, and for other rules."""
+    return f"{tally.absent:,} absent" if rule.is_table and tally.absent else ""
 
 
 def progress_line(scanned: float, database: int | None, found: int, rate: float, left: float | None) -> str:

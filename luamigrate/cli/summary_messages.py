@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from luamigrate.cli import cover_messages
-from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
+from luamigrate.cli.messages import absent, count_ignored, count_keys, count_targets, no_key
 from luamigrate.model.errors import Exit
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Reason, Word, unfinished
@@ -86,7 +86,7 @@ def summary_lines(summary: Summary) -> list[str]:
     shown = _rules_shown(summary)
     for rule, tally in shown.items():
         nothing = "nothing found before it ended" if ended_early else no_key(rule, summary.plan)
-        lines.append(f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing, not_there(rule, tally))))}")
+        lines.append(f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing, absent(rule, tally))))}")
     if len(shown) < len(summary.by_rule):
         lines.append(f"  {_others_line(summary, shown)}")
     lines += [
@@ -161,11 +161,12 @@ def late_warnings(summary: Summary) -> list[str]:
     return warnings
 
 
-def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
+def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None, *, quiet: bool) -> list[str]:
     """Return what the result means and what to type next."""
     totals = summary.totals
-    lines = _ending_lines(summary, databases)
-    lines += _unmatched_lines(summary)
+    verbose = "--verbose instead of --quiet" if quiet else "--verbose"
+    lines = _ending_lines(summary, databases, verbose)
+    lines += _unmatched_lines(summary, verbose)
     lines += cover_messages.closing_lines(summary)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
@@ -187,7 +188,7 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     return lines
 
 
-def _unmatched_lines(summary: Summary) -> list[str]:
+def _unmatched_lines(summary: Summary, verbose: str) -> list[str]:
     empty = [
         rule
         for rule, tally in summary.by_rule.items()
@@ -196,7 +197,7 @@ def _unmatched_lines(summary: Summary) -> list[str]:
     if summary.interrupted or summary.error:
         return []
     lines = [
-        f"NOT THERE: {tally.absent:,} of the {rule}. Is that right?"
+        f"ABSENT: {tally.absent:,} of {rule}. Is that right? {verbose} names them, as gone."
         for rule, tally in summary.by_rule.items()
         if rule.is_table and tally.absent
     ]
@@ -254,7 +255,7 @@ def _prospect_lines(summary: Summary) -> list[str]:
     return ["There is nothing to do."] if summary.exit_code is Exit.OK else []
 
 
-def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
+def _ending_lines(summary: Summary, databases: dict[str, int] | None, verbose: str) -> list[str]:
     totals = summary.totals
     looks_only = summary.dry_run or summary.command is Command.VERIFY
     if summary.interrupted or summary.error:
@@ -272,7 +273,7 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
         return [nothing_found(summary.plan, totals.ignored, databases)]
     if totals.ignored:
         ignored = f"IGNORED, because of another type than their rule's: {count_ignored(totals)}."
-        return [f"{ignored} {_NOT_DONE[summary.command]} --verbose names them; a rule of type any takes them too."]
+        return [f"{ignored} {_NOT_DONE[summary.command]} {verbose} names them; a rule of type any takes them too."]
     return []
 
 

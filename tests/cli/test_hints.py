@@ -33,3 +33,12 @@ def test_where_nothing_is_found_excepts_are_named_among_the_reasons(any_server: 
     assert result.code == 3
     assert "and the patterns, those of excepts too, the right ones?" in result.out
     assert "except" not in luamigrate(command, "--map", "q:*=z:*", url=any_server.url).out
+
+
+def test_no_line_of_a_quiet_command_names_an_option_that_contradicts_it(any_server: Instance) -> None:
+    """It says that the one goes instead of the other."""
+    any_server.client.set("job:counter", "1")
+    any_server.client.hset("job:1", "a", "1")
+    hint = "--verbose instead of --quiet names them"
+    assert hint in luamigrate("run", "--quiet", url=any_server.url).out
+    assert "--quiet" not in luamigrate("run", url=any_server.url).out

@@ -49,7 +49,7 @@ def test_each_source_of_the_table_gets_its_target(server: Instance, table: Path)
     assert (result.code, result.totals) == (0, {"found": 4, "copied": 4, "ignored": 0})
     (rule,) = result.document["rules"]
     assert (rule["source"], rule["names"], rule["absent"]) == (str(table), 5, 1)
-    assert "1 of the 5 names in" in result.err
+    assert "1 of 5 names in" in result.err
     for source, target in list(PAIRS.items())[:4]:
         assert_equal(server, source, target)
     assert server.client.dbsize() == 9
@@ -69,8 +69,10 @@ def test_the_screen_tells_of_the_table(server: Instance, table: Path) -> None:
     result = luamigrate("run", "--pairs", str(table), url=server.url)
     assert result.code == 0
     assert f"[1/1] 5 names in {table} (any)" in result.out
-    assert f"  5 names in {table}: 4 copied, 1 not there" in result.out
-    assert f"NOT THERE: 1 of the 5 names in {table}. Is that right?" in result.out
+    assert f"  5 names in {table}: 4 copied, 1 absent" in result.out
+    assert f"ABSENT: 1 of 5 names in {table}. Is that right? --verbose names them, as gone." in result.out
+    again = luamigrate("run", "--pairs", str(table), "--verbose", url=server.url)
+    assert "  gone     not there -> nor this" in again.out
     check = luamigrate("check", "--pairs", str(table), "--json", url=server.url)
     assert check.code == 0
     texts = {finding["name"]: finding["text"] for finding in check.document["checks"]}
