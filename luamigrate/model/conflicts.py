@@ -152,7 +152,7 @@ class _Rules:
                 if avoided is False:
                     raise UsageError(
                         f"rules {one.quoted} and {other.quoted}: both could give the same target; "
-                        f"{self._remedy(encounter)}"
+                        f"{self._remedy(encounter, ', or each rule a run of its own')}"
                     )
                 if avoided is None:
                     self.doubts[one].add(Reason.AMBIGUOUS)
@@ -183,11 +183,12 @@ class _Rules:
             if not encounter.is_avoided(self.excepts):
                 self.doubts[rule].add(Reason.RESERVED)
 
-    def _remedy(self, encounter: _Encounter) -> str:
+    def _remedy(self, encounter: _Encounter, more: str = "") -> str:
         options = encounter.remedy(self.rules, self.excepts)
         if options:
             return f"{options} would avoid that: such names are then no sources"
-        return "no --except would avoid that: give the targets another prefix, or another database (--to-database)"
+        where = "another prefix, or another database (--to-database)"
+        return f"no --except would avoid that: give the targets {where}{more}"
 
 
 def doubts_of(rules: Sequence[Rule], *, first_match: bool) -> Doubts:

@@ -115,6 +115,7 @@ def refusal_of(rules: list[tuple[bytes, bytes]], options: dict[str, Any]) -> str
         (["a\\**=a\\*b*"], r"--except 'a\*b*'"),
         (["x=s:1:2", "t:<a>:<b>=s:<b>:<a>"], "--except 't:2:1'"),
         (["t:<a>:<b>=t:<b>:<a>"], "no --except would avoid that"),
+        (["job:*=step:*", "task:*=step:*"], "or each rule a run of its own"),
     ],
 )
 def test_a_refusal_names_the_option_that_helps(maps: list[str], helps: str) -> None:
