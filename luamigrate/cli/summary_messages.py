@@ -198,6 +198,7 @@ def _unmatched_lines(summary: Summary, verbose: str) -> list[str]:
         return []
     lines = [
         f"ABSENT: {tally.absent:,} of {rule}. Is that right? {verbose} names them, as gone."
+        + (taken_literally([rule]) if summary.totals.found else "")
         for rule, tally in summary.by_rule.items()
         if rule.is_table and tally.absent
     ]

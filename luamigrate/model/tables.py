@@ -32,7 +32,8 @@ class TableRule(Rule):
     """The number of each pair's line."""
 
     def __str__(self) -> str:
-        return f"{len(self.by_source):,} names in {self.file}{self.where}"
+        count = len(self.by_source)
+        return f"{count:,} name{'' if count == 1 else 's'} in {self.file}{self.where}"
 
     @property
     def file(self) -> str:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from luamigrate.model.errors import printable
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import BUILT_IN
 from luamigrate.model.rules import Rule
@@ -16,9 +17,10 @@ def nothing_found(plan: Sequence[Rule], ignored: Counter[str], databases: dict[s
     if ignored:
         return f"NO KEY IS OF ITS RULE'S TYPE: ignored {count_by_type(ignored)}. Give the rule another type."
     excepts = ", those of excepts too," if any(rule.excepts for rule in plan) else ""
+    what = "names in the table" if any(rule.is_table for rule in plan) else f"patterns{excepts}"
     return (
         f"NO KEY MATCHED ANY RULE.{keys_by_database(databases)} Are the server, the database (the number at the end of "
-        f"the URL) and the patterns{excepts} the right ones?{taken_literally(plan)}"
+        f"the URL) and the {what} the right ones?{taken_literally(plan)}"
     )
 
 
@@ -43,6 +45,10 @@ def looks_like_glob(source: Pattern) -> bool:
 
 def taken_literally(rules: Sequence[Rule]) -> str:
     """Say which sources stand for fewer keys than the same text in another program."""
+    in_tables = [name for rule in rules if rule.is_table for name in rule.source_names or () if b"*" in name]
+    if in_tables:
+        names = a_few([f"'{printable(name)}'" for name in in_tables[: SHOWN + 1]])
+        return f" In a table * is literal, as in {names}: patterns go into --map or a plan file."
     return not_varying([] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table])
 
 
