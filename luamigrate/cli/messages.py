@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from luamigrate.model.errors import printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word
+from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word, without_reason
 from luamigrate.model.summary import Summary, Tally
 from luamigrate.preflight.emptiness import count_by_type
 from luamigrate.server.deployment import Deployment
@@ -37,8 +37,8 @@ def key_line(key: KeyOutcome) -> str:
         there = f"is a {key.notes['source_type']}" if key.notes else "is not there"
         return f"{key.word:<8} {printable(key.target)}  {printable(key.source)} {there}"
     line = f"{key.word:<8} {printable(key.source)} -> {printable(key.target)}"
-    if key.word is Word.FAILED:
-        return f"{line}  {key.reason}: {key.text}"
+    if key.reason:
+        return f"{line}  {key.reason}: {without_reason(key.reason, key.text)}"
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
     details = [key.text] if key.word is Word.KEPT else []

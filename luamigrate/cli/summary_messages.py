@@ -7,9 +7,9 @@ from itertools import islice
 
 from luamigrate.cli import cover_messages
 from luamigrate.cli.messages import absent, count_ignored, count_keys, count_targets, no_key
-from luamigrate.model.errors import Exit
+from luamigrate.model.errors import Exit, printable
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import Command, Reason, Word, unfinished
+from luamigrate.model.status import Command, Reason, Word, unfinished, without_reason
 from luamigrate.model.summary import Summary, Tally
 from luamigrate.preflight.emptiness import a_few, looks_like_glob, nothing_found, taken_literally
 
@@ -172,7 +172,9 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {count_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
         lines += [
-            f"The first that failed ({reason}): {totals.texts[reason]}" for reason in Reason if reason in totals.texts
+            f"The first that failed ({reason}): '{printable(name)}': {without_reason(reason, totals.texts[reason])}"
+            for reason in Reason
+            if (name := totals.first_failed.get(reason)) is not None
         ]
     lines += _advice_lines(summary, report)
     if summary.dry_run and totals.found:

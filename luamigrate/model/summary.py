@@ -24,6 +24,8 @@ class Tally:
     """Reasons of the `failed` keys."""
     texts: dict[Reason, str] = field(default_factory=dict)
     """For each reason the error text of the first key that `failed`, escaped."""
+    first_failed: dict[Reason, bytes] = field(default_factory=dict)
+    """The sources of these keys."""
     kept: Counter[str] = field(default_factory=Counter)
     """Reasons of the `kept` targets: `partial`, `differs` or `expiry`."""
     elements: Counter[str] = field(default_factory=Counter)
@@ -41,11 +43,18 @@ class Tally:
         self.ignored.update(other.ignored)
         self.reasons.update(other.reasons)
         self.texts = other.texts | self.texts
+        self.first_failed = other.first_failed | self.first_failed
         self.kept.update(other.kept)
         self.elements.update(other.elements)
         self.fillable += other.fillable
         self.absent += other.absent
         self.waiting += other.waiting
+
+    def count_key(self, key: KeyOutcome) -> None:
+        """Count the outcome of one key, whose name may be told."""
+        self.count(key.word, key.text)
+        if key.reason:
+            self.first_failed.setdefault(key.reason, key.source)
 
     def count(self, word: Word, text: str = "", times: int = 1) -> None:
         """Count an outcome."""
