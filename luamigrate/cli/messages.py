@@ -42,7 +42,7 @@ def key_line(key: KeyOutcome) -> str:
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
     details = [key.text] if key.word is Word.KEPT else []
-    if key.sizes and "source_type" not in key.notes:
+    if key.sizes:
         source, target = key.sizes
         details.append(f"size {source:,}" + ("" if key.word is Word.MISSING else f", target {target:,}"))
     details += _details(key.notes)
