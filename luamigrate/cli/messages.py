@@ -9,13 +9,16 @@ from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word, without_reason
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import count_by_type
+from luamigrate.preflight.emptiness import a_few, count_by_type
 from luamigrate.server.deployment import Deployment
 
 FILLS_AT_ONCE = (
     "--settle 0 leaves no time between the two comparisons of a fill: a field that is just being deleted, on the "
     "target first, would be brought back."
 )
+
+PATTERNS_IN_QUESTION = 5
+"""So many at most: people must read it."""
 
 INSECURE = (
     "--tls-insecure: no certificate is verified. Anybody between here and the server can read and change everything, "
@@ -191,9 +194,10 @@ def question(summary: Summary, server: Deployment | None) -> str:
     where = " and".join(databases) + (f" at {server.whereabouts}" if server else "")
     in_slots = "just before it is deleted, and atomically where both keys are in one slot"
     how = in_slots if server and server.slots else "atomically, as it is deleted"
+    names = a_few([rule.targets_text for rule in summary.plan], PATTERNS_IN_QUESTION)
     return (
-        f"Delete {count_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
-        f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "
+        f"Delete {count_targets(totals.counts[Word.SAME])} ({names}){where}, each equal to its source, whoever made "
+        f"it? {totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading these names any more. "
         f"Each is compared again, {how}."
     )
 

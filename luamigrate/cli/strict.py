@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 from luamigrate.model.errors import UsageError, as_typed
@@ -24,7 +25,11 @@ class StrictCommand(TyperCommand):
         """Parse, and look at what came from the environment. Raises UsageError."""
         given = {argument.partition("=")[0] for argument in args}
         ctx.allow_extra_args = True  # refused below: the parser would show what may be a part of a secret
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            _refuse_option_of_others(ctx, getattr(error, "option_name", ""))
+            raise
         if ctx.resilient_parsing:  # the shell asks what could come next
             return rest
         _refuse_surplus(rest, given)
@@ -54,6 +59,18 @@ def refuse_blank(name: str, text: str) -> None:
     """Raise UsageError where a variable is set to nothing."""
     if not text.strip():
         raise UsageError(f"{name} is set but blank: give it a value or unset it")
+
+
+def _refuse_option_of_others(ctx: Any, option: str) -> None:
+    """Raise UsageError where an option is one of other commands: the parser would suggest those with like names."""
+    commands = getattr(ctx.parent and ctx.parent.command, "commands", {})
+    owners = [
+        name
+        for name, command in commands.items()
+        if any(option in (*param.opts, *param.secondary_opts) for param in command.params)
+    ]
+    if owners:
+        raise UsageError(f"{ctx.info_name} has no {option}: it belongs to {' and '.join(owners)}")
 
 
 def _refuse_surplus(arguments: list[str], given: set[str]) -> None:

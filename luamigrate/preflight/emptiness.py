@@ -60,9 +60,9 @@ def not_varying(patterns: Sequence[Pattern]) -> str:
     return text + (f" Without * a pattern is the name of one key: {single}." if single else "")
 
 
-def a_few(texts: Sequence[str]) -> str:
+def a_few(texts: Sequence[str], most: int = SHOWN) -> str:
     """Return texts in a row, or the first of very many."""
-    return ", ".join(texts[:SHOWN]) + (", …" if len(texts) > SHOWN else "")
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
 
 
 def count_by_type(counts: Counter[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cli.test_bad_input import assert_one_line
 from tests.conftest import luamigrate
 from tests.instances import Instance
 
@@ -42,3 +43,18 @@ def test_no_line_of_a_quiet_command_names_an_option_that_contradicts_it(any_serv
     hint = "--verbose instead of --quiet names them"
     assert hint in luamigrate("run", "--quiet", url=any_server.url).out
     assert "--quiet" not in luamigrate("run", url=any_server.url).out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("run", "--cover", "job*"), "run has no --cover: it belongs to verify and check"),
+        (("run", "--cover=job*"), "run has no --cover: it belongs to verify and check"),
+        (("check", "--yes"), "check has no --yes: it belongs to rollback"),
+        (("verify", "--no-dry-run"), "verify has no --no-dry-run: it belongs to run and rollback"),
+    ],
+)
+def test_an_option_of_another_command_is_said_to_be_one(options: tuple[str, ...], said: str) -> None:
+    """One with a similar name is no help; what no command takes is told as before."""
+    assert_one_line(luamigrate(*options), 2, said)
+    assert_one_line(luamigrate(options[0], "--covers"), 2, "No such option: --covers")
