@@ -128,7 +128,7 @@ def _waiting(tally: Tally) -> str:
 def no_key(rule: Rule, plan: Plan) -> str:
     """Return the line of a rule without keys."""
     if rule.is_table:
-        return "none of them is there"
+        return "all absent"
     if rule.source_names is not None:
         return "there is no such key"
     return "no key is left for it" if plan.choosing_sources(rule) else "no key matches"

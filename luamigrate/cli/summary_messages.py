@@ -86,7 +86,8 @@ def summary_lines(summary: Summary) -> list[str]:
     shown = _rules_shown(summary)
     for rule, tally in shown.items():
         nothing = "nothing found before it ended" if ended_early else no_key(rule, summary.plan)
-        lines.append(f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing, absent(rule, tally))))}")
+        words = _words(tally)
+        lines.append(f"  {rule}: {', '.join(filter(None, (words, absent(rule, tally)))) if words else nothing}")
     if len(shown) < len(summary.by_rule):
         lines.append(f"  {_others_line(summary, shown)}")
     lines += [
