@@ -132,7 +132,7 @@ class _Rules:
 
     def refuse_rules_without_keys(self) -> None:
         for position, rule in enumerate(self.rules):
-            if covered(rule.source, self.excepts[position]):
+            if self.takers[position] and covered(rule.source, self.excepts[position]):
                 most = rule.source.without_shortest
                 taker = next(one for one in self.takers[position] if one.source.contains(most))
                 raise UsageError(
