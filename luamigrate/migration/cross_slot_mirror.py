@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from luamigrate.migration.cross_slot import CrossSlotBatch, KeyStates, Steps
 from luamigrate.migration.cross_slot_verbs import Comparing
 from luamigrate.migration.lease import Lease
-from luamigrate.migration.mirror import Arrived, Flight, Mirror
+from luamigrate.migration.mirror import UNDECIDED, Arrived, Flight, Mirror
 from luamigrate.migration.pace import Pace
 from luamigrate.migration.routing import cluster_of
 from luamigrate.migration.standing import Pair
@@ -24,7 +24,7 @@ from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyState, MirrorReply, said
+from luamigrate.scripts.replies import CrossSlotReply, KeyState, said
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
@@ -144,7 +144,7 @@ def _judge(batch: CrossSlotBatch, sources: dict[int, KeyState]) -> Generator[Non
     for index in sources:
         if batch.results.get(index) in (Word.MISSING.reply, Word.GONE.reply):
             # One of the two was deleted meanwhile: how the other one is, is not known.
-            batch.results[index] = MirrorReply.AGAIN
+            batch.results[index] = UNDECIDED
     for index, result in found.items():
         expires_together = result.target is not None and result.target.at == result.source.at
         is_same = expires_together and result.answer == Word.SAME.reply

@@ -20,6 +20,8 @@ from luamigrate.scripts.replies import MirrorReply, PairReply, said, takes_no_wr
 from luamigrate.server.connection import Connection
 
 _WORDS = {word.reply: word for word in (Word.SAME, Word.COPIED, Word.REMOVED, Word.GONE, Word.EXTRA, Word.FOREIGN)}
+UNDECIDED = b"undecided"
+"""What several scripts may come to, of a pair that has to be sent again."""
 WROTE = frozenset((Word.COPIED, Word.REMOVED))
 
 
@@ -144,7 +146,7 @@ class Mirror:
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
             if word:
                 results.append(Result(pair, word))
-            elif answer in (MirrorReply.UNHELD, MirrorReply.AGAIN):
+            elif answer in (MirrorReply.UNHELD, UNDECIDED):
                 is_unheld |= answer == MirrorReply.UNHELD
                 undone.append(pair)
             else:

@@ -36,8 +36,6 @@ class MirrorReply(bytes, Enum):
 
     UNHELD = b"unheld"
     """The lease is not the caller's, and nothing was touched."""
-    AGAIN = b"again"
-    """It was not decided, and is to be asked again: this is what several scripts come to."""
 
 
 class CrossSlotReply(bytes, Enum):
@@ -212,7 +210,8 @@ def _outcome(source: bytes, target: bytes, answer: Answer) -> KeyOutcome:
     word, notes = _parse_notes(answer)
     digest, reason = str(notes.pop("digest", "")), str(notes.pop("reason", ""))
     match notes.pop("source_size", None), notes.pop("target_size", None):
-        case (int() as source_size, int() as target_size):
+        # A target of another type has been measured as what it is not.
+        case (int() as source_size, int() as target_size) if "target_type" not in notes:
             sizes = source_size, target_size
         case _:
             sizes = None

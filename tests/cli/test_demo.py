@@ -19,8 +19,8 @@ from tests.processes import of_this_test
 
 COMMAND = (sys.executable, "-m", "luamigrate", "demo")
 ONE_STEP = (
-    "import sys; from luamigrate.cli import commands, demo; demo.STEPS = demo.STEPS[2:3]; demo.follow = lambda _: 0; sys.argv[0] = ''; "
-    "commands.main()"
+    "import sys; from luamigrate.cli import commands, demo; demo.STEPS = demo.STEPS[2:3]; demo.follow = lambda _: 0; "
+    "sys.argv[0] = ''; commands.main()"
 )
 """The demo that only copies: what it shows before and after that is another test's."""
 
