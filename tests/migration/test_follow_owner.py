@@ -230,11 +230,11 @@ def test_what_was_written_while_nobody_followed_is_told_from_what_is_stale(
     server: Instance, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the source has not been touched since, the target was: it is foreign, and left."""
-    monkeypatch.setattr(lease, "SLACK_SECONDS", 0)
+    monkeypatch.setattr(lease, "SLACK_SECONDS", 1)
     client = fill(server, 3)
     client.config_set("maxmemory-policy", "noeviction")
     with Following(server.url) as following:
-        time.sleep(2.1)  # idle times are told in seconds
+        time.sleep(4.1)  # idle times are told in seconds
         following.wait_until(lambda now: now.in_step)
     client.hset("step:1", "mine", "1")
     client.hset("job:2", "a", "changed")
