@@ -99,6 +99,8 @@ class LargePair:
     allow_long_pause: bool = False
     nonce: str
     """Makes the staging key one that no other run uses."""
+    lease: tuple[bytes, bytes] | None = None
+    """Name and value of the lease under which a target that is there is replaced, in the database of the source."""
 
     @property
     def source_node(self) -> Connection:
@@ -278,8 +280,11 @@ def _supply(pair: LargePair, keys: list[KeyAt], names: Sequence[Any]) -> tuple[i
 def publish(pair: LargePair, expires_at: int | None) -> Call:
     """Have the staging key made into the target by the EXEC that follows."""
     source: bytes | int = pair.source if expires_at is None else expires_at
-    databases = pair.databases(pair.staging_key, pair.target_key, pair.source_key)
-    return calls.chunk_publish(pair.target_node, pair.staging, pair.target, source=source, databases=databases)
+    # The lease is where the source is.
+    databases = pair.databases(pair.staging_key, pair.target_key, pair.source_key, pair.source_key)
+    return calls.chunk_publish(
+        pair.target_node, pair.staging, pair.target, source=source, lease=pair.lease, databases=databases
+    )
 
 
 def unlink_target(pair: LargePair) -> Call:

@@ -12,13 +12,14 @@ from functools import lru_cache
 from luamigrate.migration import scan
 from luamigrate.migration.dirty import UNTOLD, DirtyNames, Lags
 from luamigrate.migration.hearing import REMEMBERED, Hearing
+from luamigrate.migration.large_mirror import LargeMirror
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.mirror import WROTE, Arrived, Mirror
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
-from luamigrate.model.following import Followed, Lag, Phase, Rescan
+from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import KeyOutcome, Word
@@ -56,6 +57,10 @@ class Follower:
         self.standing, self._dirty, self._lags = Standing(), DirtyNames(), Lags()
         self._hearing = Hearing(self._server, plan, self.standing, self._dirty)
         self._mirror = Mirror(self._server, options.limits, lease, None)
+        own_writes = self._hearing.own_writes
+        self._large = LargeMirror(
+            deployment, options.limits, control, lease=lease, standing=self.standing, own_writes=own_writes
+        )
         self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
         self._scan: Iterator[list[bytes]] | None = None
         self._backlog: int | None = None
@@ -112,6 +117,7 @@ class Follower:
 
     def close(self) -> None:
         """Stop listening, and give up the lease."""
+        self._large.close()
         self._hearing.close()
         # Where it did not begin, it owns nothing that the next one should know of.
         self._lease.release(self._known if self._lease.is_used else "")
@@ -125,11 +131,16 @@ class Follower:
             self._scan_again(Rescan.TOO_MANY)
         for arrived in self._mirror.arrived():
             self._take(arrived)
+            if self._backlog is not None:
+                self._backlog -= len(arrived.results) + len(arrived.big)
         self._after_barriers()
         self._tend()
         if self._fence is None:
             self._scan_on()
             self._send()
+            # Whoever changes meanwhile waits for one chunk.
+            if not self._waiting_for and (chunk := self._large.advance()):
+                self._take(chunk)
         self._see_whether_all_was_scanned()
         self._see_whether_in_step()
 
@@ -140,7 +151,7 @@ class Follower:
             # What comes meanwhile is taken together: waking for each change would cost more than mirroring it.
             time.sleep(min(left, SECONDS_TO_SLEEP))
         may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
-        at_once = self._mirror.has_arrived or (may_go_on and (bool(self._dirty) or self._scan is not None))
+        at_once = self._mirror.has_arrived or (may_go_on and (self._dirty or self._large or self._scan is not None))
         waiting: list[Hearing | Connection] = [self._hearing]
         waiting += [self._server] if self._server.is_waiting else []
         select.select(waiting, [], [], 0 if at_once else self._patience())
@@ -157,6 +168,8 @@ class Follower:
         for result in arrived.results:
             pair, word = result.pair, result.word
             was_known = pair.source in self.standing.known
+            is_first = self._phase is Phase.COPYING or self.standing.is_postponed(pair.source)
+            self._large.drop(pair.source)
             wrote = word in WROTE
             if self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote):
                 self.standing.suspect(pair.source)
@@ -169,11 +182,13 @@ class Follower:
                 news = self.standing.failed_with(pair, result.text)
             else:
                 news = self.standing.answered(pair, word, barrier)
-            if self._phase is Phase.COPYING and not was_known:
+            if is_first and not was_known:
                 self._tallies.setdefault(pair.rule, Tally()).count(word, result.text)
             self._news += [(pair.rule, outcome) for outcome in news]
-        if self._backlog is not None:
-            self._backlog -= len(arrived.results)
+        for big in arrived.big:
+            self._answered_unwritten(big.pair)
+            if self.standing.postpone(big.pair):
+                self._large.put(big)
         self._put_back(arrived.undone)
         if arrived.is_unheld and self._fence is None:
             self._fence = self._hearing.barrier()
@@ -184,9 +199,12 @@ class Follower:
 
     def _put_back(self, pairs: list[Pair]) -> None:
         for pair in pairs:
-            if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
-                self.standing.suspect(pair.source)
+            self._answered_unwritten(pair)
             self._dirty.put_back(pair.source, pair.moment)
+
+    def _answered_unwritten(self, pair: Pair) -> None:
+        if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
+            self.standing.suspect(pair.source)
 
     def _after_barriers(self) -> None:
         """Decide what was waiting for a barrier."""
@@ -244,7 +262,7 @@ class Follower:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
         if lost is Rescan.OTHER_SERVER:
-            for pair in self._mirror.dropped():
+            for pair in (*self._large.dropped(), *self._mirror.dropped()):
                 self._dirty.put_back(pair.source, pair.moment)
             self._deployment.accept_change()
             self._lease.take_again()
@@ -330,7 +348,8 @@ class Follower:
         return found.values()
 
     def _see_whether_in_step(self) -> None:
-        is_busy = self._scan is not None or self._dirty or self._mirror.in_flight or self._fence is not None
+        waits = self._dirty or self._large or self._mirror.in_flight
+        is_busy = waits or self._scan is not None or self._fence is not None
         if is_busy or not self.standing.is_settled:
             self._in_step, self._quiet = False, None
         elif self._quiet is not None:
@@ -350,20 +369,20 @@ class Follower:
         for rule, outcome in self._news:
             keys.setdefault(rule, []).append(outcome)
         tallies, self._tallies, self._news = self._tallies, {}, []
+        large = self._large.progress
         for rule in {**keys, **tallies, self._plan[0]: None}:
             tally = tallies.get(rule) or Tally()
-            yield Batch(rule, tally=tally, keys=keys.get(rule, []), seconds=self._longest, followed=self.figures)
+            told = keys.get(rule, [])
+            yield Batch(rule, tally=tally, keys=told, seconds=self._longest, large=large, followed=self.figures)
 
     @property
     def figures(self) -> Followed:
         """How it stands."""
-        lags = self._lags
-        shares = {"now": lags.now, "p50": lags.quantile(0.5), "p99": lags.quantile(0.99), "worst": lags.worst}
         return Followed(
             phase=self._phase,
             in_step=self._in_step,
             dirty=len(self._dirty),
-            in_flight=self._mirror.in_flight,
+            in_flight=self._mirror.in_flight + len(self._large),
             told=self._hearing.told,
             copies=self._copies,
             removed=self._removed,
@@ -372,7 +391,7 @@ class Follower:
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),
-            lag=Lag(**{name: round(seconds * 1000, 3) for name, seconds in shares.items()}),
+            lag=self._lags.figures,
             longest_pause_ms=round(self._longest * 1000, 3),
             waiting_for=self._waiting_for or None,
             was_in_step=self._was_in_step,
