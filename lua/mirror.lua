@@ -9,7 +9,8 @@
 --          may be somebody else's, '1' where it is the caller's own, which may be made anew, '2' where it may be
 --          deleted too, because the caller knows that there was a source
 --
--- Answers for each pair what lib/batch.lua says, or a string:
+-- Answers for each pair what lib/batch.lua says (where it says of a source that it is big, ' untouched' behind that
+-- tells that nobody has touched it since nobody followed), or a string:
 --   same            the target equals its source, and expires in the same millisecond
 --   copied          the target was absent, or the caller's own and not equal; it now equals the source
 --   removed         there is no source; the target was the caller's own ('2'), and is deleted
@@ -31,7 +32,7 @@ local shortcut = include "lib/shortcut.lua"
 
 local KEYS, ARGV = request.keys, request.arguments
 local call, try = request.call, request.pcall
-local spend_key, spend_small, is_gone = budget.spend_key, budget.spend_small, expiry.is_gone
+local spend_small, is_gone = budget.spend_small, expiry.is_gone
 local equal_at_a_glance = shortcut.equal
 
 local is_held, away = call('GET', KEYS[#KEYS]) == ARGV[3], tonumber(ARGV[4])
@@ -100,11 +101,14 @@ return batch.each_pair(function(source, target, i)
   if is_gone(kind, source) then return without_source(target, may_delete) end
   -- Asked first, because reading may count as use.
   local idle = away and try('OBJECT', 'IDLETIME', source)
-  if not spend_key(kind, source) then return without_source(target, may_delete) end
+  local is_untouched = type(idle) == 'number' and idle > away
+  local weight, too_big = spend_small(kind, source)
+  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and ' untouched' or '') end
+  if not weight then return without_source(target, may_delete) end
   local bytes, too_many = spend_small(kind, target)
   local is_there = bytes or too_many
   if bytes and is_same(kind, source, target) then return 'same' end
-  if is_there and type(idle) == 'number' and idle > away then is_own = false end
+  if is_there and is_untouched then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
   -- It is freed in the background.
   if too_many then call('UNLINK', target) end

@@ -69,9 +69,13 @@ class Following(threading.Thread):
         self.start()
         return self
 
+    def ask_to_stop(self) -> None:
+        """Ask it to stop."""
+        self._done.set()
+
     def stop(self) -> None:
         """Ask it to stop, and wait for that."""
-        self._done.set()
+        self.ask_to_stop()
         self.join(20)
         assert not self.is_alive()
 

@@ -6,8 +6,9 @@
 --       3  the type of both: hash, set, zset, list or string
 --       4  the position to go on from, '0' for the beginning
 --       5  how many elements, or bytes of a string, to read at once
---       6  'different' to note fields that expire at another time, by more than a second, 'sooner' those
---          that expire sooner in the first key than in the second, '' for neither
+--       6  'different' to note fields that expire at another time, by more than a second, 'exact' by a millisecond,
+--          which then holds for the keys too; 'sooner' those that expire sooner in the first key than in the second,
+--          '' for none
 --       7  how many names to answer of each kind, at most
 --
 -- Answers a list, names and values in turn:
@@ -54,10 +55,12 @@ for _ = 1, 2 do
   ttl = request.call('PTTL', one)
   if ttl < 0 or ttl >= ttl_of_other then break end
 end
+local at, at_of_other = ttl, ttl_of_other
+if expiries == 'exact' then at, at_of_other = expiry.at(one), expiry.at(other) end
 return {
   'position', next_position, 'visited', visited, 'largest', largest, 'microseconds', request.time_taken(),
   'lengths', { contents.size(kind, one), contents.size(kind, other) },
   'exact', (kind == 'hash' and expiry.fields_may_expire(one)) and 0 or 1,
   'ttls', { ttl, ttl_of_other },
-  unpack(chunk_diff.answer(ttl, ttl_of_other)),
+  unpack(chunk_diff.answer(at, at_of_other)),
 }

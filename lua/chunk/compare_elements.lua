@@ -4,8 +4,9 @@
 -- KEYS  the key that it is compared with
 -- ARGV  1  the type of both: hash, set, zset, list or string
 --       2  the position at which the chunk began
---       3  'different' to note fields that expire at another time, by more than a second, 'sooner' those
---          that expire sooner in the first key than in this one, '' for neither
+--       3  'different' to note fields that expire at another time, by more than a second, 'exact' by a millisecond,
+--          which then holds for the keys too; 'sooner' those that expire sooner in the first key than in this one, ''
+--          for none
 --       4  how many names to answer of each kind, at most
 --       5  when the first key expires: in milliseconds since 1970, -1 for never, -2 where it is not there
 --       6  the number of elements, and they; then the moments at which fields expire, if any does

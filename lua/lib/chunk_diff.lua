@@ -6,13 +6,14 @@ local expiry = include "lib/expiry.lua"
 
 local KINDS_OF_DIFFERENCE = { 'missing', 'contradicting', 'expiring_apart' }
 
-local kind, other, expiries, most_names
+local kind, other, expiries, most_names, differ
 local found, counts = {}, {}
 
 -- Begins to compare with `other`, of the same type. What is noted of expiries, and how many names of each kind at
 -- most: see lua/chunk/compare.lua.
 local function begin(type_of_both, other_key, noted, most)
   kind, other, expiries, most_names = type_of_both, other_key, noted, most
+  differ = noted == 'exact' and expiry.differ_at_all or expiry.differ
   for _, what in ipairs(KINDS_OF_DIFFERENCE) do found[what], counts[what] = {}, 0 end
 end
 
@@ -25,7 +26,7 @@ end
 -- and values in turn.
 local function answer(a, b)
   local outlives = a ~= -2 and expiry.outlives(a, b)
-  local answers = { 'expiries_differ', expiry.differ(a, b) and 1 or 0, 'outlives', outlives and 1 or 0 }
+  local answers = { 'expiries_differ', differ(a, b) and 1 or 0, 'outlives', outlives and 1 or 0 }
   for _, what in ipairs(KINDS_OF_DIFFERENCE) do
     for _, value in ipairs({ what, counts[what], what .. '_names', found[what] }) do answers[#answers + 1] = value end
   end
@@ -81,7 +82,7 @@ local function compare(elements, from) COMPARE[kind](elements, from) end
 local function compare_expiries(field, a, b)
   if expiries == 'sooner' then
     if not expiry.outlives(a, b) then note_found('expiring_apart', field) end
-  elseif b ~= -2 and expiry.differ(a, b) then
+  elseif b ~= -2 and differ(a, b) then
     note_found('expiring_apart', field)
   end
 end

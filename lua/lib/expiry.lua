@@ -99,10 +99,13 @@ local function differ(a, b)
   return a == 0 or b == 0 or (a < 0) ~= (b < 0) or math.abs(a - b) > TOLERANCE_MS
 end
 
+-- The same, by the millisecond: both are moments.
+local function differ_at_all(a, b) return a ~= b end
+
 -- Whether what expires at a is there at least until b.
 local function outlives(a, b) return a < 0 or (b >= 0 and a > 0 and a >= b) end
 
 return {
   keys_may_expire = keys_may_expire, fields_may_expire = fields_may_expire, is_gone = is_gone, now = now, at = at,
-  each_field = each_field, differ = differ, outlives = outlives,
+  each_field = each_field, differ = differ, differ_at_all = differ_at_all, outlives = outlives,
 }

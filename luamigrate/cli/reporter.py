@@ -112,6 +112,8 @@ class ConsoleReporter:
         self._tell_keys(batch.keys)
         if batch.followed:
             self._following.show(batch.followed)
+        if batch.large:
+            self._tell_large(*batch.large)
 
     def _tell_large(self, source: bytes, done: float) -> None:
         self._tell_now_and_then(messages.large_line(source, done))

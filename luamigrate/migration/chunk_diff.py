@@ -125,17 +125,26 @@ class ChunkDiff:
 
 
 def diff_both_ways(
-    pair: LargePair, other: KeyAt, expiries: Expiries, after: float = 0.0, lifetime_ms: int = 0
+    pair: LargePair,
+    other: KeyAt,
+    expiries: Expiries,
+    after: float = 0.0,
+    lifetime_ms: int = 0,
+    *,
+    only_whether: bool = False,
 ) -> Generator[Progress, None, ChunkDiff]:
     """Compare the source with another key, and that one with the source where it may have more.
 
-    With `lifetime_ms` the other key's expiry is renewed at each chunk.
+    With `lifetime_ms` the other key's expiry is renewed at each chunk. With `only_whether` the first difference
+    is enough.
     """
     diff = ChunkDiff(pair.kind)
     middle = after + (1.0 - after) / 2
     for _, progress in compare_in_chunks(pair, (pair.source_key, other), expiries, diff):
         _renew(other, lifetime_ms)
         yield progress.within(after, middle)
+        if only_whether and diff.visited and diff.word_with_expiry(ignore=False) is not Word.SAME:
+            return diff
     # Where all is there and the lengths are equal, there can be no more.
     complete = diff.exact and not diff.counts["missing"] and diff.lengths[0] == diff.lengths[1]
     if not complete and pair.kind in ("hash", "set", "zset"):

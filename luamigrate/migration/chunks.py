@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
@@ -99,6 +99,9 @@ class LargePair:
     allow_long_pause: bool = False
     nonce: str
     """Makes the staging key one that no other run uses."""
+    lease: Callable[[], tuple[bytes, bytes] | int] | None = None
+    """Tells the lease under which a target that is there is replaced: name and value, in the database of the source; or
+    until when it is held by the clock of the target's node, in milliseconds since 1970."""
 
     @property
     def source_node(self) -> Connection:
@@ -278,8 +281,16 @@ def _supply(pair: LargePair, keys: list[KeyAt], names: Sequence[Any]) -> tuple[i
 def publish(pair: LargePair, expires_at: int | None) -> Call:
     """Have the staging key made into the target by the EXEC that follows."""
     source: bytes | int = pair.source if expires_at is None else expires_at
-    databases = pair.databases(pair.staging_key, pair.target_key, pair.source_key)
-    return calls.chunk_publish(pair.target_node, pair.staging, pair.target, source=source, databases=databases)
+    # The lease is where the source is.
+    databases = pair.databases(pair.staging_key, pair.target_key, pair.source_key, pair.source_key)
+    return calls.chunk_publish(
+        pair.target_node,
+        pair.staging,
+        pair.target,
+        source=source,
+        lease=pair.lease and pair.lease(),
+        databases=databases,
+    )
 
 
 def unlink_target(pair: LargePair) -> Call:

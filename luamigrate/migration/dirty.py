@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from luamigrate.model.following import Lag
+
 MOST_NAMES = 1_000_000
 """Beyond that it is cheaper to scan again than to remember."""
 
@@ -81,6 +83,12 @@ class Lags:
         """Count one."""
         self._counts[round(_STEPS * math.log2(max(seconds, _SHORTEST)))] += 1
         self.now, self.worst = seconds, max(self.worst, seconds)
+
+    @property
+    def figures(self) -> Lag:
+        """Return what is told of them, in milliseconds."""
+        shares = {"now": self.now, "p50": self.quantile(0.5), "p99": self.quantile(0.99), "worst": self.worst}
+        return Lag(**{name: round(seconds * 1000, 3) for name, seconds in shares.items()})
 
     def quantile(self, share: float) -> float:
         """Return what this share of them did not exceed, 0 where there are none."""

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import select
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 
+from luamigrate.migration.account import SECONDS_TO_TELL, Account
 from luamigrate.migration.both_sides import BothSides
 from luamigrate.migration.cross_slot_mirror import mirror_for
-from luamigrate.migration.dirty import UNTOLD, DirtyNames, Lags
+from luamigrate.migration.dirty import UNTOLD, DirtyNames
 from luamigrate.migration.hearing import REMEMBERED, Hearing
+from luamigrate.migration.large_mirror import LargeMirror
 from luamigrate.migration.lease import Lease
-from luamigrate.migration.mirror import WROTE, Arrived
+from luamigrate.migration.mirror import WROTE, Arrived, Result
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
-from luamigrate.model.following import Followed, Lag, Phase, Rescan
+from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import KeyOutcome, Word
-from luamigrate.model.summary import Batch, Tally
+from luamigrate.model.status import Word
+from luamigrate.model.summary import Batch
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
 from luamigrate.server.listener import Listener
 
-SECONDS_TO_TELL = 0.2
-"""Between two batches that tell figures alone."""
 SECONDS_TO_TEND = 1.0
 """Between two times that the lease, the guards and what failed are seen to."""
 SECONDS_BETWEEN_BARRIERS = 0.05
@@ -55,20 +54,19 @@ class Follower:
     ) -> None:
         self._deployment, self._plan, self._options, self._control = deployment, plan, options, control
         self._lease, self._throttle = lease, throttle
-        self.standing, self._dirty, self._lags = Standing(), DirtyNames(), Lags()
+        self.standing, self._dirty, self._account = Standing(), DirtyNames(), Account(plan)
         self._hearing = Hearing(deployment, plan, self.standing, self._dirty)
         self._mirror = mirror_for(deployment, options.limits, lease)
         self._both_sides = BothSides(deployment, plan, self._mirror.pace_of, control.stop)
+        own_writes = self._hearing.own_writes
+        self._large = LargeMirror(
+            deployment, options.limits, control, lease=lease, standing=self.standing, own_writes=own_writes
+        )
         self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
         self._scan: Iterator[list[bytes]] | None = None
         self._backlog: int | None = None
         """How many pairs that a scan has found have not been answered for; None where no scan has just ended."""
         self._phase = Phase.COPYING
-        self._rescans: Counter[Rescan] = Counter()
-        self._tallies: dict[Rule, Tally] = {}
-        self._news: list[tuple[Rule, KeyOutcome]] = []
-        self._copies = self._removed = 0
-        self._longest = 0.0
         self._waiting_for = ""
         self._in_step = self._was_in_step = self._has_told_step = False
         self._quiet: int | None = None
@@ -77,7 +75,7 @@ class Follower:
         """What was lost, while that is not mended."""
         self._fence: int | None = None
         """The barrier after which the lease is to be taken again; until then nothing is sent."""
-        self._told = self._tended = self._barrier_due = self._round_due = 0.0
+        self._tended = self._barrier_due = self._round_due = 0.0
 
     def survey(self, batch: Batch) -> None:
         """Take what a survey has found, and what was told meanwhile. Raises ConnectionLost."""
@@ -110,15 +108,17 @@ class Follower:
                 if self._lost and any(server.is_lost for server in self._deployment.primaries):
                     raise
                 self._lost = self._lost or Rescan.LOST
-            yield from self._told_batches()
+            # What was lost may have been in step for the last time.
+            self._in_step &= not self._lost
+            yield from self._told_batches(at_once=False)
         with suppress(ServerChanged, ConnectionLost):
             for arrived in self._mirror.arrived(wait=True):
                 self._take(arrived)
-        self._told = 0.0
-        yield from self._told_batches()
+        yield from self._told_batches(at_once=True)
 
     def close(self) -> None:
         """Stop listening, and give up the lease."""
+        self._large.close()
         self._hearing.close()
         # Where it did not begin, it owns nothing that the next one should know of.
         self._lease.release(self._known if self._lease.is_used else "")
@@ -132,11 +132,16 @@ class Follower:
             self._scan_again(Rescan.TOO_MANY)
         for arrived in self._mirror.arrived():
             self._take(arrived)
+            if self._backlog is not None:
+                self._backlog -= len(arrived.results) + len(arrived.big)
         self._after_barriers()
         self._tend()
         if self._fence is None:
             self._scan_on()
             self._send()
+            # Whoever changes meanwhile waits for one chunk.
+            if not self._waiting_for and (chunk := self._large.advance()):
+                self._take(chunk)
         self._see_whether_all_was_scanned()
         self._see_whether_in_step()
 
@@ -147,7 +152,7 @@ class Follower:
             # What comes meanwhile is taken together: waking for each change would cost more than mirroring it.
             time.sleep(min(left, SECONDS_TO_SLEEP))
         may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
-        at_once = self._mirror.has_arrived or (may_go_on and (bool(self._dirty) or self._scan is not None))
+        at_once = self._mirror.has_arrived or (may_go_on and (self._dirty or self._large or self._scan is not None))
         waiting: list[Listener | Connection] = [*self._hearing.listeners, *self._mirror.busy]
         select.select(waiting, [], [], 0 if at_once else self._patience())
 
@@ -157,33 +162,17 @@ class Follower:
 
     def _take(self, arrived: Arrived) -> None:
         """Take what came of a batch."""
-        now = time.perf_counter()
-        barrier = self._hearing.next_barrier
-        self._longest = max(self._longest, arrived.seconds)
+        self._account.longest = max(self._account.longest, arrived.seconds)
         if arrived.repeated:
             # What it made at first has been answered for as if it had been there.
             self.standing.loses_sight(claiming=True)
             self._scan_again(Rescan.LOST)
         for result in arrived.results:
-            pair, word = result.pair, result.word
-            was_known = pair.source in self.standing.known
-            wrote = word in WROTE
-            if self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote):
-                self.standing.suspect(pair.source)
-                self._dirty.put(pair.source, UNTOLD)
-            self._copies += word is Word.COPIED
-            self._removed += word is Word.REMOVED
-            if pair.moment != UNTOLD:
-                self._lags.add(now - pair.moment)
-            if word is Word.FAILED:
-                news = self.standing.failed_with(pair, result.text)
-            else:
-                news = self.standing.answered(pair, word, barrier)
-            if self._phase is Phase.COPYING and not was_known:
-                self._tallies.setdefault(pair.rule, Tally()).count(word, result.text)
-            self._news += [(pair.rule, outcome) for outcome in news]
-        if self._backlog is not None:
-            self._backlog -= len(arrived.results)
+            self._take_result(result)
+        for big in arrived.big:
+            self._answered_unwritten(big.pair)
+            if self.standing.postpone(big.pair):
+                self._large.put(big)
         self._put_back(arrived.undone)
         if arrived.is_unheld and self._fence is None:
             self._fence = self._hearing.barrier()
@@ -192,11 +181,27 @@ class Follower:
         else:
             self._throttle.accepted()
 
+    def _take_result(self, result: Result) -> None:
+        pair, standing, barrier = result.pair, self.standing, self._hearing.next_barrier
+        is_first = self._phase is Phase.COPYING or standing.is_postponed(pair.source)
+        self._account.count(result, is_first=is_first and pair.source not in standing.known)
+        self._large.drop(pair.source)
+        if self._hearing.own_writes.answered(pair.target, barrier, wrote=result.word in WROTE):
+            standing.suspect(pair.source)
+            self._dirty.put(pair.source, UNTOLD)
+        if result.word is Word.FAILED:
+            self._account.note(standing.failed_with(pair, result.text))
+        else:
+            self._account.note(standing.answered(pair, result.word, barrier))
+
     def _put_back(self, pairs: list[Pair]) -> None:
         for pair in pairs:
-            if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
-                self.standing.suspect(pair.source)
+            self._answered_unwritten(pair)
             self._dirty.put_back(pair.source, pair.moment)
+
+    def _answered_unwritten(self, pair: Pair) -> None:
+        if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
+            self.standing.suspect(pair.source)
 
     def _after_barriers(self) -> None:
         """Decide what was waiting for a barrier."""
@@ -206,12 +211,9 @@ class Follower:
             if isinstance(found, bytes):
                 self._dirty.put(found, UNTOLD)
             else:
-                self._tell(found)
+                self._account.note([found])
         if self._fence is not None and passed >= self._fence:
             self._take_the_lease_again()
-
-    def _tell(self, outcome: KeyOutcome) -> None:
-        self._news.append((self._plan.rule_for(outcome.source) or self._plan[0], outcome))
 
     def _tend(self) -> None:
         """See to the guards, the lease, and what failed."""
@@ -256,8 +258,9 @@ class Follower:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
         if lost is not Rescan.LOST:
-            for pair in self._mirror.dropped():
-                self._put_back([pair])
+            self._put_back(self._mirror.dropped())
+            for pair in self._large.dropped():
+                self._dirty.put_back(pair.source, pair.moment)
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
             self._deployment.refresh()
@@ -275,7 +278,7 @@ class Follower:
     def _scan_again(self, why: Rescan | None) -> None:
         """Scan both sides, because more may have changed than has been told."""
         if why:
-            self._rescans[why] += 1
+            self._account.rescans[why] += 1
         for source in self.standing.scan_begins():
             self._dirty.put(source, UNTOLD)
         self._scan, self._backlog = self._both_sides.scanned(), None
@@ -287,7 +290,7 @@ class Follower:
             # A node that told us of nothing may have taken writes.
             self._lost = Rescan.MOVED
         elif moved:
-            self._rescans[Rescan.MOVED] += 1
+            self._account.rescans[Rescan.MOVED] += 1
             self._scan = chain(self._scan or (), self._both_sides.in_slots(moved, self._hearing.sources_of))
             self._backlog = None
         return bool(moved)
@@ -340,11 +343,12 @@ class Follower:
                 self._hearing.own_writes.sent(target)
             for outcome in refused:
                 pair = self.standing.pair(rule, outcome.source, outcome.target, UNTOLD)
-                self._news += [(rule, each) for each in self.standing.failed_with(pair, outcome.text)]
+                self._account.note(self.standing.failed_with(pair, outcome.text))
         return found.values()
 
     def _see_whether_in_step(self) -> None:
-        is_busy = self._scan is not None or self._dirty or self._mirror.in_flight or self._fence is not None
+        waits = self._dirty or self._large or self._mirror.in_flight
+        is_busy = waits or self._scan is not None or self._fence is not None
         if is_busy or not self.standing.is_settled:
             self._in_step, self._quiet = False, None
         elif self._quiet is not None:
@@ -355,40 +359,35 @@ class Follower:
             self._barrier_due = time.monotonic() + SECONDS_BETWEEN_BARRIERS
             self._quiet = self._hearing.barrier()
 
-    def _told_batches(self) -> Iterator[Batch]:
+    def _told_batches(self, *, at_once: bool) -> Iterator[Batch]:
         """Yield news, and the figures where they are due."""
         is_first_step = self._in_step and not self._has_told_step
-        if not (self._news or is_first_step or time.monotonic() - self._told >= SECONDS_TO_TELL):
+        if not self._account.is_due(at_once=at_once or is_first_step):
             return
-        self._told, self._has_told_step = time.monotonic(), self._in_step
-        keys: dict[Rule, list[KeyOutcome]] = {}
-        for rule, outcome in self._news:
-            keys.setdefault(rule, []).append(outcome)
-        tallies, self._tallies, self._news = self._tallies, {}, []
-        for rule in {**keys, **tallies, self._plan[0]: None}:
-            tally = tallies.get(rule) or Tally()
-            yield Batch(rule, tally=tally, keys=keys.get(rule, []), seconds=self._longest, followed=self.figures)
+        self._has_told_step = self._in_step
+        large, longest = self._large.progress, self._account.longest
+        for rule, tally, keys in self._account.taken():
+            yield Batch(rule, tally=tally, keys=keys, seconds=longest, large=large, followed=self.figures)
 
     @property
     def figures(self) -> Followed:
         """How it stands."""
-        lags = self._lags
-        shares = {"now": lags.now, "p50": lags.quantile(0.5), "p99": lags.quantile(0.99), "worst": lags.worst}
+        account = self._account
         return Followed(
             phase=self._phase,
             in_step=self._in_step,
             dirty=len(self._dirty),
-            in_flight=self._mirror.in_flight,
+            in_flight=self._mirror.in_flight + len(self._large),
             told=self._hearing.told,
-            copies=self._copies,
-            removed=self._removed,
-            rescans=dict(self._rescans),
+            copies=account.copies,
+            removed=account.removed,
+            rescans=dict(account.rescans),
             foreign=len(self.standing.foreign),
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),
-            lag=Lag(**{name: round(seconds * 1000, 3) for name, seconds in shares.items()}),
-            longest_pause_ms=round(self._longest * 1000, 3),
+            lag=account.lags.figures,
+            longest_pause_ms=round(account.longest * 1000, 3),
             waiting_for=self._waiting_for or None,
             was_in_step=self._was_in_step,
         )

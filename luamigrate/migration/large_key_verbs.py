@@ -1,4 +1,4 @@
-"""Large keys, in chunks: copied to a staging key, compared, filled, removed, each step within the pause.
+"""Large keys, in chunks: copied to a staging key, mirrored, compared, filled, removed, each step within the pause.
 
 Everything happens under WATCH of source and target: see watch.py. Each public function takes one pair: it yields the
 progress of each chunk, and returns the outcome.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -42,6 +42,9 @@ NAMES_WAITING = 100_000
 """Names that wait to be added to a large target, at most."""
 NAMES_PER_CALL = 500
 
+SHARE_BESIDE_OTHERS = 0.25
+"""Of a script's pause, for a chunk for which others wait that are to be mirrored at once."""
+
 GONE = -2
 """The expiry of what is not there."""
 
@@ -56,9 +59,25 @@ def too_big(pair: LargePair) -> str:
 
 def copy(pair: LargePair, comparison: Comparison) -> LargeSteps:
     """Copy where the target is absent, else compare."""
+    return (yield from _staging(pair, lambda target_kind: _copy(pair, target_kind, comparison)))
+
+
+def mirror(pair: LargePair, may_replace: Callable[[], bool]) -> LargeSteps:
+    """Make the target what the source is, to the millisecond; one that may not be replaced is `foreign` unless it is.
+
+    Raises Replaced, and Unheld where the lease of the pair is not ours any more.
+    """
+    if refusal := _cannot_be_copied(pair):
+        return refusal
+    gentle = replace(pair, pause=pair.pause.share(SHARE_BESIDE_OTHERS))
+    return (yield from _staging(gentle, lambda target_kind: _mirror(gentle, target_kind, may_replace)))
+
+
+def _staging(pair: LargePair, attempt: Callable[[str], Attempt]) -> LargeSteps:
+    """Make attempts that may leave a staging key, and leave none."""
     library.register(pair.target_node, "chunk/append" if pair.cross_slot else "chunk/stage")
     try:
-        return (yield from undisturbed(pair, lambda target_kind: _copy(pair, target_kind, comparison)))
+        return (yield from undisturbed(pair, attempt))
     finally:
         # One that has been published has another name; one that cannot be removed now expires.
         with suppress(Error):
@@ -104,10 +123,15 @@ def _copy(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
         return (yield from _stand(pair, target_kind, comparison)), None
     if refusal := _cannot_be_copied(pair):
         return refusal, None
+    return (yield from _make(pair, validate=comparison.validate))
+
+
+def _make(pair: LargePair, *, validate: bool) -> Attempt:
+    """Make a staging key of the source; it is to become the target."""
     pair.staging_key.call("UNLINK", writes=True)
-    if not (yield from _stage(pair, 0.5 if comparison.validate else 1.0)):
+    if not (yield from _stage(pair, 0.5 if validate else 1.0)):
         return pair.outcome(Word.GONE), None  # all its fields have expired
-    if comparison.validate:
+    if validate:
         diff = yield from diff_both_ways(pair, pair.staging_key, Expiries.DIFFERENT, after=0.5, lifetime_ms=LIFETIME_MS)
         if diff.other_is_gone:
             raise Disturbed
@@ -119,6 +143,22 @@ def _copy(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:
     if expires_at == GONE:
         return pair.outcome(Word.GONE), None
     return pair.outcome(Word.COPIED), Act(partial(publish, pair, expires_at), makes=True)
+
+
+def _mirror(pair: LargePair, target_kind: str, may_replace: Callable[[], bool]) -> Attempt:
+    if target_kind == pair.kind:
+        diff = yield from diff_both_ways(pair, pair.target_key, Expiries.EXACT, only_whether=True)
+        if diff.is_gone:
+            return pair.outcome(Word.GONE), None
+        if diff.word_with_expiry(ignore=False) is Word.SAME:
+            return pair.outcome(Word.SAME), None
+    if target_kind != "none" and not may_replace():
+        return pair.outcome(Word.FOREIGN), None
+    outcome, act = yield from _make(pair, validate=True)
+    # Somebody may have been told of as its writer meanwhile.
+    if act and target_kind != "none" and not may_replace():
+        raise Disturbed
+    return outcome, act
 
 
 def _compare(pair: LargePair, target_kind: str, comparison: Comparison) -> Attempt:

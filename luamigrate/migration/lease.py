@@ -69,6 +69,11 @@ class Lease:
         return lease_of(self._digest) + self._tag
 
     @property
+    def proof(self) -> tuple[bytes, bytes]:
+        """Its name, and the value that it has while it is ours."""
+        return self.name, self.value
+
+    @property
     def _record(self) -> bytes:
         return record_of(self._digest) + self._tag
 

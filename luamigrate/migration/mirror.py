@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.pace import Pace
@@ -22,6 +23,7 @@ from luamigrate.server.connection import Connection
 _WORDS = {word.reply: word for word in (Word.SAME, Word.COPIED, Word.REMOVED, Word.GONE, Word.EXTRA, Word.FOREIGN)}
 UNDECIDED = b"undecided"
 """What several scripts may come to, of a pair that has to be sent again."""
+_BIG = re.compile(r"(?P<kind>\S+) (?P<size>[0-9]{1,20})(?P<untouched> untouched)?")
 WROTE = frozenset((Word.COPIED, Word.REMOVED))
 
 
@@ -35,13 +37,27 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """What came of a batch."""
+class Big:
+    """A pair whose source is too big for one script."""
 
-    results: list[Result]
-    undone: list[Pair]
+    pair: Pair
+    kind: str
+    size: int
+    """Bytes of memory."""
+    is_untouched: bool = False
+    """Whether nobody has touched the source since nobody followed: then a target that differs is not our own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """What came of a batch, or of a chunk of a big pair."""
+
+    results: list[Result] = field(default_factory=list)
+    big: list[Big] = field(default_factory=list)
+    """Pairs that have to go in chunks."""
+    undone: list[Pair] = field(default_factory=list)
     """Pairs for which nothing was done, and which have to be sent again."""
-    seconds: float
+    seconds: float = 0.0
     """How long the script held the server."""
     is_unheld: bool = False
     """Whether the lease was not ours any more."""
@@ -111,9 +127,11 @@ class Mirror:
         keys = [key for pair in pairs for key in (pair.source, pair.target)]
         how = [text for pair in pairs for text in (pair.rule.type, pair.rights)]
         pause = Pause(int(self._limits.max_pause * 1000), self._pace.whole_key) if whole else self._pace.pause
-        lease, other = (self._lease.name, self._lease.value), pairs[0].rule.database
+        other = pairs[0].rule.database
         databases = () if other is None else (self._server.database, other)
-        call = calls.mirror(self._server, keys, pause, lease=lease, away=self.away, how=how, databases=databases)
+        call = calls.mirror(
+            self._server, keys, pause, lease=self._lease.proof, away=self.away, how=how, databases=databases
+        )
         self._flights.append(Flight(pairs, call, self._pace, whole))
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
@@ -141,7 +159,8 @@ class Mirror:
             flight.pace.cut_short(answered)
 
     def _read(self, flight: Flight, answers: list[Answer], seconds: float) -> Arrived:
-        results, undone, refusal, is_unheld = [], list(flight.pairs[len(answers) :]), "", False
+        results, big, undone = list[Result](), list[Big](), list(flight.pairs[len(answers) :])
+        refusal, is_unheld = "", False
         for pair, answer in zip(flight.pairs, answers, strict=False):
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
             if word:
@@ -151,23 +170,35 @@ class Mirror:
                 undone.append(pair)
             else:
                 result = self._read_rest(flight, pair, answer)
-                if result and takes_no_writes(result.text):
+                if isinstance(result, Big):
+                    big.append(result)
+                elif result and takes_no_writes(result.text):
                     refusal = result.text
                     undone.append(pair)
                 elif result:
                     results.append(result)
-        return Arrived(results, undone, seconds, is_unheld, refusal, flight.call.repeated)
+        return Arrived(
+            results=results,
+            big=big,
+            undone=undone,
+            seconds=seconds,
+            is_unheld=is_unheld,
+            refusal=refusal,
+            repeated=flight.call.repeated,
+        )
 
-    def _read_rest(self, flight: Flight, pair: Pair, answer: Answer) -> Result | None:
+    def _read_rest(self, flight: Flight, pair: Pair, answer: Answer) -> Result | Big | None:
         """Read an answer with a text; None where the pair was sent once more."""
         first, rest = said(answer)
         text = printable(rest)
         if first == PairReply.BIG:
-            kind, _, size = text.partition(" ")
-            if not flight.is_whole and size.isdecimal() and int(size) <= flight.pace.whole_key:
-                self.send([pair], whole=True)
-                return None
-            return Result(pair, Word.FAILED, f"too-big: a {kind} of {size} bytes, more than one script may mirror")
+            if not (told := _BIG.fullmatch(text)):
+                raise Error(f"the script answered 'big {text}', which has no size")
+            big = Big(pair, told["kind"], int(told["size"]), bool(told["untouched"]))
+            if flight.is_whole or big.size > flight.pace.whole_key:
+                return big
+            self.send([pair], whole=True)
+            return None
         if first == Word.FAILED.reply:
             return Result(pair, Word.FAILED, text)
         if first == Word.IGNORED.reply:

@@ -98,6 +98,8 @@ class Standing:
         self._due: deque[tuple[int, bytes]] = deque()
         """Sources with a doubt, by the barrier that decides."""
         self._failures: dict[bytes, _Failure] = {}
+        self._postponed: set[bytes] = set()
+        """Sources whose targets stay claimed when the scan is over, because big ones are answered for late."""
 
     @property
     def failed(self) -> int:
@@ -116,9 +118,9 @@ class Standing:
 
     def pair(self, rule: Rule, source: bytes, target: bytes, moment: float) -> Pair:
         """Return a pair to be looked at, with what may be done to its target."""
-        is_ours = not self._is_somebody_elses(source)
+        is_ours = not self.is_somebody_elses(source)
         known = is_ours and source in self.known
-        claimed = is_ours and self.claiming
+        claimed = is_ours and (self.claiming or source in self._postponed)
         is_told = moment != UNTOLD and source != target
         # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
         may_delete = known or (claimed and is_told)
@@ -133,7 +135,19 @@ class Standing:
         doubt.blind |= pair.blind
         return doubt
 
-    def _is_somebody_elses(self, source: bytes) -> bool:
+    def postpone(self, pair: Pair) -> bool:
+        """Note that a pair is too big to be answered for at once; return whether it may be tried now."""
+        if pair.may_replace:
+            self._postponed.add(pair.source)
+        failure = self._failures.get(pair.source)
+        return not failure or failure.due <= time.monotonic()
+
+    def is_postponed(self, source: bytes) -> bool:
+        """Tell whether a target of which nothing was known is claimed until its big source is answered for."""
+        return source in self._postponed
+
+    def is_somebody_elses(self, source: bytes) -> bool:
+        """Tell whether its target was written by somebody else, as far as is known now."""
         return (
             source in self._suspects or source in self.foreign or source in self.extra or source in self._former_extra
         )
@@ -160,6 +174,7 @@ class Standing:
         elif word in _ABSENT:
             self.known.discard(source)
         if word in _EQUAL or word in _ABSENT:
+            self._postponed.discard(source)
             self.foreign.pop(source, None)
             self.extra.discard(source)
             if not was_deleted:
@@ -173,7 +188,7 @@ class Standing:
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
-        is_certain = is_untouched or not (self.claiming or source in self.known)
+        is_certain = is_untouched or not (self.claiming or source in self.known or source in self._postponed)
         if is_certain:
             return self._judge(source)
         self._due.append((barrier, source))
@@ -200,6 +215,7 @@ class Standing:
         """Say whose a target is, now that nothing is to come that could tell."""
         doubt = self._doubts.pop(source)
         self._suspects.discard(source)
+        self._postponed.discard(source)
         pair = doubt.pair
         if pair is None:
             return []
@@ -229,6 +245,7 @@ class Standing:
         self._failures[pair.source] = _Failure(text, tries, time.monotonic() + wait)
         if pair.may_replace:
             self.known.add(pair.source)
+        self._postponed.discard(pair.source)
         self._doubts.pop(pair.source, None)
         if len(self._failures) > MOST_FAILED:
             raise Error(
@@ -268,3 +285,4 @@ class Standing:
         self._suspects.clear()
         self._doubts.clear()
         self._failures.clear()
+        self._postponed.clear()

@@ -37,6 +37,10 @@ class Disturbed(Exception):
     """Somebody wrote to the source or the target, or the staging key has expired."""
 
 
+class Unheld(Exception):
+    """The lease under which a target is replaced is not ours any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """What is done to the target, if nobody has written to the pair meanwhile."""
@@ -92,7 +96,7 @@ def reconnecting(
 def _attempted(pair: LargePair, attempt: Callable[[str], Attempt]) -> Generator[Progress, None, KeyOutcome]:
     """Make an attempt, given the target's type, that counts only if nobody writes meanwhile.
 
-    Raises Disturbed where somebody does, Replaced where the source is of another type by now.
+    Raises Disturbed where somebody does, Replaced where the source is of another type by now, Unheld.
     """
     watched = _watch(pair)
     try:
@@ -108,6 +112,8 @@ def _attempted(pair: LargePair, attempt: Callable[[str], Attempt]) -> Generator[
     match watched.execute(act):
         case ChunkReply.EXISTS | ChunkReply.VANISHED:
             raise Disturbed
+        case ChunkReply.UNHELD:
+            raise Unheld
         case ChunkReply.GONE:
             return pair.outcome(Word.GONE)
         case _:

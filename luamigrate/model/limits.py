@@ -60,6 +60,10 @@ class Pause:
     capacity: int
     """Bytes of the keys' memory."""
 
+    def share(self, share: float) -> Pause:
+        """Return a share of it."""
+        return Pause(int(self.microseconds * share), int(self.capacity * share))
+
 
 WHOLE = Pause(2**40, 2**50)
 """No limit: for a key that goes in one script, because the user allows it."""

@@ -87,7 +87,7 @@ class Permissions:
 
     def refuse_unless_large_keys_permitted(self) -> list[str]:
         """Return commands that could not be tried. Raises Refused where this user could not work on large keys."""
-        if self.needs.command is Command.RUN:
+        if self.needs.command in (Command.RUN, Command.FOLLOW):
             staging = self._absent(Pattern((RESERVED + b"staging:", b""), (STAR,)))
             with suppress(Redirected, Unsettled), self._needed("EVALSHA", "to write staging keys"):
                 try:

@@ -31,6 +31,8 @@ class Expiries(StrEnum):
     NONE = ""
     DIFFERENT = "different"
     """Those that are more than a second apart."""
+    EXACT = "exact"
+    """Those that are a millisecond apart."""
     SOONER = "sooner"
     """Those that come sooner in the source than in the target."""
 
@@ -270,13 +272,26 @@ def chunk_add_fields(
 
 
 def chunk_publish(
-    server: Connection, staging: bytes, target: bytes, *, source: bytes | int, databases: Sequence[int] = ()
+    server: Connection,
+    staging: bytes,
+    target: bytes,
+    *,
+    source: bytes | int,
+    lease: tuple[bytes, bytes] | int | None = None,
+    databases: Sequence[int] = (),
 ) -> Call:
     """Have chunk/publish.lua run by the EXEC that follows; it must have been registered.
 
-    Where the `source` lives elsewhere, it is the moment at which it expires.
+    Where the `source` lives elsewhere, it is the moment at which it expires. While the `lease` is held (name and value,
+    or until when it is), a target that is there is replaced.
     """
-    keys, arguments = ((staging, target), (source,)) if isinstance(source, int) else ((staging, target, source), ())
+    keys: list[bytes] = [staging, target] if isinstance(source, int) else [staging, target, source]
+    arguments: list[bytes | str | int] = [source if isinstance(source, int) else ""]
+    if isinstance(lease, int):
+        arguments += ("until", lease)
+    elif lease:
+        keys.append(lease[0])
+        arguments += ("value", lease[1])
     digest = library.digest("chunk/publish")
     return server.call("EVALSHA", digest, len(keys), *keys, *_numbers(databases), *arguments, once=True)
 

@@ -20,6 +20,8 @@ class ChunkReply(bytes, Enum):
     """The target is there, and is not ours."""
     GONE = b"gone"
     """There is no source any more."""
+    UNHELD = b"unheld"
+    """The lease is not the caller's."""
 
 
 class ChunkValue(StrEnum):

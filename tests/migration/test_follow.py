@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Command, Limits, Refused, Summary, UsageError, Word, connect, follow, plan
+from luamigrate import Command, Refused, Summary, UsageError, Word, connect, follow, plan
 from luamigrate.migration import throttle
 from luamigrate.model.following import Phase, digest_of, lease_of
 from tests.clusters import wait_until
@@ -208,22 +208,6 @@ def test_limits_that_make_no_sense_are_refused(any_server: Instance) -> None:
     """Before anything is asked."""
     with connect(any_server.url) as deployment, pytest.raises(UsageError, match="the lag in milliseconds"):
         follow(deployment, max_lag_ms=-1)
-
-
-def test_a_key_that_fails_is_named_and_tried_again(server: Instance) -> None:
-    """It keeps the follow out of step until it can be copied."""
-    client = fill(server, 2)
-    with Following(server.url, limits=Limits(max_pause=0.1)) as following:
-        following.wait_until_in_step()
-        client.rpush("job:big", *(["x" * 1000] * 1000))
-        following.wait_until(lambda now: now.failed == 1 and not now.in_step)
-        assert not client.exists("step:big")
-        client.delete("job:big")
-        following.wait_until_in_step()
-        client.rpush("job:big", *(["x" * 1000] * 1000))
-        following.wait_until(lambda now: now.failed == 1)
-    assert [(key.source, key.word, key.reason) for key in following.keys[:1]] == [(b"job:big", "failed", "too-big")]
-    assert following.summary.exit_code == 3
 
 
 @pytest.mark.single_server("the configuration is of one server")
