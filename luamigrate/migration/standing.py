@@ -15,7 +15,7 @@ from luamigrate.migration.dirty import UNTOLD
 from luamigrate.migration.ownership import KnownNames
 from luamigrate.model.errors import Error
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import KeyOutcome, Word
+from luamigrate.model.status import KeyOutcome, Word, reason_for
 
 MOST_FAILED = 100_000
 """When more sources cannot be copied, something is wrong with the server."""
@@ -251,7 +251,7 @@ class Standing:
             raise Error(
                 f"more than {MOST_FAILED:,} keys cannot be copied: see why, then follow again; the last: {text}"
             )
-        is_news = not before or before.text != text
+        is_news = not before or reason_for(before.text) is not reason_for(text)
         return [KeyOutcome(pair.source, pair.target, Word.FAILED, text, clean=False)] if is_news else []
 
     def due_again(self) -> list[bytes]:

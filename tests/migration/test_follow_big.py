@@ -34,8 +34,6 @@ from tests.migration.test_big_trouble import LARGE, staging_key
 from tests.migration.test_follow_owner import kill, start
 from tests.migration.test_run import assert_equal
 
-pytestmark = pytest.mark.single_server("a cluster is refused")
-
 GENTLE = Limits(max_pause=0.1)
 LEASE = lease_of(digest_of(PLAN))
 Step = Callable[[bytes, float], object]
@@ -244,6 +242,7 @@ def test_a_target_that_is_somebody_elses_is_foreign_unless_it_is_equal(server: I
     assert {key.word for key in following.keys} == {Word.EXTRA, Word.FOREIGN}
 
 
+@pytest.mark.single_server("the lease has another name in a cluster")
 def test_nothing_is_published_without_the_lease(server: Instance, steps: Steps) -> None:
     """Somebody else has taken it when the copy is finished: the target stays as it is, and the follow ends."""
     client: Any = server.client
@@ -313,6 +312,7 @@ def test_lost_connections_and_an_emptied_database_in_mid_copy(server: Instance, 
     assert (following.error, following.keys) == (None, [])
 
 
+@pytest.mark.single_server("a cluster has one database")
 @pytest.mark.parametrize("prefix", ["job:", "step:"])
 def test_big_targets_in_another_database(server: Instance, prefix: str) -> None:
     """Also where they have the names of their sources: made, made again, and deleted."""
