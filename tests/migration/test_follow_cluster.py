@@ -41,7 +41,7 @@ def survive(
     following.wait_until_in_step()
     assert_in_step(cluster)
     assert following.error is None
-    assert following.keys == []
+    assert following.keys == [], following.now
 
 
 def kill_connections(cluster: ClusterInstance) -> None:
@@ -79,7 +79,7 @@ def test_slots_that_move_cost_no_write(movable: ClusterInstance, at_once: bool) 
         following.wait_until_in_step()
         assert_in_step(movable)
     assert following.now.rescans[Rescan.MOVED] > 0
-    assert following.keys == []
+    assert following.keys == [], following.now
 
 
 def survive_moves(cluster: ClusterInstance, following: Following) -> None:
@@ -103,7 +103,7 @@ def test_a_node_that_joins_is_heard(movable: ClusterInstance) -> None:
             assert movable.client.hget("step:1", "a") == b"on the new node"
             movable.client.hset("job:1", "a", "again")
             wait_until(lambda: movable.client.hget("step:1", "a") == b"again")
-        assert following.keys == []
+        assert following.keys == [], following.now
 
 
 def test_a_replica_that_takes_over_is_followed(replicated: ClusterInstance) -> None:
@@ -120,4 +120,4 @@ def test_a_replica_that_takes_over_is_followed(replicated: ClusterInstance) -> N
         following.wait_until_in_step()
         assert_in_step(replicated)
     assert following.error is None
-    assert following.keys == []
+    assert following.keys == [], following.now

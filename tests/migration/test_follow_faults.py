@@ -53,7 +53,7 @@ def survive(server: Instance, following: Following, faults: Sequence[Callable[[]
     following.wait_until_in_step()
     assert_in_step(server)
     assert following.error is None
-    assert following.keys == []
+    assert following.keys == [], following.now
 
 
 def test_it_converges_beside_writers_and_faults(server: Instance) -> None:
