@@ -13,7 +13,8 @@
 -- or a list: type; expiry, in milliseconds since 1970, -1 for never; digest of the payload, '' where that itself is
 -- answered; bytes of memory; and, by ARGV 4, the payload; or contents, as lib/contents.lua has them, and for a hash in
 -- which fields expire the moments at which they do, in their order; or the size, in elements or bytes of a string.
--- Behind the payload, for 'idle': the seconds for which nobody has touched the key, -1 where nobody knows.
+-- Behind the payload, or behind 'big <type> <bytes>', for 'idle': the seconds for which nobody has touched the key, -1
+-- where nobody knows.
 
 local request = include "lib/request.lua"
 local batch = include "lib/batch.lua"
@@ -23,6 +24,15 @@ local payload = include "lib/payload.lua"
 
 local ARGV = request.arguments
 local wanted_type, beside = ARGV[3], ARGV[4]
+
+-- What payload.source says of a key; of one that is too big, its idle time too, where that was asked.
+local function read_source(key, idle)
+  if not idle then return payload.source(wanted_type, key) end
+  local ok, kind, bytes, whole = pcall(payload.source, wanted_type, key)
+  if ok then return kind, bytes, whole end
+  if type(kind) == 'table' and kind.decided then kind.decided = kind.decided .. ' ' .. idle end
+  error(kind, 0)
+end
 
 local function moments_of(kind, key, elements)
   local moments = {}
@@ -44,7 +54,7 @@ return batch.each_key(function(key, i)
     return (kind == 'none' or expiry.is_gone(kind, key)) and 'gone' or 'type ' .. kind
   end
   local idle = beside == 'idle' and idle_of(key)
-  local kind, bytes, whole = payload.source(wanted_type, key)
+  local kind, bytes, whole = read_source(key, idle)
   if not kind then return bytes end
   local found = payload.describe(key, kind, bytes, whole, ARGV[4 + i], idle or beside == 'payload')
   if type(found) == 'string' then return found end

@@ -24,7 +24,7 @@ from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyState, said
+from luamigrate.scripts.replies import CrossSlotReply, KeyState, PairReply, said
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
@@ -103,6 +103,8 @@ def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int
     """Read the sources, and make their targets the same; one that is absent or of another type has none."""
     beside = "payload" if away is None else "idle"
     sources = yield from batch.read_found(batch.pairs.sources, beside)
+    if away is not None:
+        batch.results |= {index: _told_of_big(reply, away) for index, reply in batch.results.items()}
     ignored = {index: reply for index, reply in batch.results.items() if said(reply)[0] == Word.IGNORED.reply}
     for index in ignored:
         del batch.results[index]
@@ -124,6 +126,14 @@ def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int
             batch.results[index] = ignored.get(index, reply) if reply == Word.GONE.reply else reply
     if unlike:
         yield from _judge(batch, unlike)
+
+
+def _told_of_big(reply: Answer, away: int) -> Answer:
+    """Return what mirror.lua would say of a big source, given the reply that ends with how long it was idle."""
+    if not isinstance(reply, bytes) or said(reply)[0] != PairReply.BIG:
+        return reply
+    told, _, idle = reply.rpartition(b" ")
+    return told + b" untouched" if int(idle) > away else told
 
 
 def _given(source: KeyState | None, rights: str, away: int | None) -> tuple[bytes | str | int, ...]:

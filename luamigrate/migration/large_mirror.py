@@ -84,7 +84,7 @@ class LargeMirror:
 
     def close(self) -> None:
         """End what is under way, and delete its staging key."""
-        steps, self._steps = self._steps, None
+        steps, self._steps, self._is_disturbed = self._steps, None, False
         if steps:
             steps.close()
 
@@ -144,13 +144,11 @@ def _what_came(big: Big, outcome: KeyOutcome | None) -> Arrived:
     if outcome is None or outcome.word is Word.GONE:
         # What becomes of a target without a source is decided by one script.
         return Arrived(undone=[pair])
-    text = (
-        {Reason.BUSY: BUSY, Reason.TOO_BIG: _too_big(big)}.get(outcome.reason, outcome.text) if outcome.reason else ""
-    )
+    texts: dict[Reason | None, str] = {Reason.BUSY: BUSY, Reason.TOO_BIG: _too_big(big)}
     if outcome.word is Word.FOREIGN and not big.is_untouched:
         # It was found out after the pair was sent; the source may have changed too.
         pair = replace(pair, may_replace=False, may_delete=False)
-    return Arrived(results=[Result(pair, outcome.word, text)])
+    return Arrived(results=[Result(pair, outcome.word, texts.get(outcome.reason, outcome.text))])
 
 
 def _refused(big: Big, words: str) -> Arrived:
@@ -160,4 +158,5 @@ def _refused(big: Big, words: str) -> Arrived:
 
 
 def _too_big(big: Big) -> str:
-    return f"too-big: a {big.kind} of {big.size} bytes, more than one script may mirror, and it cannot go in chunks"
+    # Without its size, which may be another each time: it is named once.
+    return f"too-big: this {big.kind} is too big for one script, and cannot go in chunks"

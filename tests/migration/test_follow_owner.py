@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Word, plan
+from luamigrate import Limits, Word, plan
 from luamigrate.cli.options import environment
 from luamigrate.migration import follower, lease, standing
 from luamigrate.model.following import Phase, digest_of, lease_of, record_of
@@ -226,20 +226,26 @@ def test_after_a_crash_targets_whose_sources_are_gone_are_left_to_the_operator(s
         assert_in_step(server)
 
 
+@pytest.mark.parametrize("fields", [1, 1000], ids=["small", "big"])
 def test_what_was_written_while_nobody_followed_is_told_from_what_is_stale(
-    server: Instance, quick: None, monkeypatch: pytest.MonkeyPatch
+    server: Instance, quick: None, monkeypatch: pytest.MonkeyPatch, fields: int
 ) -> None:
     """Where the source has not been touched since, the target was: it is foreign, and left."""
+    gentle = Limits(max_pause=0.1)
     monkeypatch.setattr(lease, "SLACK_SECONDS", 1)
     client = fill(server, 3)
+    for number in range(3):
+        client.hset(f"job:{number}", mapping=dict.fromkeys(range(fields), "value"))
     client.config_set("maxmemory-policy", "noeviction")
-    with Following(server.url) as following:
+    with Following(server.url, limits=gentle) as following:
         time.sleep(4.1)  # idle times are told in seconds
         following.wait_until(lambda now: now.in_step)
     client.hset("step:1", "mine", "1")
     client.hset("job:2", "a", "changed")
-    with Following(server.url) as again:
-        again.wait_until(lambda now: now.foreign == 1 and now.phase is Phase.FOLLOWING and not now.dirty)
+    with Following(server.url, limits=gentle) as again:
+        again.wait_until(
+            lambda now: now.foreign == 1 and now.phase is Phase.FOLLOWING and not (now.dirty or now.in_flight)
+        )
         assert client.hget("step:1", "mine") == b"1"
         assert client.hget("step:2", "a") == b"changed"
     assert [(key.source, key.word) for key in again.keys] == [(b"job:1", Word.FOREIGN)]
