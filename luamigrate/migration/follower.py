@@ -165,6 +165,8 @@ class Follower:
             self._removed += word is Word.REMOVED
             if pair.moment != UNTOLD:
                 self._lags.add(now - pair.moment)
+            if arrived.is_repeated:
+                self.standing.sent_twice(pair)
             if word is Word.FAILED:
                 news = self.standing.failed_with(pair, result.text)
             else:

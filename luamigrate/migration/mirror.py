@@ -40,6 +40,8 @@ class Arrived:
     """Pairs for which nothing was done, and which have to be sent again."""
     seconds: float
     """How long the script held the server."""
+    is_repeated: bool = False
+    """Whether it was sent twice, and may have been done twice."""
     is_unheld: bool = False
     """Whether the lease was not ours any more."""
     refusal: str = ""
@@ -129,7 +131,7 @@ class Mirror:
                     undone.append(pair)
                 elif result:
                     results.append(result)
-        return Arrived(results, undone, seconds, is_unheld, refusal)
+        return Arrived(results, undone, seconds, flight.call.repeated, is_unheld, refusal)
 
     def _read_rest(self, flight: _Flight, pair: Pair, answer: Answer) -> Result | None:
         """Read an answer with a text; None where the pair was sent once more."""

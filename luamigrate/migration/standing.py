@@ -90,6 +90,8 @@ class Standing:
         self._former_extra = KnownNames()
         """Those of before the scan that is under way."""
         self._suspects: set[bytes] = set()
+        self._behind: set[bytes] = set()
+        """Sources that have changed, and whose targets we have not made what they are: these may expire meanwhile."""
         self._doubts: dict[bytes, _Doubt] = {}
         self._due: deque[tuple[int, bytes]] = deque()
         """Sources with a doubt, by the barrier that decides."""
@@ -115,16 +117,20 @@ class Standing:
         is_ours = not self._is_somebody_elses(source)
         known = is_ours and source in self.known
         claimed = is_ours and self.claiming
-        has_one_name = source == target
-        is_told = moment != UNTOLD and not has_one_name
         # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
-        may_delete = known or (claimed and is_told)
+        may_delete = known or (claimed and moment != UNTOLD and source != target)
         pair = Pair(rule, source, target, moment, known or claimed, may_delete)
         if not may_delete:
-            doubt = self._doubts.setdefault(source, _Doubt(has_one_name))
-            doubt.told |= is_told
-            doubt.blind |= self.blind
+            self._doubt(pair)
         return pair
+
+    def _doubt(self, pair: Pair) -> _Doubt:
+        """Doubt a pair, or go on doubting it. That its source has changed explains what has become of its target."""
+        has_one_name = pair.source == pair.target
+        doubt = self._doubts.setdefault(pair.source, _Doubt(has_one_name))
+        doubt.told |= not has_one_name and (pair.moment != UNTOLD or pair.source in self._behind)
+        doubt.blind |= self.blind
+        return doubt
 
     def _is_somebody_elses(self, source: bytes) -> bool:
         return (
@@ -141,6 +147,11 @@ class Standing:
         if doubt and not doubt.has_one_name:
             doubt.told = True
 
+    def sent_twice(self, pair: Pair) -> None:
+        """Note that it was sent again because its answer was lost: what the first one has made is our own."""
+        if not self._is_somebody_elses(pair.source):
+            self.known.add(pair.source)
+
     def answered(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
         """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
         source = pair.source
@@ -153,6 +164,7 @@ class Standing:
         elif word in _ABSENT:
             self.known.discard(source)
         if word in _EQUAL or word in _ABSENT:
+            self._behind.discard(source)
             self.foreign.pop(source, None)
             self.extra.discard(source)
             if not was_deleted:
@@ -162,7 +174,7 @@ class Standing:
         elif source in self.foreign and word is Word.FOREIGN:
             self._doubts.pop(source, None)
             return []
-        doubt = self._doubts.setdefault(source, _Doubt(source == pair.target))
+        doubt = self._doubt(pair)
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
@@ -185,6 +197,7 @@ class Standing:
                 # The source has changed too: the target is our own, and behind.
                 del self._doubts[source]
                 self._suspects.discard(source)
+                self._behind.add(source)
                 yield source
             else:
                 yield from self._judge(source)
@@ -253,5 +266,6 @@ class Standing:
         self._former_extra.clear()
         self.foreign.clear()
         self._suspects.clear()
+        self._behind.clear()
         self._doubts.clear()
         self._failures.clear()

@@ -1,0 +1,78 @@
+"""Whose a target is, where what is told and what is answered cross each other: decided without a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.standing import WRITTEN, Pair, Standing
+from luamigrate.model.rules import Rule
+from luamigrate.model.status import Word
+
+RULE = Rule.parse(b"job:*", b"step:*", "any")
+SOURCE, TARGET = b"job:1", b"step:1"
+TOLD = 1.0
+BARRIER = 7
+
+
+@pytest.fixture
+def standing() -> Standing:
+    """After the first scan, which has claimed what it found."""
+    after = Standing()
+    after.claiming = False
+    return after
+
+
+def look(standing: Standing, moment: float = UNTOLD) -> Pair:
+    """Begin to look at the pair."""
+    return standing.pair(RULE, SOURCE, TARGET, moment)
+
+
+def test_a_target_that_expires_before_a_change_reaches_it_is_our_own(standing: Standing) -> None:
+    """Its expiry is told like a write of somebody else; but its source had changed, and is looked at again."""
+    standing.known.add(SOURCE)
+    sent = look(standing, TOLD)
+    standing.suspect(SOURCE)
+    assert standing.answered(sent, Word.COPIED, BARRIER) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+
+
+def test_a_target_that_expires_before_the_second_look_is_our_own(standing: Standing) -> None:
+    """The first look had to wait for a barrier, because nobody knew who had written the target."""
+    standing.known.add(SOURCE)
+    standing.suspect(SOURCE)
+    assert standing.answered(look(standing, TOLD), Word.FOREIGN, BARRIER) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+    standing.suspect(SOURCE)
+    assert standing.answered(look(standing), Word.COPIED, BARRIER + 1) == []
+    assert list(standing.passed(BARRIER + 1)) == [SOURCE]
+
+
+def test_a_target_that_is_deleted_while_its_source_is_as_it_was_is_news(standing: Standing) -> None:
+    """Nothing explains it."""
+    standing.known.add(SOURCE)
+    standing.suspect(SOURCE)
+    assert standing.answered(look(standing), Word.COPIED, BARRIER) == []
+    (news,) = standing.passed(BARRIER)
+    assert not isinstance(news, bytes)
+    assert news.word is Word.FOREIGN
+
+
+def test_what_the_first_of_two_sendings_has_made_is_our_own(standing: Standing) -> None:
+    """The answer was lost, the source changed, and the second one finds a target that nobody knew of."""
+    sent = look(standing, TOLD)
+    assert not sent.may_replace
+    standing.sent_twice(sent)
+    assert standing.answered(sent, Word.FOREIGN, BARRIER) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+    assert look(standing).may_replace
+
+
+def test_what_was_foreign_before_two_sendings_is_not_our_own(standing: Standing) -> None:
+    """Somebody had written the target."""
+    standing.suspect(SOURCE)
+    sent = look(standing)
+    standing.sent_twice(sent)
+    (news,) = standing.answered(sent, Word.FOREIGN, BARRIER)
+    assert (news.word, news.text) == (Word.FOREIGN, WRITTEN)
+    assert not look(standing).may_replace
