@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any, Self
 
 import redis
+from redis.exceptions import RedisClusterException
 
 import luamigrate
 from luamigrate.model.following import Followed
 from luamigrate.model.status import KeyOutcome
 from tests.clusters import wait_until
-from tests.instances import Instance, expires_at, snapshot
+from tests.instances import Reachable, expires_at, snapshot
 
 PLAN = luamigrate.plan([("job:*", "step:*", "any")])
 SPREAD = 60
@@ -54,7 +55,9 @@ class Following(threading.Thread):
 
     def wait_until(self, reached: Callable[[Followed], bool]) -> None:
         """Wait for a state of it."""
-        wait_until(lambda: reached(self.now) or not self.is_alive())
+        with suppress(AssertionError):
+            wait_until(lambda: reached(self.now) or not self.is_alive())
+        assert not self.is_alive() or reached(self.now), (self.now, self.keys[:5], len(self.keys), self.waited_for[-3:])
         assert self.is_alive(), self.error
 
     def wait_until_in_step(self) -> None:
@@ -79,7 +82,7 @@ class Following(threading.Thread):
 class Writer(threading.Thread):
     """Writes all kinds of things to sources at full speed, whatever becomes of its connection."""
 
-    def __init__(self, server: Instance, seed: int, prefix: str = "job:") -> None:
+    def __init__(self, server: Reachable, seed: int, prefix: str = "job:") -> None:
         super().__init__(daemon=True)
         self._server, self._prefix, self._chance = server, prefix, random.Random(seed)
         self._done = threading.Event()
@@ -89,7 +92,8 @@ class Writer(threading.Thread):
     def run(self) -> None:
         """Write until told to stop."""
         while not self._done.is_set():
-            with suppress(redis.RedisError, OSError), self._server.another_client() as client:
+            lost = (redis.RedisError, RedisClusterException, OSError)
+            with suppress(*lost), self._server.another_client() as client:
                 while not self._done.is_set():
                     pipeline = client.pipeline(transaction=False)
                     for _ in range(20):
@@ -103,12 +107,11 @@ class Writer(threading.Thread):
     def _write(self, client: Any) -> None:
         chance, name = self._chance, self._key()
         value = str(chance.random())
-        transaction = [("MULTI",), ("HSET", name, "m", value), ("DEL", self._key()), ("EXEC",)]
-        kinds: list[Sequence[tuple[Any, ...]]] = [
+        transaction: list[tuple[Any, ...]] = [("MULTI",), ("HSET", name, "m", value), ("DEL", self._key()), ("EXEC",)]
+        alone: list[Sequence[tuple[Any, ...]]] = [
             *[[("HSET", name, f"f{chance.randrange(9)}", value)]] * 6,
             [("DEL", name)],
             [("UNLINK", name), ("HSET", name, "a", 1, "b", value)],
-            [("RENAME", name, self._key())],
             [("SET", name, value, "PX", chance.randrange(1, 300))],
             [("PEXPIRE", name, chance.randrange(1, 300))],
             [("PEXPIRE", name, 10**7)],
@@ -119,24 +122,27 @@ class Writer(threading.Thread):
             [("ZADD", name, value, "y")],
             [("DEL", name), ("SADD", name, value)],
             [("SADD", name, value)],
-            transaction,
             [("EVAL", WRITE, 1, name, value)],
-            [("EVAL", UNDECLARED, 0, name.removeprefix("job:"), value)],
-            [("COPY", name, self._key(), "REPLACE")],
             [("XADD", name, "*", "f", value)],
             [("XTRIM", name, "MAXLEN", 2)],
-            [("LMOVE", name, self._key(), "LEFT", "RIGHT")],
-            [("SMOVE", name, self._key(), "1")],
             [("SETRANGE", name, 3, value)],
             [("APPEND", name, value)],
             [("HSET", name, "long", "x" * chance.randrange(2000))],
-            [("MOVE", name, 3)],
             [("GETDEL", name)],
-            [("SORT", name, "BY", "nosort", "STORE", self._key())],
         ]
         if self._fields:
-            kinds.append([("HPEXPIRE", name, chance.randrange(1, 300), "FIELDS", 1, f"f{chance.randrange(9)}")])
-        for command in chance.choice(kinds):
+            alone.append([("HPEXPIRE", name, chance.randrange(1, 300), "FIELDS", 1, f"f{chance.randrange(9)}")])
+        together: list[Sequence[tuple[Any, ...]]] = [
+            [("RENAME", name, self._key())],
+            transaction,
+            [("EVAL", UNDECLARED, 0, name.removeprefix("job:"), value)],
+            [("COPY", name, self._key(), "REPLACE")],
+            [("LMOVE", name, self._key(), "LEFT", "RIGHT")],
+            [("SMOVE", name, self._key(), "1")],
+            [("MOVE", name, 3)],
+            [("SORT", name, "BY", "nosort", "STORE", self._key())],
+        ]
+        for command in chance.choice(alone if self._server.mode == "cluster" else alone + together):
             client.execute_command(*command)
 
     def __enter__(self) -> Self:
@@ -149,7 +155,7 @@ class Writer(threading.Thread):
         assert not self.is_alive()
 
 
-def assert_in_step(server: Instance, source: bytes = b"job:", target: bytes = b"step:") -> None:
+def assert_in_step(server: Reachable, source: bytes = b"job:", target: bytes = b"step:") -> None:
     """Every source has an equal target that expires in the same millisecond, and no target is without a source."""
     wait_until(partial(_nothing_is_about_to_expire, server, (source, target)))
     with server.another_client() as client:
@@ -165,11 +171,11 @@ def assert_in_step(server: Instance, source: bytes = b"job:", target: bytes = b"
         assert expires_at(server.client, name) == expires_at(server.client, there[rest]), name
 
 
-def _digest(server: Instance, name: bytes) -> Any:
+def _digest(server: Reachable, name: bytes) -> Any:
     return server.digest_value(name)
 
 
-def _nothing_is_about_to_expire(server: Instance, sides: Iterable[bytes]) -> bool:
+def _nothing_is_about_to_expire(server: Reachable, sides: Iterable[bytes]) -> bool:
     """Tell whether what is there will be there for some seconds."""
     with server.another_client() as client:
         names = [name for side in sides for name in client.scan_iter(side + b"*", count=1000)]

@@ -43,6 +43,15 @@ class Reachable:
 
     url: str
     client: redis.Redis
+    mode: str
+
+    def another_client(self, **options: Any) -> Any:
+        """Return a client with connections of its own."""
+        raise NotImplementedError
+
+    def digest_value(self, key: bytes | str) -> Any:
+        """Return the server's own digest of a key's value."""
+        raise NotImplementedError
 
     def url_for(self, user: str, password: str) -> str:
         """Return the URL with which a user connects."""

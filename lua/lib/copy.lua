@@ -38,7 +38,7 @@ end
 -- Makes the target of the source, of the given kind and not gone, whatever it was before.
 local function replace(kind, source, target)
   local reply = request.pcall('COPY', source, target, 'REPLACE')
-  if type(reply) == 'number' then return end
+  if reply == 1 then return end
   if contents.SIZE[kind] then error(reply) end
   copy_by_payload(source, target, 'REPLACE')
 end

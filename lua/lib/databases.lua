@@ -37,7 +37,7 @@ local function begin(names, numbers)
       if name then
         local database = enter(second)
         enter(key)
-        if command == 'COPY' then return run(command, name, second_name, 'DB', database) end
+        if command == 'COPY' then return run(command, name, second_name, 'DB', database, select(2, ...)) end
         return run(command, name, second_name)
       end
       if KEY_BEHIND_WORD[command] and second_name then

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import redis
@@ -20,8 +21,13 @@ from luamigrate.cli.embedded import embedded_binary, throwaway_server
 from luamigrate.cli.options import environment
 from luamigrate.cli.signals import Interruption
 from luamigrate.model.errors import Exit
+from luamigrate.model.following import digest_of, record_of
+from luamigrate.model.plans import BUILT_IN
 
 JOBS = 4_000
+SECONDS_OF_WORK = 4.0
+SECONDS_BETWEEN_JOBS = 0.002
+SECONDS_TO_CATCH_UP = 1.0
 STEPS = (
     ("Could it work here? The checks alone:", ("check",)),
     ("First a dry run, which writes nothing:", ("run", "--dry-run")),
@@ -50,6 +56,9 @@ def show(*, keep: bool) -> Exit:
             console.say(f"\n(exit code {code})")
             if code not in (Exit.OK, Exit.UNFINISHED):
                 return Exit(code)
+        code = follow(url)
+        if code != Exit.OK:
+            return Exit(code)
         if keep:
             _keep(url)
     console.say("\nThe server is stopped, and nothing is left behind.")
@@ -59,6 +68,49 @@ def show(*, keep: bool) -> Exit:
 def _luamigrate(url: str, *arguments: str) -> int:
     command = (sys.executable, "-m", "luamigrate", *arguments)
     return subprocess.run(command, env=environment(REDIS_URL=url), check=False).returncode
+
+
+def follow(url: str) -> int:
+    """Show a follow beside an application that goes on writing, and that the names are in step after it."""
+    console.say(
+        f"\nNow the application goes on working, on the old names only. For {SECONDS_OF_WORK:.0f} seconds every change "
+        "is followed;\nthen Ctrl-C:\n\n$ luamigrate follow"
+    )
+    command = (sys.executable, "-m", "luamigrate", "follow")
+    with subprocess.Popen(command, env=environment(REDIS_URL=url)) as process:
+        with redis.Redis.from_url(url) as client:
+            # Until then it compares; what is changed before it would refuse to overwrite.
+            while process.poll() is None and not client.exists(record_of(digest_of(BUILT_IN))):
+                time.sleep(SECONDS_BETWEEN_JOBS)
+            work(client, SECONDS_OF_WORK)
+        time.sleep(SECONDS_TO_CATCH_UP)
+        process.terminate()
+        code = process.wait()
+    console.say(f"\n(exit code {code})")
+    if code:
+        return code
+    console.say("\nIs every copy still identical?\n\n$ luamigrate verify --extra")
+    code = _luamigrate(url, "verify", "--extra")
+    console.say(f"\n(exit code {code})")
+    return code
+
+
+def work(client: redis.Redis, seconds: float) -> None:
+    """Do what a job system does, for some seconds: take jobs, finish them, delete them, and enqueue others."""
+    chance, end = random.Random(2), time.monotonic() + seconds
+    for number in count(JOBS + 1):
+        if time.monotonic() > end:
+            return
+        pipeline = client.pipeline(transaction=False)
+        pipeline.hset(f"job:{number}", mapping=_job(number, "pending", chance))
+        pipeline.zadd("jobs:pending", {str(number): 1})
+        taken = chance.randint(1, number)
+        pipeline.zrem("jobs:pending", taken)
+        pipeline.hset(f"job:{taken}", "status", "active")
+        pipeline.smove("jobs:active", "jobs:completed", str(chance.randint(1, number)))
+        pipeline.delete(f"job:{chance.randint(1, number)}")
+        pipeline.execute()
+        time.sleep(SECONDS_BETWEEN_JOBS)
 
 
 def _keep(url: str) -> None:

@@ -103,6 +103,7 @@ def _coverage_document(coverage: Coverage) -> dict[str, Any]:
         "types": dict(coverage.types),
         "names": [printable(name) for name in coverage.names],
         "left_out": coverage.left_out,
+        "targets": coverage.targets,
     }
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from luamigrate.cli import json_output
-from luamigrate.model.errors import Error, UsageError, printable
+from luamigrate.model.errors import Error, UsageError, as_typed
 from luamigrate.model.summary import Batch
 
 
@@ -22,7 +22,7 @@ class KeyReport:
     def __init__(self, path: Path, *, every_key: bool) -> None:
         self.problem: Error | None = None
         self._every_key = every_key
-        self.name = printable(os.fsencode(path))
+        self.name = as_typed(os.fsencode(path))
         try:
             self._file = path.open("w", encoding="utf-8")
         except OSError as error:

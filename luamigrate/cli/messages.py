@@ -6,16 +6,20 @@ from collections.abc import Sequence
 
 from luamigrate.model.errors import printable
 from luamigrate.model.following import Followed, Phase
+from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word
+from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word, without_reason
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import count_by_type
+from luamigrate.preflight.emptiness import a_few, count_by_type
 from luamigrate.server.deployment import Deployment
 
 FILLS_AT_ONCE = (
     "--settle 0 leaves no time between the two comparisons of a fill: a field that is just being deleted, on the "
     "target first, would be brought back."
 )
+
+PATTERNS_IN_QUESTION = 5
+"""So many at most: people must read it."""
 
 INSECURE = (
     "--tls-insecure: no certificate is verified. Anybody between here and the server can read and change everything, "
@@ -37,14 +41,14 @@ def key_line(key: KeyOutcome) -> str:
         there = f"is a {key.notes['source_type']}" if key.notes else "is not there"
         return f"{key.word:<8} {printable(key.target)}  {printable(key.source)} {there}"
     line = f"{key.word:<8} {printable(key.source)} -> {printable(key.target)}"
-    if key.word is Word.FAILED:
-        return f"{line}  {key.reason}: {key.text}"
+    if key.reason:
+        return f"{line}  {key.reason}: {without_reason(key.reason, key.text)}"
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
     if key.word is Word.FOREIGN:
         return f"{line}  {key.text}"
     details = [key.text] if key.word is Word.KEPT else []
-    if key.sizes and "source_type" not in key.notes:
+    if key.sizes:
         source, target = key.sizes
         details.append(f"size {source:,}" + ("" if key.word is Word.MISSING else f", target {target:,}"))
     details += _details(key.notes)
@@ -99,12 +103,12 @@ def section_line(rule: Rule, stage: Stage, summary: Summary) -> str:
     if stage is Stage.EXTRA:
         return f"{tally.counts[Word.EXTRA]:,} extra{_waiting(tally)}"
     if not tally.seen:
-        return no_key(rule)
+        return no_key(rule, summary.plan)
     counts = [f"{count:,} {_said(word, summary)}" for word, count in tally.words]
     line = f"found {tally.found + tally.waiting:,}" + (": " if counts else "") + ", ".join(counts) + _waiting(tally)
     if tally.ignored:
         line += f"; ignored {count_ignored(tally)}"
-    if missing := not_there(rule, tally):
+    if missing := absent(rule, tally):
         line += f"; {missing}"
     if summary.dry_run and summary.command is Command.RUN and tally.elements and rule.type in _UNIT:
         target = tally.elements["target"]
@@ -128,16 +132,18 @@ def _waiting(tally: Tally) -> str:
     return f"; {tally.waiting:,} to look at again" if tally.waiting else ""
 
 
-def no_key(rule: Rule) -> str:
+def no_key(rule: Rule, plan: Plan) -> str:
     """Return the line of a rule without keys."""
     if rule.is_table:
-        return "none of them is there"
-    return "no key matches" if rule.source_names is None else "there is no such key"
+        return "all absent"
+    if rule.source_names is not None:
+        return "there is no such key"
+    return "no key is left for it" if plan.choosing_sources(rule) else "no key matches"
 
 
-def not_there(rule: Rule, tally: Tally) -> str:
-    """Return how many names of a table are not there; empty for none, and for other rules."""
-    return f"{tally.absent:,} not there" if rule.is_table and tally.absent else ""
+def absent(rule: Rule, tally: Tally) -> str:
+    """Return how many names of a table are absent; empty for none, and for other rules."""
+    return f"{tally.absent:,} absent" if rule.is_table and tally.absent else ""
 
 
 def progress_line(scanned: float, database: int | None, found: int, rate: float, left: float | None) -> str:
@@ -227,9 +233,10 @@ def question(summary: Summary, server: Deployment | None) -> str:
     where = " and".join(databases) + (f" at {server.whereabouts}" if server else "")
     in_slots = "just before it is deleted, and atomically where both keys are in one slot"
     how = in_slots if server and server.slots else "atomically, as it is deleted"
+    names = a_few([rule.targets_text for rule in summary.plan], PATTERNS_IN_QUESTION)
     return (
-        f"Delete {count_targets(totals.counts[Word.SAME])}{where}, each equal to its source, whoever made it? "
-        f"{totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading the new names any more. "
+        f"Delete {count_targets(totals.counts[Word.SAME])} ({names}){where}, each equal to its source, whoever made "
+        f"it? {totals.counts[Word.KEPT]:,} would be kept. Nobody must be reading these names any more. "
         f"Each is compared again, {how}."
     )
 

@@ -160,7 +160,7 @@ class ConsoleReporter:
 
     def end(self, databases: dict[str, int] | None, report: str | None) -> None:
         """Print the summary, what it means, and where the report is."""
-        closing = summary_messages.closing_lines(self._summary, databases, report)
+        closing = summary_messages.closing_lines(self._summary, databases, report, quiet=self._quiet)
         self._print("", *summary_messages.summary_lines(self._summary), "", *closing)
         hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
         if hidden > 0 and not self._verbose and not self._quiet:

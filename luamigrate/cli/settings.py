@@ -17,7 +17,7 @@ from luamigrate.cli.options import OnExisting, Options
 from luamigrate.cli.strict import refuse_blank
 from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import Control
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed
 from luamigrate.model.limits import Limits
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plan_files import plan_from_file, plan_from_maps, plan_from_pairs
@@ -277,7 +277,7 @@ def _ignored_checks(options: Options) -> frozenset[str]:
     names = frozenset(options.ignore_check or ())
     for name in options.ignore_check or ():
         if name not in CHECKS:
-            shown = printable(os.fsencode(name))
+            shown = as_typed(os.fsencode(name))
             raise UsageError(f"--ignore-check '{shown}': there is no such check; there are {', '.join(CHECKS)}")
     return names
 
@@ -326,8 +326,8 @@ def _configuration(options: Options, origins: Origins, plan: Plan, access: Acces
 def _shown(value: Any) -> str:
     match value:
         case list():
-            return ", ".join(printable(os.fsencode(each)) for each in value)
+            return ", ".join(as_typed(os.fsencode(each)) for each in value)
         case Path():
-            return printable(os.fsencode(value))
+            return as_typed(os.fsencode(value))
         case _:
             return str(value).lower()

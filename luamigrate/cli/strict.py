@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed
 
 _FILE = "is the name of a file, in quotes if it has spaces"
 _MAY_BE_SECRET = {
@@ -24,7 +25,11 @@ class StrictCommand(TyperCommand):
         """Parse, and look at what came from the environment. Raises UsageError."""
         given = {argument.partition("=")[0] for argument in args}
         ctx.allow_extra_args = True  # refused below: the parser would show what may be a part of a secret
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            _refuse_option_of_others(ctx, getattr(error, "option_name", ""))
+            raise
         if ctx.resilient_parsing:  # the shell asks what could come next
             return rest
         _refuse_surplus(rest, given)
@@ -36,7 +41,7 @@ class StrictCommand(TyperCommand):
                 continue
             refuse_blank(str(name), text)
             if getattr(option, "is_flag", False) and text.lower() not in ("true", "false"):
-                raise UsageError(f"{name} must be true or false, not '{printable(os.fsencode(text))}'")
+                raise UsageError(f"{name} must be true or false, not '{as_typed(os.fsencode(text))}'")
         return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -56,6 +61,18 @@ def refuse_blank(name: str, text: str) -> None:
         raise UsageError(f"{name} is set but blank: give it a value or unset it")
 
 
+def _refuse_option_of_others(ctx: Any, option: str) -> None:
+    """Raise UsageError where an option is one of other commands: the parser would suggest those with like names."""
+    commands = getattr(ctx.parent and ctx.parent.command, "commands", {})
+    owners = [
+        name
+        for name, command in commands.items()
+        if any(option in (*param.opts, *param.secondary_opts) for param in command.params)
+    ]
+    if owners:
+        raise UsageError(f"{ctx.info_name} has no {option}: it belongs to {' and '.join(owners)}")
+
+
 def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
     if not arguments:
         return
@@ -67,5 +84,5 @@ def _refuse_surplus(arguments: list[str], given: set[str]) -> None:
         )
     if any("://" in argument for argument in arguments):
         raise UsageError("there are more arguments than options take, among them a URL: that belongs behind --url")
-    shown = " ".join(printable(os.fsencode(argument)) for argument in arguments)
+    shown = " ".join(as_typed(os.fsencode(argument)) for argument in arguments)
     raise UsageError(f"there are more arguments than options take: {shown}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from luamigrate.cli import cover_messages
 from luamigrate.cli.follow_messages import follow_lines, prospect
-from luamigrate.cli.messages import count_ignored, count_keys, count_targets, no_key, not_there
-from luamigrate.model.coverage import Coverage
+from luamigrate.cli.messages import absent, count_ignored, count_keys, count_targets, no_key
 from luamigrate.model.errors import Exit, printable
 from luamigrate.model.following import Followed
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import Command, Reason, Word, unfinished
+from luamigrate.model.status import Command, Reason, Word, unfinished, without_reason
 from luamigrate.model.summary import Summary, Tally
-from luamigrate.preflight.emptiness import a_few, count_by_type, looks_like_glob, nothing_found, taken_literally
+from luamigrate.preflight.emptiness import a_few, looks_like_glob, nothing_found, taken_literally
 
 MOST_RULES = 50
 """As many rules each have a section and a line of the summary."""
@@ -92,12 +92,11 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
     ended_early = summary.interrupted or summary.error
-    nothing = {rule: "nothing found before it ended" if ended_early else no_key(rule) for rule in summary.by_rule}
     shown = _rules_shown(summary)
-    lines += [
-        f"  {rule}: {', '.join(filter(None, (_words(tally) or nothing[rule], not_there(rule, tally))))}"
-        for rule, tally in shown.items()
-    ]
+    for rule, tally in shown.items():
+        nothing = "nothing found before it ended" if ended_early else no_key(rule, summary.plan)
+        words = _words(tally)
+        lines.append(f"  {rule}: {', '.join(filter(None, (words, absent(rule, tally)))) if words else nothing}")
     if len(shown) < len(summary.by_rule):
         lines.append(f"  {_others_line(summary, shown)}")
     lines += [
@@ -175,19 +174,22 @@ def late_warnings(summary: Summary) -> list[str]:
     return warnings
 
 
-def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None) -> list[str]:
+def closing_lines(summary: Summary, databases: dict[str, int] | None, report: str | None, *, quiet: bool) -> list[str]:
     """Return what the result means and what to type next."""
     totals = summary.totals
     if summary.command is Command.FOLLOW and not summary.dry_run:
         return follow_lines(summary, report)
-    lines = _ending_lines(summary, databases)
-    lines += _unmatched_lines(summary)
-    lines += _cover_lines(summary)
+    verbose = "--verbose instead of --quiet" if quiet else "--verbose"
+    lines = _ending_lines(summary, databases, verbose)
+    lines += _unmatched_lines(summary, verbose)
+    lines += cover_messages.closing_lines(summary)
     if totals.counts[Word.FAILED]:
         advice = " ".join(text for reason, text in _FAILED_ADVICE.items() if totals.reasons[reason])
         lines.append(f"FAILED: {count_keys(totals.counts[Word.FAILED])}. {advice} Then run the same command again.")
         lines += [
-            f"The first that failed ({reason}): {totals.texts[reason]}" for reason in Reason if reason in totals.texts
+            f"The first that failed ({reason}): '{printable(name)}': {without_reason(reason, totals.texts[reason])}"
+            for reason in Reason
+            if (name := totals.first_failed.get(reason)) is not None
         ]
     lines += _advice_lines(summary, report)
     if summary.dry_run and totals.found:
@@ -203,47 +205,36 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     return lines
 
 
-def cover_line(coverage: Coverage) -> str:
-    """Return what was found under a pattern that is to be covered."""
-    under = f"under '{coverage.pattern}'"
-    out = f"; {count_keys(coverage.left_out)} left out by an except" if coverage.left_out else ""
-    if not coverage.seen:
-        return f"there is no key {under}"
-    if not coverage.untaken:
-        return f"a rule takes each of the {count_keys(coverage.seen)} {under}{out}"
-    names = ", ".join(map(printable, coverage.names))
-    return (
-        f"no rule takes {coverage.untaken:,} of the {count_keys(coverage.seen)} {under}{out}: "
-        f"{count_by_type(coverage.types)}. The first: {names}"
-    )
-
-
-def _cover_lines(summary: Summary) -> list[str]:
-    return [
-        f"NOT COVERED: {cover_line(found)}. Give them a rule, or leave them out with --except."
-        if found.untaken
-        else f"Covered: {cover_line(found)}."
-        for found in summary.coverage.values()
-    ]
-
-
-def _unmatched_lines(summary: Summary) -> list[str]:
-    empty = tuple(
+def _unmatched_lines(summary: Summary, verbose: str) -> list[str]:
+    empty = [
         rule
         for rule, tally in summary.by_rule.items()
         if (rule.source.varies or looks_like_glob(rule.source)) and not tally.seen
-    )
+    ]
     if summary.interrupted or summary.error:
         return []
     lines = [
-        f"NOT THERE: {tally.absent:,} of the {rule}. Is that right?"
+        f"ABSENT: {tally.absent:,} of {rule}. Is that right? {verbose} names them, as gone."
+        + (taken_literally([rule]) if summary.totals.found else "")
         for rule, tally in summary.by_rule.items()
         if rule.is_table and tally.absent
     ]
-    if not summary.totals.found or not empty:
+    if not summary.totals.found:
         return lines
-    patterns = a_few([f"'{rule.source}'" for rule in empty])
-    return [*lines, f"NO KEY MATCHES {patterns}. Is that right?{taken_literally(empty)}"]
+    without_choice = [rule for rule in empty if not summary.plan.choosing_sources(rule)]
+    if without_choice:
+        lines.append(f"NO KEY MATCHES {_sources(without_choice)}. Is that right?{taken_literally(without_choice)}")
+    others = [rule for rule in empty if rule not in without_choice]
+    if others:
+        lines.append(
+            f"NO KEY IS LEFT FOR {_sources(others)}: none matches, or an except leaves them out, or an earlier rule "
+            f"takes them. Is that right?{taken_literally(others)}"
+        )
+    return lines
+
+
+def _sources(rules: Sequence[Rule]) -> str:
+    return a_few([f"'{rule.source}'" for rule in rules])
 
 
 def _advice_lines(summary: Summary, report: str | None) -> list[str]:
@@ -284,7 +275,7 @@ def _prospect_lines(summary: Summary) -> list[str]:
     return ["There is nothing to do."] if summary.exit_code is Exit.OK else []
 
 
-def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[str]:
+def _ending_lines(summary: Summary, databases: dict[str, int] | None, verbose: str) -> list[str]:
     totals = summary.totals
     looks_only = summary.dry_run or summary.command is Command.VERIFY
     if summary.interrupted or summary.error:
@@ -302,7 +293,7 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None) -> list[st
         return [nothing_found(summary.plan, totals.ignored, databases)]
     if totals.ignored:
         ignored = f"IGNORED, because of another type than their rule's: {count_ignored(totals)}."
-        return [f"{ignored} {_NOT_DONE[summary.command]} --verbose names them; a rule of type any takes them too."]
+        return [f"{ignored} {_NOT_DONE[summary.command]} {verbose} names them; a rule of type any takes them too."]
     return []
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from luamigrate.cli import console, json_output, messages, summary_messages
+from luamigrate.cli import console, cover_messages, json_output, messages, summary_messages
 from luamigrate.cli.key_report import KeyReport
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
@@ -205,7 +205,7 @@ def _options(settings: Settings) -> Options:
 
 def _check(settings: Settings) -> Exit:
     """Carry out the checks of a run, and tell what they find."""
-    summary = Summary(settings.plan, Command.CHECK, warnings=list(settings.warnings))
+    summary = Summary(settings.plan, Command.CHECK, allow_empty=settings.allow_empty, warnings=list(settings.warnings))
     reporter = _reporter(settings, summary)
     reporter.begin(settings.configuration)
     reporter.warn(summary.warnings)
@@ -241,7 +241,4 @@ def _covered(settings: Settings, server: Deployment, summary: Summary) -> list[F
     for pattern in settings.cover:
         for coverage in search(server, summary.plan, pattern, settings.limits, lambda: False):
             summary.cover(coverage)
-    return [
-        Finding("cover", Verdict.WARNING if found.untaken else Verdict.OK, summary_messages.cover_line(found))
-        for found in summary.coverage.values()
-    ]
+    return cover_messages.findings(summary)

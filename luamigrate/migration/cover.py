@@ -43,7 +43,9 @@ def _looked_at(deployment: Deployment, plan: Plan, coverage: Coverage, names: li
             coverage.seen += 1
         elif not rule and plan.leaves_out(name):
             coverage.seen, coverage.left_out = coverage.seen + 1, coverage.left_out + 1
-        elif rule or not plan.origin(name):
+        elif not rule and plan.origin(name):
+            coverage.targets += 1
+        else:
             asked.append((name, rule, deployment.node_for(name).call("TYPE", name)))
     for name, rule, call in asked:
         kind = _type(call)

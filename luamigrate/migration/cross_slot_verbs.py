@@ -35,7 +35,7 @@ BUSY = Word.FAILED.reply + b" busy: somebody wrote to it in each attempt; try ag
 def copy(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     """Make the target of the source's payload where it is absent; else compare, and fill what lacks something."""
     sources = yield from batch.read_sources("payload")
-    comparing = _Comparing(batch, comparison, acts=True)
+    comparing = Comparing(batch, comparison, acts=True)
     ours: dict[int, KeyState] = {}
     made: dict[int, KeyState] = {}
     filled: set[int] = set()
@@ -67,7 +67,7 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
     sizes = comparison.sizes
     beside = "size" if sizes else ""
     sources = yield from batch.read_sources(beside)
-    comparing = _Comparing(batch, comparison)
+    comparing = Comparing(batch, comparison)
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, {})
         if not there:
@@ -88,7 +88,7 @@ def compare(batch: CrossSlotBatch, comparison: Comparison) -> Steps:
 def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> Steps:
     """Delete the targets that equal their source, if that lives as long: the source is read last before it."""
     sources = yield from batch.read_sources("")
-    comparing = _Comparing(batch, comparison, removes=True)
+    comparing = Comparing(batch, comparison, removes=True)
     for _ in range(ATTEMPTS):
         there = yield from _without_gone(batch, sources, {})
         if not there:
@@ -122,21 +122,20 @@ def find_extra(batch: CrossSlotBatch) -> Steps:
             there.add(index)
         elif said(reply)[0] == Word.IGNORED.reply:
             batch.results[index] = PairReply.PAIRED
-    sources = yield from batch.ask(batch.pairs.sources, sorted(there), batch.reading())
+    sources = yield from batch.ask(batch.pairs.sources, sorted(there), batch.reading(beside="type"))
     for index, reply in sources.items():
-        match reply:
-            case Word.GONE.reply:
+        match said(reply):
+            case (Word.GONE.reply, _):
                 batch.results[index] = Word.EXTRA.reply
-            case bytes() if said(reply)[0] != PairReply.BIG:
-                batch.results[index] = reply
-            case _:
-                kind = said(reply)[1].split(b" ")[0] if isinstance(reply, bytes) else key_state(reply).kind.encode()
+            case (CrossSlotReply.TYPE, kind):
                 paired = wanted in (ANY, printable(kind))
                 batch.results[index] = PairReply.PAIRED if paired else [Word.EXTRA.reply, b"source_type", kind]
+            case _:
+                batch.results[index] = reply
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparing:
+class Comparing:
     """The targets of a batch being compared with their sources."""
 
     batch: CrossSlotBatch

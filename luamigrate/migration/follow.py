@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.follower import Follower
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.options import FollowOptions
@@ -22,8 +23,6 @@ from luamigrate.scripts import library
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost, ServerChanged
-
-SCRIPTS = ("mirror", "lease")
 
 
 def follow(
@@ -63,18 +62,16 @@ def follow(
 
 def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, control: Control) -> Iterator[Batch]:
     """Check, take the lease, see how the targets stand, and follow."""
-    if deployment.slots:
-        raise Refused("follow: a cluster cannot be followed: luamigrate run copies what is there")
     deployment.reconnect_by(ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=True))
     yield from _check(deployment, plan, options)  # raises Refused before any write
-    server = deployment.primaries[0]
-    lease = Lease(server, plan, control)
+    lease = Lease(deployment, plan, control, options.limits.patience)
     if options.dry_run:
         owned, _ = lease.read_record()
         yield from Survey(deployment, plan, options, control, owned=owned).batches()
         return
-    for name in SCRIPTS:
-        library.register(server, name)
+    for server in deployment.primaries:
+        for name in scripts_for(deployment):
+            library.register(server, name)
     lease.take()
     try:
         yield from _followed(deployment, plan, options, control, lease=lease)

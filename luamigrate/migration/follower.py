@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 
-from luamigrate.migration import scan
+from luamigrate.migration.both_sides import BothSides
+from luamigrate.migration.cross_slot_mirror import mirror_for
 from luamigrate.migration.dirty import UNTOLD, DirtyNames, Lags
 from luamigrate.migration.hearing import REMEMBERED, Hearing
 from luamigrate.migration.lease import Lease
-from luamigrate.migration.mirror import WROTE, Arrived, Mirror
+from luamigrate.migration.mirror import WROTE, Arrived
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
@@ -25,7 +27,8 @@ from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.model.summary import Batch, Tally
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import ConnectionLost, ServerChanged
+from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
+from luamigrate.server.listener import Listener
 
 SECONDS_TO_TELL = 0.2
 """Between two batches that tell figures alone."""
@@ -52,10 +55,10 @@ class Follower:
     ) -> None:
         self._deployment, self._plan, self._options, self._control = deployment, plan, options, control
         self._lease, self._throttle = lease, throttle
-        self._server = deployment.primaries[0]
         self.standing, self._dirty, self._lags = Standing(), DirtyNames(), Lags()
-        self._hearing = Hearing(self._server, plan, self.standing, self._dirty)
-        self._mirror = Mirror(self._server, options.limits, lease, None)
+        self._hearing = Hearing(deployment, plan, self.standing, self._dirty)
+        self._mirror = mirror_for(deployment, options.limits, lease)
+        self._both_sides = BothSides(deployment, plan, self._mirror.pace_of, control.stop)
         self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
         self._scan: Iterator[list[bytes]] | None = None
         self._backlog: int | None = None
@@ -90,7 +93,7 @@ class Follower:
         else has written since are its own.
         """
         self.standing.claiming, self._mirror.away = claims, away
-        self._scan = self._both_sides()
+        self._scan = self._both_sides.scanned()
         while not self._control.stop():
             try:
                 if self._lost:
@@ -99,8 +102,12 @@ class Follower:
                     self._turn()
             except ServerChanged:
                 self._lost = Rescan.OTHER_SERVER
+            except Answered as problem:
+                if not self._deployment.is_unsettled(problem):
+                    raise
+                self._lost = Rescan.MOVED
             except ConnectionLost:
-                if self._lost and self._server.is_lost:
+                if self._lost and any(server.is_lost for server in self._deployment.primaries):
                     raise
                 self._lost = self._lost or Rescan.LOST
             yield from self._told_batches()
@@ -141,8 +148,7 @@ class Follower:
             time.sleep(min(left, SECONDS_TO_SLEEP))
         may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
         at_once = self._mirror.has_arrived or (may_go_on and (bool(self._dirty) or self._scan is not None))
-        waiting: list[Hearing | Connection] = [self._hearing]
-        waiting += [self._server] if self._server.is_waiting else []
+        waiting: list[Listener | Connection] = [*self._hearing.listeners, *self._mirror.busy]
         select.select(waiting, [], [], 0 if at_once else self._patience())
 
     def _patience(self) -> float:
@@ -154,6 +160,10 @@ class Follower:
         now = time.perf_counter()
         barrier = self._hearing.next_barrier
         self._longest = max(self._longest, arrived.seconds)
+        if arrived.repeated:
+            # What it made at first has been answered for as if it had been there.
+            self.standing.loses_sight(claiming=True)
+            self._scan_again(Rescan.LOST)
         for result in arrived.results:
             pair, word = result.pair, result.word
             was_known = pair.source in self.standing.known
@@ -165,8 +175,6 @@ class Follower:
             self._removed += word is Word.REMOVED
             if pair.moment != UNTOLD:
                 self._lags.add(now - pair.moment)
-            if arrived.is_repeated:
-                self.standing.sent_twice(pair)
             if word is Word.FAILED:
                 news = self.standing.failed_with(pair, result.text)
             else:
@@ -219,6 +227,7 @@ class Follower:
             return
         self._tended = now
         self._deployment.confirm()
+        self._follow_slots()
         for source in self.standing.due_again():
             self._dirty.put(source, UNTOLD)
         if self._fence is None and not self._lease.renew_if_due(self._known):
@@ -235,7 +244,8 @@ class Follower:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
         self._fence = None
-        if self._hearing.was_emptied:
+        # Of a cluster it may have been one node.
+        if self._hearing.was_emptied and not self._deployment.slots:
             self.standing.forget()
             self._scan_again(None)
         else:
@@ -245,12 +255,17 @@ class Follower:
     def _mend(self, lost: Rescan) -> None:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
-        if lost is Rescan.OTHER_SERVER:
+        if lost is not Rescan.LOST:
             for pair in self._mirror.dropped():
-                self._dirty.put_back(pair.source, pair.moment)
+                self._put_back([pair])
+        if lost is Rescan.MOVED:
+            time.sleep(SECONDS_TO_SLEEP)
+            self._deployment.refresh()
+        if lost is Rescan.OTHER_SERVER:
             self._deployment.accept_change()
             self._lease.take_again()
-            self._fence, self.standing.claiming = None, True
+            self._fence = None
+            self.standing.loses_sight(claiming=True)
         self._hearing.listen_again(self._options.limits.patience, self._control)
         self._lost = None
         if self._fence is not None:
@@ -263,28 +278,25 @@ class Follower:
             self._rescans[why] += 1
         for source in self.standing.scan_begins():
             self._dirty.put(source, UNTOLD)
-        self._scan, self._backlog = self._both_sides(), None
+        self._scan, self._backlog = self._both_sides.scanned(), None
 
-    def _both_sides(self) -> Iterator[list[bytes]]:
-        """Yield the sources, then those of the targets that are there."""
-        plan, stop = self._plan, self._control.stop
-
-        def everywhere(wanted: scan.Names) -> Iterator[scan.Found]:
-            return scan.everywhere(self._deployment, wanted, lambda _: self._mirror.pace, stop)
-
-        for rule in plan:
-            for found in everywhere(scan.Names(rule.source, plan.choosing_sources(rule), rule.source_names)):
-                yield found.keys
-        for rule in plan:
-            choosing = plan.choosing_targets(rule)
-            for found in everywhere(scan.Names(rule.target, choosing, rule.target_names, rule.database)):
-                yield rule.pairs_of_targets(found.keys).sources
+    def _follow_slots(self) -> bool:
+        """Look again at what is in slots that were moved; tell whether any were."""
+        moved = self._both_sides.moved()
+        if moved and not self._hearing.hears_all:
+            # A node that told us of nothing may have taken writes.
+            self._lost = Rescan.MOVED
+        elif moved:
+            self._rescans[Rescan.MOVED] += 1
+            self._scan = chain(self._scan or (), self._both_sides.in_slots(moved, self._hearing.sources_of))
+            self._backlog = None
+        return bool(moved)
 
     def _scan_on(self) -> None:
         """Scan a little, unless enough waits already."""
         if self._scan is None or self._waiting_for:
             return
-        if len(self._dirty) < ROUNDS_SCANNED_AHEAD * self._mirror.pace.size:
+        if len(self._dirty) < ROUNDS_SCANNED_AHEAD * self._mirror.size:
             found = next(self._scan, None)
             if found is None:
                 self._scan, self._backlog = None, len(self._dirty) + self._mirror.in_flight
@@ -304,12 +316,12 @@ class Follower:
             return
         rate = self._throttle.rate
         while self._dirty and not self._mirror.is_full and not rate.seconds_to_wait(time.monotonic):
-            for pairs in self._pairs(self._dirty.take(self._mirror.pace.size)):
+            for pairs in self._pairs(self._dirty.take(self._mirror.size)):
                 self._mirror.send(pairs)
                 rate.sent(len(pairs), time.monotonic)
             if not self._dirty:
                 self._round_due = time.monotonic() + self._options.max_lag_ms / 1000
-        self._server.poll()
+        self._mirror.flush()
 
     def _pairs(self, names: list[tuple[bytes, float]]) -> Iterable[list[Pair]]:
         """Return what is to be sent of names that changed, by database; those that must never be written fail."""
@@ -336,7 +348,8 @@ class Follower:
         if is_busy or not self.standing.is_settled:
             self._in_step, self._quiet = False, None
         elif self._quiet is not None:
-            self._in_step = self._hearing.passed >= self._quiet
+            # A slot that was moved may have taken writes of which nobody told us.
+            self._in_step = self._in_step or (self._hearing.passed >= self._quiet and not self._follow_slots())
             self._was_in_step |= self._in_step
         elif time.monotonic() >= self._barrier_due:
             self._barrier_due = time.monotonic() + SECONDS_BETWEEN_BARRIERS

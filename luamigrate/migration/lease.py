@@ -6,21 +6,28 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
+from luamigrate.migration.throttle import SECONDS_TO_SLEEP
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.model.following import LEASES, LeaseNote, digest_of, lease_of, notes_of, record_of
+from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import LeaseReply
 from luamigrate.server.connection import Connection
+from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
 from luamigrate.server.info import read_time_ms
 
 SECONDS = 30.0
 """For which a lease lives that nobody renews."""
 SECONDS_TO_RENEW = 5.0
+SECONDS_OF_DOUBT = 1.0
+"""By which it is thought to expire sooner than it does."""
 SECONDS_TO_LOOK = 0.5
 """Between two looks at somebody else's lease."""
 RECORD_SECONDS = 7 * 86_400.0
@@ -28,32 +35,49 @@ RECORD_SECONDS = 7 * 86_400.0
 SLACK_SECONDS = 2
 """By which the server's idle times are off: it counts them in seconds, by a clock that it reads now and then."""
 
+_Answer = TypeVar("_Answer")
+
 
 @dataclass
 class Lease:
     """The lease of one plan, and the record of what was known of the targets."""
 
-    server: Connection
+    deployment: Deployment
     plan: Plan
     control: Control
+    patience: float
+    """Seconds for which a slot that is being moved is waited for."""
     value: bytes = field(init=False)
     """What the lease has while it is ours: nobody else knows it."""
     is_used: bool = field(init=False, default=False)
     """Whether the targets are ours: from then on they may have been written."""
     _renewed: float = field(init=False, default=0.0)
+    _held_until: dict[Connection, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.value = secrets.token_hex(16).encode()
         self._digest = digest_of(self.plan)
+        self._tag = TAG if self.deployment.slots else b""
         who = f"{socket.gethostname()}, process {os.getpid()}"
         self._about = {
-            database: note.written() for database, note in notes_of(self.plan, self.server.database, who).items()
+            database: note.written() for database, note in notes_of(self.plan, self.deployment.database, who).items()
         }
 
     @property
     def name(self) -> bytes:
         """The name of the lease."""
-        return lease_of(self._digest)
+        return lease_of(self._digest) + self._tag
+
+    @property
+    def _record(self) -> bytes:
+        return record_of(self._digest) + self._tag
+
+    def held_until(self, server: Connection) -> int:
+        """Return until when the lease is held, by the clock of a node: milliseconds since 1970."""
+        if server not in self._held_until:
+            left = SECONDS - SECONDS_OF_DOUBT - (time.monotonic() - self._renewed)
+            self._held_until[server] = read_time_ms(server) + int(left * 1000)
+        return self._held_until[server]
 
     def take(self) -> None:
         """Take the lease. One that is left of a process that has died is waited for.
@@ -103,38 +127,61 @@ class Lease:
 
         That is None where it cannot be told.
         """
-        seen = self.server.call("GET", record_of(self._digest)).answer()
+        seen = self._ask(lambda server: server.call("GET", self._record).answer())
         if not isinstance(seen, bytes):
             return False, None
         if not seen.isdigit():
             raise Error("the server does not tell about the record of a follow as it should")
-        now = read_time_ms(self.server)
+        now = self._ask(read_time_ms)
         return True, (now - int(seen)) // 1000 + SLACK_SECONDS if int(seen) else None
 
     def _call(self, verb: str, known: str = "") -> LeaseReply:
-        self._renewed = time.monotonic()
-        home, databases = self.server.database, tuple(self._about)
+        # Read before the lease is renewed: it is held for longer than what comes of them.
+        began = time.monotonic()
+        times = {server: read_time_ms(server) for server in self.deployment.primaries} if self.deployment.slots else {}
         try:
-            return calls.lease(
-                self.server,
-                verb,
-                (self.name, record_of(self._digest), *[LEASES] * len(databases)),
-                databases=(home, home, *databases) if len(databases) > 1 else (),
-                value=self.value,
-                plan=self._digest,
-                about=[*self._about.values()],
-                lease_ms=int(SECONDS * 1000),
-                record_ms=int(RECORD_SECONDS * 1000),
-                known=known,
-            )
+            reply = self._ask(partial(self._send, verb, known))
         except (Refused, Answered) as problem:
             raise Refused(f"follow: the lease cannot be taken: {problem}") from None
+        if reply is LeaseReply.HELD:
+            self._renewed = began
+            held_ms = int((SECONDS - SECONDS_OF_DOUBT) * 1000)
+            self._held_until = {server: moment + held_ms for server, moment in times.items()}
+        return reply
+
+    def _send(self, verb: str, known: str, server: Connection) -> LeaseReply:
+        home, databases = server.database, tuple(self._about)
+        return calls.lease(
+            server,
+            verb,
+            (self.name, self._record, *[LEASES] * len(databases)),
+            databases=(home, home, *databases) if len(databases) > 1 else (),
+            value=self.value,
+            plan=self._digest,
+            about=[*self._about.values()],
+            lease_ms=int(SECONDS * 1000),
+            record_ms=int(RECORD_SECONDS * 1000),
+            known=known,
+        )
+
+    def _ask(self, ask: Callable[[Connection], _Answer]) -> _Answer:
+        """Ask the server that has the lease, wherever that is by now."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return ask(self.deployment.node_for(self.name))
+            except Error as problem:
+                is_unsettled = self.deployment.is_unsettled(problem)
+                if not is_unsettled or time.monotonic() > deadline or self.control.stop():
+                    raise
+                time.sleep(SECONDS_TO_SLEEP)
+                self.deployment.refresh()
 
     def _left(self) -> int:
-        left = self.server.call("PTTL", self.name).answer()
+        left = self._ask(lambda server: server.call("PTTL", self.name).answer())
         return left if isinstance(left, int) else 0
 
     def _holder(self) -> str:
-        entry = self.server.call("HGET", LEASES, self._digest).answer()
+        entry = self._ask(lambda server: server.call("HGET", LEASES, self._digest).answer())
         note = LeaseNote.read(entry.partition(b" ")[2]) if isinstance(entry, bytes) else None
         return note.who if note else printable(self.name)

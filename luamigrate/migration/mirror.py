@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.pace import Pace
+from luamigrate.migration.routing import PairsCall
 from luamigrate.migration.scan import IN_FLIGHT
 from luamigrate.migration.standing import Pair
 from luamigrate.model.errors import Error, printable
@@ -19,6 +20,8 @@ from luamigrate.scripts.replies import MirrorReply, PairReply, said, takes_no_wr
 from luamigrate.server.connection import Connection
 
 _WORDS = {word.reply: word for word in (Word.SAME, Word.COPIED, Word.REMOVED, Word.GONE, Word.EXTRA, Word.FOREIGN)}
+UNDECIDED = b"undecided"
+"""What several scripts may come to, of a pair that has to be sent again."""
 WROTE = frozenset((Word.COPIED, Word.REMOVED))
 
 
@@ -40,18 +43,21 @@ class Arrived:
     """Pairs for which nothing was done, and which have to be sent again."""
     seconds: float
     """How long the script held the server."""
-    is_repeated: bool = False
-    """Whether it was sent twice, and may have been done twice."""
     is_unheld: bool = False
     """Whether the lease was not ours any more."""
     refusal: str = ""
     """The words with which the server takes no writes at present."""
+    repeated: bool = False
+    """Whether it was sent again, because the connection was lost before its answer came."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
+class Flight:
+    """Pairs that a server is being asked about, at its pace."""
+
     pairs: Sequence[Pair]
-    call: ScriptCall
+    call: PairsCall
+    pace: Pace
     is_whole: bool
     """Whether it is one pair that may take the longest pause alone."""
 
@@ -63,8 +69,26 @@ class Mirror:
         self._server, self._limits, self._lease = server, limits, lease
         self.away = away
         """How long nobody followed, while that is asked for; see mirror.lua."""
-        self.pace = Pace(limits, server.round_trip)
-        self._flights: deque[_Flight] = deque()
+        self._pace = Pace(limits, server.round_trip)
+        self._flights: deque[Flight] = deque()
+
+    def pace_of(self, _server: Connection) -> Pace:
+        """Return the pace of a server."""
+        return self._pace
+
+    @property
+    def size(self) -> int:
+        """The most pairs for the next batch."""
+        return self._pace.size
+
+    @property
+    def busy(self) -> list[Connection]:
+        """The connections on which answers are to come, for `select`."""
+        return [self._server] if self._server.is_waiting else []
+
+    def flush(self) -> None:
+        """See that what was asked is sent."""
+        self._server.poll()
 
     @property
     def is_full(self) -> bool:
@@ -74,7 +98,8 @@ class Mirror:
     @property
     def has_arrived(self) -> bool:
         """Whether a batch is answered already."""
-        return bool(self._flights) and self._flights[0].call.is_answered
+        call = self._flights[0].call if self._flights else None
+        return isinstance(call, ScriptCall) and call.is_answered
 
     @property
     def in_flight(self) -> int:
@@ -85,15 +110,15 @@ class Mirror:
         """Send a batch, whose targets are in one database."""
         keys = [key for pair in pairs for key in (pair.source, pair.target)]
         how = [text for pair in pairs for text in (pair.rule.type, pair.rights)]
-        pause = Pause(int(self._limits.max_pause * 1000), self.pace.whole_key) if whole else self.pace.pause
+        pause = Pause(int(self._limits.max_pause * 1000), self._pace.whole_key) if whole else self._pace.pause
         lease, other = (self._lease.name, self._lease.value), pairs[0].rule.database
         databases = () if other is None else (self._server.database, other)
         call = calls.mirror(self._server, keys, pause, lease=lease, away=self.away, how=how, databases=databases)
-        self._flights.append(_Flight(pairs, call, whole))
+        self._flights.append(Flight(pairs, call, self._pace, whole))
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
         """Yield what came of the batches that are answered; with `wait`, of all. Raises what calls do."""
-        self._server.poll()
+        self.flush()
         while self.has_arrived or (wait and self._flights):
             flight = self._flights[0]
             answers, seconds = flight.call.answers()
@@ -109,20 +134,20 @@ class Mirror:
         self._flights.clear()
         return pairs
 
-    def _learn(self, flight: _Flight, answered: int, seconds: float) -> None:
+    def _learn(self, flight: Flight, answered: int, seconds: float) -> None:
         if seconds:
-            self.pace.answered(answered, seconds)
+            flight.pace.answered(answered, seconds)
         if answered < len(flight.pairs):
-            self.pace.cut_short(answered)
+            flight.pace.cut_short(answered)
 
-    def _read(self, flight: _Flight, answers: list[Answer], seconds: float) -> Arrived:
+    def _read(self, flight: Flight, answers: list[Answer], seconds: float) -> Arrived:
         results, undone, refusal, is_unheld = [], list(flight.pairs[len(answers) :]), "", False
         for pair, answer in zip(flight.pairs, answers, strict=False):
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
             if word:
                 results.append(Result(pair, word))
-            elif answer == MirrorReply.UNHELD:
-                is_unheld = True
+            elif answer in (MirrorReply.UNHELD, UNDECIDED):
+                is_unheld |= answer == MirrorReply.UNHELD
                 undone.append(pair)
             else:
                 result = self._read_rest(flight, pair, answer)
@@ -131,15 +156,15 @@ class Mirror:
                     undone.append(pair)
                 elif result:
                     results.append(result)
-        return Arrived(results, undone, seconds, flight.call.repeated, is_unheld, refusal)
+        return Arrived(results, undone, seconds, is_unheld, refusal, flight.call.repeated)
 
-    def _read_rest(self, flight: _Flight, pair: Pair, answer: Answer) -> Result | None:
+    def _read_rest(self, flight: Flight, pair: Pair, answer: Answer) -> Result | None:
         """Read an answer with a text; None where the pair was sent once more."""
         first, rest = said(answer)
         text = printable(rest)
         if first == PairReply.BIG:
             kind, _, size = text.partition(" ")
-            if not flight.is_whole and size.isdecimal() and int(size) <= self.pace.whole_key:
+            if not flight.is_whole and size.isdecimal() and int(size) <= flight.pace.whole_key:
                 self.send([pair], whole=True)
                 return None
             return Result(pair, Word.FAILED, f"too-big: a {kind} of {size} bytes, more than one script may mirror")

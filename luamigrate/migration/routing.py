@@ -94,17 +94,18 @@ class Router:
         if not found:
             return
         self._rate.sent(len(pairs), time.monotonic)
-        if not isinstance(self._deployment, Cluster):
+        cluster = cluster_of(self._deployment)
+        if not cluster:
             yield self._batch(self.place(found[0]).node, pairs)  # and that of all others
             return
         slots = [*map(key_slot, found)]
         crossing = [*map(ne, slots, map(key_slot, pairs.targets if found == pairs.sources else pairs.sources))]
-        for server, group in self._deployment.by_node(dict(enumerate(slots))).items():
+        for server, group in cluster.by_node(dict(enumerate(slots))).items():
             for crosses in (True, False):
                 chosen = [index for index in group if crossing[index] is crosses]
                 if chosen:
                     batch = self._batch(server, pairs.chosen(chosen) if len(chosen) < len(pairs) else pairs)
-                    yield self._across(batch, self._deployment) if crosses else batch
+                    yield self._across(batch, cluster) if crosses else batch
                     server.flush()  # another server will be waited for first
 
     def send_again(self, batch: RoutedBatch) -> PairsCall:
@@ -114,9 +115,10 @@ class Router:
 
     def rerouted(self, batch: RoutedBatch) -> RoutedBatch:
         """Return a batch of which a key lives elsewhere now. Raises Error where there is no elsewhere."""
-        if not isinstance(self._deployment, Cluster):
+        cluster = cluster_of(self._deployment)
+        if not cluster:
             raise Error("the server says that a key has moved, and there is no cluster")
-        return self._across(replace(batch, pause=self.pace(batch.server).pause), self._deployment)
+        return self._across(replace(batch, pause=self.pace(batch.server).pause), cluster)
 
     def _batch(self, server: Connection, pairs: Pairs) -> RoutedBatch:
         shard = self._deployment.shard(server)
@@ -125,6 +127,11 @@ class Router:
     def _across(self, batch: RoutedBatch, cluster: Cluster) -> RoutedBatch:
         ask = partial(CrossSlotBatch, cluster, steps=self._verb.cross_slot)
         return replace(batch, ask=ask, cross_slot=True)
+
+
+def cluster_of(deployment: Deployment) -> Cluster | None:
+    """Return the cluster that a deployment is; None for one server."""
+    return deployment if isinstance(deployment, Cluster) else None
 
 
 def scripts_for(deployment: Deployment, verb: Verb) -> tuple[str, ...]:

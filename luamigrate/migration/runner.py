@@ -90,7 +90,7 @@ class Runner:
         """Count what waits for a recheck as its last check found it, because there will be no other."""
         for recheck in self._rechecks.take_all():
             tally = Tally(waiting=-1)
-            tally.count(recheck.outcome.word, recheck.outcome.text)
+            tally.count_key(recheck.outcome)
             yield Batch(recheck.rule, Stage.RECHECK, tally, [recheck.outcome])
 
     def forget(self) -> None:
@@ -113,7 +113,7 @@ class Runner:
         if refused:
             tally = Tally()
             for key in refused:
-                tally.count(key.word, key.text)
+                tally.count_key(key)
             shard = self._deployment.shard(found.server)
             yield Batch(rule, self._verb.stage, tally, refused, scanned=found.scanned, shard=shard)
         return pairs
@@ -222,7 +222,7 @@ class Runner:
                 tally.waiting += 1
                 continue
             if not outcome.clean:
-                tally.count(outcome.word, outcome.text)
+                tally.count_key(outcome)
             fillable = self._would_be_filled(outcome, recheck)
             tally.fillable += fillable
             keys.append(replace(outcome, fillable=True) if fillable else outcome)

@@ -38,6 +38,10 @@ class Pair:
     target: bytes
     moment: float
     """When the first change of the source was told that this look answers to; UNTOLD where none was."""
+    is_told: bool
+    """Whether that proves that the source has changed."""
+    blind: bool
+    """Whether it may have changed without being told."""
     may_replace: bool
     """Whether the target may be made anew."""
     may_delete: bool
@@ -117,19 +121,18 @@ class Standing:
         is_ours = not self._is_somebody_elses(source)
         known = is_ours and source in self.known
         claimed = is_ours and self.claiming
+        is_told = moment != UNTOLD and source != target
         # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
-        may_delete = known or (claimed and moment != UNTOLD and source != target)
-        pair = Pair(rule, source, target, moment, known or claimed, may_delete)
+        may_delete = known or (claimed and is_told)
+        pair = Pair(rule, source, target, moment, is_told, self.blind, known or claimed, may_delete)
         if not may_delete:
             self._doubt(pair)
         return pair
 
     def _doubt(self, pair: Pair) -> _Doubt:
-        """Doubt a pair, or go on doubting it. That its source has changed explains what has become of its target."""
-        has_one_name = pair.source == pair.target
-        doubt = self._doubts.setdefault(pair.source, _Doubt(has_one_name))
-        doubt.told |= not has_one_name and (pair.moment != UNTOLD or pair.source in self._behind)
-        doubt.blind |= self.blind
+        doubt = self._doubts.setdefault(pair.source, _Doubt(pair.source == pair.target))
+        doubt.told |= pair.is_told or pair.source in self._behind
+        doubt.blind |= pair.blind
         return doubt
 
     def _is_somebody_elses(self, source: bytes) -> bool:
@@ -146,11 +149,6 @@ class Standing:
         doubt = self._doubts.get(source) if self._doubts else None
         if doubt and not doubt.has_one_name:
             doubt.told = True
-
-    def sent_twice(self, pair: Pair) -> None:
-        """Note that it was sent again because its answer was lost: what the first one has made is our own."""
-        if not self._is_somebody_elses(pair.source):
-            self.known.add(pair.source)
 
     def answered(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
         """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
@@ -248,9 +246,15 @@ class Standing:
         now = time.monotonic()
         return [source for source, failure in self._failures.items() if failure.due <= now]
 
+    def loses_sight(self, *, claiming: bool = False) -> None:
+        """Note that sources may have changed without being told; or `claiming`, that targets of ours may be unknown."""
+        self.blind = True
+        self.claiming |= claiming
+        for doubt in self._doubts.values():
+            doubt.blind = True
+
     def scan_begins(self) -> list[bytes]:
         """Return the sources that have to be looked at, whether a scan of both sides finds them or not."""
-        self._doubts.clear()
         self._former_extra, self.extra = self.extra, KnownNames()
         return [*self._suspects, *self.foreign, *self._failures]
 

@@ -19,6 +19,8 @@ from luamigrate.model.status import Reason
 Doubts = dict[Rule, frozenset[Reason]]
 """For each rule the reasons that have to be looked for with each of its keys; most rules have none."""
 
+_ONE_EACH = "leave out one of the rules, or give each a run of its own"
+
 _Back = Callable[[Pattern], Pattern | None]
 
 
@@ -57,12 +59,14 @@ class _Encounter:
             sources = [back(names) for names in self.names or [self.within]]
             more = tuple(source for source in sources if source)
             wider = [(*by, *more) for by in excepts]
-            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, more):
+            if len(more) == len(sources) and self.is_avoided(wider) and _leave_sources(rules, wider, more):
                 return " ".join(f"--except '{source}'" for source in more)
         return ""
 
 
-def _leave_sources(rules: Sequence[Rule], more: tuple[Pattern, ...]) -> bool:
+def _leave_sources(rules: Sequence[Rule], excepts: Sequence[Sequence[Pattern]], more: tuple[Pattern, ...]) -> bool:
+    if any(covered(rule.source, by) for rule, by in zip(rules, excepts, strict=True)):
+        return False
     try:
         for rule in rules:
             rule.without(more)
@@ -78,16 +82,24 @@ class _Rules:
         self.rules, self.first_match = rules, first_match
         self.sources = PatternIndex([rule.source for rule in rules])
         self.targets = PatternIndex([rule.target for rule in rules])
-        self.excepts = [(OURS, *rule.excepts, *self._taken(position)) for position, rule in enumerate(rules)]
+        self.takers = [self._takers(position) for position in range(len(rules))]
+        self.excepts = [
+            (OURS, *rule.excepts, *(taker.source for taker in takers))
+            for rule, takers in zip(rules, self.takers, strict=True)
+        ]
         self.doubts: defaultdict[Rule, set[Reason]] = defaultdict(set)
 
-    def _taken(self, position: int) -> list[Pattern]:
-        """Return the sources of earlier rules, if these take all keys that match them."""
+    def _takers(self, position: int) -> list[Rule]:
+        """Return the earlier rules that take every key of the rule that matches their source."""
         if not self.first_match:
             return []
         rule = self.rules[position]
         earlier = [self.rules[each] for each in self.sources.overlapping(rule.source) if each < position]
-        return [each.source for each in earlier if set(each.excepts) <= set(rule.excepts)]
+        return [
+            each
+            for each in earlier
+            if not any(one.overlaps(rule.source) for one in set(each.excepts).difference(rule.excepts))
+        ]
 
     def refuse_reserved(self) -> None:
         for rule in self.rules:
@@ -103,17 +115,30 @@ class _Rules:
         for here, one in enumerate(self.rules):
             for there in self.sources.overlapping(one.source):
                 other = self.rules[there]
-                if here < there and self.first_match and one == other:
+                if here < there and one == other:
                     raise UsageError(f"rule {one.quoted} is there twice")
                 if here >= there or self.first_match:
                     continue
                 ways = ((there, _itself), (here, _itself))
                 encounter = _Encounter(meeting(one.source, other.source), one.source, ways)
-                if not encounter.is_avoided(self.excepts):
-                    raise UsageError(
-                        f"rules {one.quoted} and {other.quoted}: their sources overlap; with --first-match the first "
-                        "rule that matches takes the key: put the narrower one first"
-                    )
+                if encounter.is_avoided(self.excepts):
+                    continue
+                if one.source.contains(other.source) and other.source.contains(one.source):
+                    raise UsageError(f"rules {one.quoted} and {other.quoted}: their sources are the same; {_ONE_EACH}")
+                raise UsageError(
+                    f"rules {one.quoted} and {other.quoted}: their sources overlap; with --first-match the first rule "
+                    "that matches takes the key: put the narrower one first"
+                )
+
+    def refuse_rules_without_keys(self) -> None:
+        for position, rule in enumerate(self.rules):
+            if self.takers[position] and covered(rule.source, self.excepts[position]):
+                most = rule.source.without_shortest
+                taker = next(one for one in self.takers[position] if one.source.contains(most))
+                raise UsageError(
+                    f"rules {taker.quoted} and {rule.quoted}: the first one takes the keys, and none is left for the "
+                    f"second; {_ONE_EACH if rule.source.contains(taker.source) else 'put the narrower one first'}"
+                )
 
     def refuse_equal_targets(self) -> None:
         for here, one in enumerate(self.rules):
@@ -127,7 +152,7 @@ class _Rules:
                 if avoided is False:
                     raise UsageError(
                         f"rules {one.quoted} and {other.quoted}: both could give the same target; "
-                        f"{self._remedy(encounter)}"
+                        f"{self._remedy(encounter, ', or each rule a run of its own')}"
                     )
                 if avoided is None:
                     self.doubts[one].add(Reason.AMBIGUOUS)
@@ -158,11 +183,12 @@ class _Rules:
             if not encounter.is_avoided(self.excepts):
                 self.doubts[rule].add(Reason.RESERVED)
 
-    def _remedy(self, encounter: _Encounter) -> str:
+    def _remedy(self, encounter: _Encounter, more: str = "") -> str:
         options = encounter.remedy(self.rules, self.excepts)
         if options:
             return f"{options} would avoid that: such names are then no sources"
-        return "no --except would avoid that: give the targets another prefix, or another database (--to-database)"
+        where = "another prefix, or another database (--to-database)"
+        return f"no --except would avoid that: give the targets {where}{more}"
 
 
 def doubts_of(rules: Sequence[Rule], *, first_match: bool) -> Doubts:
@@ -170,6 +196,7 @@ def doubts_of(rules: Sequence[Rule], *, first_match: bool) -> Doubts:
     each = _Rules(rules, first_match=first_match)
     each.refuse_reserved()
     each.refuse_overlapping_sources()
+    each.refuse_rules_without_keys()
     each.refuse_equal_targets()
     each.refuse_chains()
     each.look_for_reserved_targets()

@@ -52,6 +52,11 @@ def printable(name: bytes) -> str:
     return "".join(map(_printable_character, text))
 
 
+def as_typed(text: bytes) -> str:
+    """Return what a user has typed, no key name: as `printable`, but a backslash stands there as it was typed."""
+    return "\\".join(map(printable, text.split(b"\\")))
+
+
 def _printable_character(character: str) -> str:
     if character == "\\":
         return "\\\\"

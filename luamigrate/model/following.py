@@ -16,6 +16,8 @@ from luamigrate.model.rules import RESERVED
 
 LEASES = RESERVED + b"follow"
 """The index of all leases of a database, by plan; each lease has the plan's digest behind it."""
+TAG = b"{" + LEASES + b"}"
+"""Behind a lease and a record in a cluster: there they are in one slot with the index."""
 RECORDS = RESERVED + b"followed:"
 """Begins the name of the record that a follow of a plan leaves for the next one."""
 
@@ -32,8 +34,9 @@ class Rescan(StrEnum):
     """Why both sides are scanned again."""
 
     EMPTIED = "a database was emptied"
-    LOST = "the listening connection was lost"
+    LOST = "a connection was lost"
     OTHER_SERVER = "another server process answers"
+    MOVED = "slots were moved"
     TOO_MANY = "too many names changed at once"
     LEASE = "the lease had expired"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed, printable
 
 STAR = "*"
 """The name of the part that may be empty."""
@@ -87,6 +87,11 @@ class Pattern:
     def shortest(self) -> int:
         """The length of the shortest name."""
         return sum(map(len, self.literals)) + len(self.names) - self.names.count(STAR)
+
+    @cached_property
+    def without_shortest(self) -> Pattern:
+        """The pattern of its names but the one in which the star is empty; itself where it has no star."""
+        return Pattern(self.literals, ("any",)) if self.names == (STAR,) else self
 
     def glob(self) -> bytes:
         """Return the pattern for MATCH: all that does not vary is taken literally."""
@@ -214,8 +219,8 @@ def covered(pattern: Pattern, by: Sequence[Pattern]) -> bool:
         return True
     if pattern.names != (STAR,):
         return False
-    longer, shortest = Pattern(pattern.literals, ("any",)), Pattern.of_name(pattern.filled(b""))
-    return all(any(one.contains(part) for one in by) for part in (longer, shortest))
+    parts = (pattern.without_shortest, Pattern.of_name(pattern.filled(b"")))
+    return all(any(one.contains(part) for one in by) for part in parts)
 
 
 def escaped(name: bytes) -> str:
@@ -238,10 +243,10 @@ def _escape_glob(literal: bytes) -> bytes:
 
 
 def _what_is_wrong(text: bytes, place: int) -> str:
-    shown, rest = printable(text), text[place:]
+    shown, rest = as_typed(text), text[place:]
     if rest.startswith(b"\\"):
         what = r"a backslash escapes: \*, \<, \=, \\ and \xNN (two hexadecimal digits) are known"
-        return f"pattern '{shown}': '{printable(rest[:2])}' is no escape; {what}"
+        return f"pattern '{shown}': '{as_typed(rest[:2])}' is no escape; {what}"
     return (
         f"pattern '{shown}': a < begins a placeholder such as <id>, with a name of letters, digits, _ or - and a > at "
         r"its end; a literal < is \<"
@@ -249,7 +254,7 @@ def _what_is_wrong(text: bytes, place: int) -> str:
 
 
 def _refuse_odd_names(text: bytes, literals: list[bytes], names: list[str]) -> None:
-    shown = printable(text)
+    shown = as_typed(text)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if STAR in twice:
         raise UsageError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed
 from luamigrate.model.plans import Plan, plan, plan_of
 from luamigrate.model.rules import ANY, Rule, as_bytes
 from luamigrate.model.tables import table_rule
@@ -31,7 +31,7 @@ def plan_from_maps(
         sides = _EQUALS.fullmatch(text)
         if not sides:
             raise UsageError(
-                f"--map '{printable(as_bytes(text))}': needs exactly one =, as in 'job:*=step:*'; a literal = is \\="
+                f"--map '{as_typed(as_bytes(text))}': needs exactly one =, as in 'job:*=step:*'; a literal = is \\="
             )
         triples.append((sides[1], sides[2], kind))
     return plan(triples, excepts=excepts, first_match=first_match, database=database)
@@ -49,7 +49,7 @@ def plan_from_file(
     `excepts` are for all rules, beside those that they have themselves; `database` is for rules that have none.
     Raises UsageError.
     """
-    shown = printable(as_bytes(str(path)))
+    shown = as_typed(as_bytes(str(path)))
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -73,7 +73,7 @@ def plan_from_pairs(path: str | Path, kind: str = ANY, *, database: int | None =
 def _rule_tables(document: dict[str, Any]) -> list[Any]:
     unknown = sorted(document.keys() - {"rule"})
     if unknown:
-        raise UsageError(f"unknown key '{printable(unknown[0].encode())}': a plan has [[rule]] tables and nothing else")
+        raise UsageError(f"unknown key '{as_typed(unknown[0].encode())}': a plan has [[rule]] tables and nothing else")
     tables = document.get("rule", [])
     if not isinstance(tables, list):
         raise UsageError("'rule' must be a table in double brackets: [[rule]]")
@@ -88,7 +88,7 @@ def _rule(number: int, table: Any) -> Rule:
     unknown = sorted(table.keys() - {*names, "except", "database"})
     if unknown:
         known = ", ".join((*names, "except", "database"))
-        raise UsageError(f"{where}: unknown key '{printable(unknown[0].encode())}'; known are {known}")
+        raise UsageError(f"{where}: unknown key '{as_typed(unknown[0].encode())}'; known are {known}")
     excepts = table.get("except", [])
     excepts = [excepts] if isinstance(excepts, str) else excepts
     if not isinstance(excepts, list) or not all(isinstance(text, str) for text in excepts):

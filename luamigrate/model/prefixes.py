@@ -67,6 +67,12 @@ def _common(names: Sequence[bytes], first: int, end: int) -> bytes:
     return one[:length]
 
 
+def told_prefixes(plan: Plan) -> list[bytes]:
+    """Return the prefixes under which changes of both sides of a plan are told, in whatever database."""
+    targets = (prefix for database in plan.databases for prefix in target_prefixes(plan, database))
+    return merged((*source_prefixes(plan), *targets))
+
+
 def source_prefixes(plan: Plan) -> list[bytes]:
     """Return prefixes that cover the sources of a plan."""
     return merged(prefix for rule in plan for prefix in _prefixes(rule.source, rule.source_names))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from luamigrate.model.errors import UsageError, printable
-from luamigrate.model.patterns import STAR, Pattern
+from luamigrate.model.errors import UsageError, as_typed
+from luamigrate.model.patterns import STAR, Pattern, covered, escaped
 from luamigrate.model.status import Lacking
 
 TYPES = ("hash", "zset", "set", "list", "string", "stream", "any")
@@ -40,7 +40,7 @@ class Rule:
         rule = cls(Pattern.parse(source), Pattern.parse(target), kind, database=database)
         if kind not in TYPES:
             known = f"{', '.join(TYPES[:-1])} or {TYPES[-1]}"
-            raise UsageError(f"rule {rule.quoted}: type '{printable(as_bytes(kind))}' is not one of {known}")
+            raise UsageError(f"rule {rule.quoted}: type '{as_typed(as_bytes(kind))}' is not one of {known}")
         if database is not None and not 0 <= database <= LAST_DATABASE:
             raise UsageError(f"rule {rule.quoted}: database {database} is none: they are numbers from 0 on")
         ours, theirs = set(rule.source.names), set(rule.target.names)
@@ -52,11 +52,12 @@ class Rule:
         return rule.without(tuple(map(Pattern.parse, excepts)))
 
     def without(self, excepts: tuple[Pattern, ...]) -> Rule:
-        """Return the rule with these excepts too. Raises UsageError where it has no source left."""
+        """Return the rule with these excepts too. Raises UsageError where they leave it at most its shortest source."""
         rule = replace(self, excepts=tuple(dict.fromkeys((*self.excepts, *excepts))))
-        everything = next((one for one in rule.excepts if one.contains(self.source)), None)
-        if everything:
-            raise UsageError(f"rule {self.quoted}: except '{everything}' leaves it no source")
+        most = next((one for one in rule.excepts if one.contains(self.source.without_shortest)), None)
+        if most:
+            but = "" if covered(self.source, rule.excepts) else f" but '{escaped(self.source.filled(b''))}'"
+            raise UsageError(f"rule {self.quoted}: except '{most}' leaves it no source{but}")
         return rule
 
     def in_database(self, database: int | None) -> Rule:

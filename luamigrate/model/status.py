@@ -113,6 +113,11 @@ def reason_for(text: str) -> Reason:
     return next((reason for reason, pattern in _REASONS if pattern.search(text)), Reason.OTHER)
 
 
+def without_reason(reason: Reason, text: str) -> str:
+    """Return an error text that may begin with its reason, for a place where that stands already."""
+    return text.removeprefix(f"{reason}: ")
+
+
 Note = int | str | None | list["Note"]
 Notes = Mapping[str, Note]
 """What differs between a source and its target, by name: see the head of lua/lib/diff.lua."""

@@ -25,6 +25,8 @@ class Tally:
     """Reasons of the `failed` keys."""
     texts: dict[Reason, str] = field(default_factory=dict)
     """For each reason the error text of the first key that `failed`, escaped."""
+    first_failed: dict[Reason, bytes] = field(default_factory=dict)
+    """The sources of these keys."""
     kept: Counter[str] = field(default_factory=Counter)
     """Reasons of the `kept` targets: `partial`, `differs` or `expiry`."""
     elements: Counter[str] = field(default_factory=Counter)
@@ -42,11 +44,18 @@ class Tally:
         self.ignored.update(other.ignored)
         self.reasons.update(other.reasons)
         self.texts = other.texts | self.texts
+        self.first_failed = other.first_failed | self.first_failed
         self.kept.update(other.kept)
         self.elements.update(other.elements)
         self.fillable += other.fillable
         self.absent += other.absent
         self.waiting += other.waiting
+
+    def count_key(self, key: KeyOutcome) -> None:
+        """Count the outcome of one key, whose name may be told."""
+        self.count(key.word, key.text)
+        if key.reason:
+            self.first_failed.setdefault(key.reason, key.source)
 
     def count(self, word: Word, text: str = "", times: int = 1) -> None:
         """Count an outcome."""
@@ -130,7 +139,7 @@ class Summary:
     dry_run: bool = False
     validated: bool = True
     allow_empty: bool = False
-    """Whether it is a success that no key matches any rule."""
+    """Whether it is a success that no key matches any rule, or a pattern that is to be covered."""
     fills: bool = False
     """Whether incomplete targets were to be filled."""
     sample: int | None = None
@@ -222,6 +231,6 @@ class Summary:
             return Exit.UNFINISHED
         if not totals.found and not self.allow_empty:
             return Exit.UNFINISHED
-        if any(coverage.untaken for coverage in self.coverage.values()):
+        if any(found.untaken or (found.is_empty and not self.allow_empty) for found in self.coverage.values()):
             return Exit.UNFINISHED
         return Exit.OK

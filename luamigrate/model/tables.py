@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.errors import UsageError, as_typed, printable
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.rules import RESERVED, TYPES, Pairs, Rule, as_bytes
 
@@ -27,14 +28,22 @@ class TableRule(Rule):
 
     by_source: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     by_target: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+    lines: Sequence[int] = field(default=(), repr=False)
+    """The number of each pair's line."""
 
     def __str__(self) -> str:
-        return f"{len(self.by_source):,} names in {self.source}{self.where}"
+        count = len(self.by_source)
+        return f"{count:,} name{'' if count == 1 else 's'} in {self.file}{self.where}"
+
+    @property
+    def file(self) -> str:
+        """The name of its file, as errors show it."""
+        return as_typed(self.source.prefix)
 
     @property
     def targets_text(self) -> str:
         """Text that stands for its targets."""
-        return f"the targets in {self.target}"
+        return f"the targets in {self.file}"
 
     @property
     def is_table(self) -> bool:
@@ -71,18 +80,20 @@ class TableRule(Rule):
             return
         chained = next((target for target in self.by_target if target in self.by_source), None)
         if chained is not None:
+            copied, again = (_line_of(chained, names, self.lines) for names in (self.by_target, self.by_source))
             raise UsageError(
-                f"pairs file {self.source}: '{printable(chained)}' is a target and a source: it would be copied again"
+                f"pairs file {self.file}: '{printable(chained)}' is the target on line {copied} and the source on "
+                f"line {again}: it would be copied again"
             )
 
 
 def table_rule(path: str | Path, kind: str, database: int | None) -> TableRule:
     """Read a pairs file: source, tab, target on each line, escaped as they are printed. Raises UsageError."""
     if kind not in TYPES:
-        raise UsageError(f"type '{printable(as_bytes(kind))}' is not one of {', '.join(TYPES)}")
-    shown = printable(as_bytes(str(path)))
+        raise UsageError(f"type '{as_typed(as_bytes(kind))}' is not one of {', '.join(TYPES)}")
+    shown = as_typed(as_bytes(str(path)))
     try:
-        by_source, by_target = _read(Path(path))
+        by_source, by_target, numbers = _read(Path(path))
     except OSError as error:
         raise UsageError(f"pairs file {shown}: {error.strerror}") from None
     except UsageError as error:
@@ -90,20 +101,30 @@ def table_rule(path: str | Path, kind: str, database: int | None) -> TableRule:
     if not by_source:
         raise UsageError(f"pairs file {shown} has no pair: each line is a source, a tab and a target")
     name = Pattern.of_name(as_bytes(str(path)))
-    return TableRule(name, name, kind, database=database, by_source=by_source, by_target=by_target)
+    return TableRule(name, name, kind, database=database, by_source=by_source, by_target=by_target, lines=numbers)
 
 
-def _read(path: Path) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+def _read(path: Path) -> tuple[dict[bytes, bytes], dict[bytes, bytes], Sequence[int]]:
     by_source: dict[bytes, bytes] = {}
     by_target: dict[bytes, bytes] = {}
+    numbers = array("L")
     with path.open("rb") as lines:
         for number, (source, target) in _pairs(lines):
             if source in by_source or target in by_target:
-                side = 0 if source in by_source else 1
-                raise UsageError(_twice(path, number, side, (source, target)[side]))
+                which, name, known = (
+                    ("source", source, by_source) if source in by_source else ("target", target, by_target)
+                )
+                first = _line_of(name, known, numbers)
+                raise UsageError(f"line {number}: the {which} '{printable(name)}' is on line {first} too")
             by_source[source] = target
             by_target[target] = source
-    return by_source, by_target
+            numbers.append(number)
+    return by_source, by_target, numbers
+
+
+def _line_of(name: bytes, names: Collection[bytes], numbers: Sequence[int]) -> int:
+    """Return the number of the line on which a source, or a target, stands."""
+    return next(number for each, number in zip(names, numbers, strict=True) if each == name)
 
 
 def _pairs(lines: Iterator[bytes]) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
@@ -122,7 +143,7 @@ def _pair(number: int, text: bytes) -> tuple[bytes, bytes]:
             f"line {number} needs a source, one tab and a target (a tab in a name is \\x09; a comment begins with '# ')"
         )
     if _CONTROL.search(text):
-        raise UsageError(f"line {number} has bytes that are no text: in names they are written \\xNN")
+        raise UsageError(f"line {number} has control characters: in names they are written \\xNN")
     if b"\\" in text:
         source, target = _unescaped(number, source), _unescaped(number, target)
     if source.startswith(RESERVED) or target.startswith(RESERVED):
@@ -133,19 +154,11 @@ def _pair(number: int, text: bytes) -> tuple[bytes, bytes]:
 def _unescaped(number: int, name: bytes) -> bytes:
     def byte(escape: re.Match[bytes]) -> bytes:
         if escape[2] is not None:
-            shown = printable(escape[0])
+            shown = as_typed(escape[0])
             raise UsageError(f"line {number}: '{shown}' is no escape: \\\\ and \\xNN are known, all else is literal")
         return bytes.fromhex(escape[1].decode()) if escape[1] else b"\\"
 
     return _ESCAPE.sub(byte, name)
-
-
-def _twice(path: Path, number: int, side: int, name: bytes) -> str:
-    """Return the error for a source (side 0) or a target (side 1) that an earlier line has too."""
-    with path.open("rb") as lines:
-        first = next(line for line, pair in _pairs(lines) if pair[side] == name)
-    which = ("source", "target")[side]
-    return f"line {number}: the {which} '{printable(name)}' is on line {first} too"
 
 
 def some_of(names: Collection[bytes], most: int) -> Sequence[bytes]:

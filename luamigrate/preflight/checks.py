@@ -16,6 +16,7 @@ from luamigrate.model.patterns import escaped
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, Verdict
+from luamigrate.model.tables import some_of
 from luamigrate.preflight import emptiness, sampling
 from luamigrate.preflight.following import following
 from luamigrate.preflight.memory import memory_and_eviction
@@ -203,23 +204,38 @@ def _of_the_data(deployment: Deployment, plan: Plan, *, warns_of_nothing: bool) 
         memory = memory_and_eviction(server, samples, fewer)
         nodes.append((server.place, [*memory, _saves(server), *_blocked(server, created)]))
     yield from _together(nodes)
-    yield _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
-    yield from _never_written(samples)
+    yield from _targets(deployment, plan, samples, warns_of_nothing=warns_of_nothing)
     if deployment.slots:
         yield from _crowding(plan)
 
 
-def _targets(deployment: Deployment, plan: Plan, samples: list[sampling.Sample], *, warns_of_nothing: bool) -> Finding:
+def _targets(
+    deployment: Deployment, plan: Plan, samples: list[sampling.Sample], *, warns_of_nothing: bool
+) -> Iterator[Finding]:
     if any(sample.has_sources for sample in samples) or not warns_of_nothing:
         present, sampled = sum(sample.present for sample in samples), sum(len(sample.keys) for sample in samples)
-        return Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+        if sampled:
+            yield Finding("targets", Verdict.OK, f"{present:,} of {sampled:,} sources sampled have one already")
+        elif not any(sample.refused for sample in samples):
+            yield Finding("targets", Verdict.OK, "no source of a rule's type is in the sample")
+        yield from _never_written(samples)
+    else:
+        yield _nothing_found(deployment, plan, samples)
+
+
+def _nothing_found(deployment: Deployment, plan: Plan, samples: list[sampling.Sample]) -> Finding:
     databases = read_database_sizes(deployment.primaries)
     if all(sample.complete.issuperset(plan) for sample in samples):
         others = sum((sample.other_types for sample in samples), Counter[str]())
         return Finding("targets", Verdict.WARNING, emptiness.nothing_found(plan, others, databases), empty=True)
+    counts = {
+        "KEYS": sum(sample.scanned for sample in samples),
+        "NAMES OF RULES": sum(len(some_of(rule.source_names or (), sampling.ENOUGH)) for rule in plan),
+    }
+    looked_at = " AND ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     text = (
-        f"NO KEY OF ANY RULE AMONG THE {sum(sample.scanned for sample in samples):,} KEYS LOOKED AT; a dry run looks "
-        f"at all of them.{emptiness.keys_by_database(databases)}{emptiness.taken_literally(plan)}"
+        f"NO KEY OF ANY RULE AMONG THE {looked_at} LOOKED AT; a dry run looks at all of them."
+        f"{emptiness.keys_by_database(databases)}{emptiness.taken_literally(plan)}"
     )
     return Finding("targets", Verdict.WARNING, text)
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from luamigrate.model.errors import printable
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import BUILT_IN
 from luamigrate.model.rules import Rule
@@ -15,9 +16,11 @@ def nothing_found(plan: Sequence[Rule], ignored: Counter[str], databases: dict[s
     """Say that no key matches any rule, or is of its type, and what may be the reason."""
     if ignored:
         return f"NO KEY IS OF ITS RULE'S TYPE: ignored {count_by_type(ignored)}. Give the rule another type."
+    excepts = ", those of excepts too," if any(rule.excepts for rule in plan) else ""
+    what = "names in the table" if any(rule.is_table for rule in plan) else f"patterns{excepts}"
     return (
         f"NO KEY MATCHED ANY RULE.{keys_by_database(databases)} Are the server, the database (the number at the end of "
-        f"the URL) and the patterns the right ones?{taken_literally(plan)}"
+        f"the URL) and the {what} the right ones?{taken_literally(plan)}"
     )
 
 
@@ -42,16 +45,24 @@ def looks_like_glob(source: Pattern) -> bool:
 
 def taken_literally(rules: Sequence[Rule]) -> str:
     """Say which sources stand for fewer keys than the same text in another program."""
-    sources = [] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table]
-    literal = a_few([f"'{source}'" for source in sources if looks_like_glob(source)])
-    single = a_few([f"'{source}'" for source in sources if not source.varies])
+    in_tables = [name for rule in rules if rule.is_table for name in rule.source_names or () if b"*" in name]
+    if in_tables:
+        names = a_few([f"'{printable(name)}'" for name in in_tables[: SHOWN + 1]])
+        return f" In a table * is literal, as in {names}: patterns go into --map or a plan file."
+    return not_varying([] if tuple(rules) == BUILT_IN.rules else [rule.source for rule in rules if not rule.is_table])
+
+
+def not_varying(patterns: Sequence[Pattern]) -> str:
+    """Say which patterns stand for fewer keys than the same text in another program."""
+    literal = a_few([f"'{pattern}'" for pattern in patterns if looks_like_glob(pattern)])
+    single = a_few([f"'{pattern}'" for pattern in patterns if not pattern.varies])
     text = f" Only * and placeholders vary: ? and [ are taken literally in {literal}." if literal else ""
     return text + (f" Without * a pattern is the name of one key: {single}." if single else "")
 
 
-def a_few(texts: Sequence[str]) -> str:
+def a_few(texts: Sequence[str], most: int = SHOWN) -> str:
     """Return texts in a row, or the first of very many."""
-    return ", ".join(texts[:SHOWN]) + (", …" if len(texts) > SHOWN else "")
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
 
 
 def count_by_type(counts: Counter[str]) -> str:

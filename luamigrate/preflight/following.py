@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from luamigrate.model.errors import Error, Refused
 from luamigrate.model.following import LEASES, LeaseNote, digest_of, notes_of
 from luamigrate.model.plans import Plan
-from luamigrate.model.prefixes import meet
+from luamigrate.model.prefixes import meet, told_prefixes
 from luamigrate.model.rules import RESERVED
 from luamigrate.model.status import Command, Finding, Verdict
 from luamigrate.scripts import calls, library
@@ -15,24 +15,31 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
 from luamigrate.server.info import read_time_ms
-from luamigrate.server.listener import Listener
+from luamigrate.server.listener import Listeners
 
 CHANNEL = RESERVED + b"follow"
 """On which nobody speaks."""
 
 
+EVERY_WRITE = (
+    "these patterns have no beginning in common but the empty one, so the server tells of every write of every key, in "
+    "every database: each one costs the server more, and luamigrate sorts out what is not of the plan"
+)
+
+
 def following(deployment: Deployment, plan: Plan, command: Command) -> Iterator[Finding]:
     """Yield what refuses a command, or is to be known, because of a follow."""
-    if command is Command.VERIFY or deployment.slots:
+    if command is Command.VERIFY:
         return
-    server = deployment.primaries[0]
     try:
-        yield from _leases(server, plan, command)
+        yield from _leases(deployment.node_for(LEASES), plan, command)
     except (Refused, Answered) as problem:
         text = f"this user may not ask whether a follow is under way: see that none is, or grant the keys: {problem}"
         yield Finding("follow", Verdict.WARNING, text)
     if command is Command.FOLLOW:
-        yield _tracking(server)
+        yield _tracking(deployment)
+        if b"" in told_prefixes(plan):
+            yield Finding("follow", Verdict.WARNING, EVERY_WRITE)
 
 
 def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Finding]:
@@ -68,9 +75,9 @@ def _index(server: Connection, database: int) -> object:
     return calls.in_database(server, database, "HGETALL", LEASES, keys=(LEASES,), writes=False).answer()
 
 
-def _tracking(server: Connection) -> Finding:
+def _tracking(deployment: Deployment) -> Finding:
     try:
-        Listener(server, [CHANNEL], CHANNEL).close()
+        Listeners(deployment.primaries, [CHANNEL], CHANNEL).close()
     except Error as problem:
         return Finding("follow", Verdict.REFUSED, str(problem).removeprefix("follow: "))
     return Finding("follow", Verdict.OK, "the server tells this user of changes")

@@ -382,6 +382,21 @@ def mirror(
     return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options, databases=databases)
 
 
+def cross_slot_mirror(
+    server: Connection,
+    targets: Sequence[bytes],
+    pause: Pause,
+    *payloads: bytes | str | int,
+    held_until: int,
+    alone: bool = False,
+) -> ScriptCall:
+    """Call cross_slot/mirror.lua: make targets what their sources were, while the lease is held.
+
+    Each payload is followed by its expiry and weight, and by whose the target is.
+    """
+    return ask_about(server, "cross_slot/mirror", targets, pause, held_until, *payloads, alone=alone)
+
+
 def lease(
     server: Connection,
     verb: str,

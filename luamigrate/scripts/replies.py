@@ -43,6 +43,8 @@ class CrossSlotReply(bytes, Enum):
 
     EQUAL = b"equal"
     """The key has the payload that was given, or one with that digest: with its expiry."""
+    TYPE = b"type"
+    """The key's type, where that alone was asked for."""
     CREATED = b"created"
     """The target was made or replaced: with the digest of its payload, where that is not the one that was given."""
     VANISHED = b"vanished"
@@ -208,7 +210,8 @@ def _outcome(source: bytes, target: bytes, answer: Answer) -> KeyOutcome:
     word, notes = _parse_notes(answer)
     digest, reason = str(notes.pop("digest", "")), str(notes.pop("reason", ""))
     match notes.pop("source_size", None), notes.pop("target_size", None):
-        case (int() as source_size, int() as target_size):
+        # A target of another type has been measured as what it is not.
+        case (int() as source_size, int() as target_size) if "target_type" not in notes:
             sizes = source_size, target_size
         case _:
             sizes = None
@@ -264,7 +267,7 @@ class KeyState(NamedTuple):
     size: int
     """In bytes."""
     beside: list[Any]
-    """What was asked for: the payload; contents and moments; or the number of elements."""
+    """What was asked for: the payload, and how long it was idle; contents and moments; or the number of elements."""
 
     @property
     def digest(self) -> bytes:
@@ -292,7 +295,13 @@ class KeyState(NamedTuple):
 
 _EQUAL_FOR_EVER = CrossSlotReply.EQUAL + b" -1"
 _TOLD_OF_A_KEY = 4
-_BESIDE: dict[str, tuple[type, ...]] = {"": (), "payload": (bytes,), "contents": (list, list), "size": (int,)}
+_BESIDE: dict[str, tuple[type, ...]] = {
+    "": (),
+    "payload": (bytes,),
+    "idle": (bytes, int),
+    "contents": (list, list),
+    "size": (int,),
+}
 """What follows that, by what was asked for."""
 _NAMES = {kind.encode(): kind for kind in TYPES}
 
@@ -318,7 +327,7 @@ def key_state(answer: Answer, asked_for: str = "") -> KeyState:
     """Read what cross_slot/read.lua tells of a key, and what was asked for beside. Raises Error."""
     if isinstance(answer, list) and len(answer) >= _TOLD_OF_A_KEY:
         kind, at, told, size, *beside = answer
-        is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for == "payload")
+        is_complete = tuple(map(type, beside)) == _BESIDE[asked_for] and (told or asked_for in ("payload", "idle"))
         if (
             is_complete
             and isinstance(kind, bytes)

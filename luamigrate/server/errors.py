@@ -140,6 +140,8 @@ def explain(error: Exception, url: str = "", password: str | None = None, user: 
             return NotReady("the server is loading its data set: run again when it has finished")
         case ResponseError() if text.startswith("BUSY"):
             return NotReady(f"the server{at} is busy with somebody's script: {text}")
+        case ResponseError() if url and "DB index is out of range" in text:
+            return Answered(f"the server{at} answered: {text}; give another number at the end of the URL, from 0 on")
         case redis.TimeoutError():
             hint = f"; {_NO_TLS}" if url.startswith(_WITH_TLS) else ""
             return Unreachable(f"no answer from the server{at}: {text}{hint}")

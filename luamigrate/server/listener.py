@@ -1,4 +1,4 @@
-"""A connection that is told of every change under some prefixes, and does nothing else (CLIENT TRACKING, RESP3).
+"""Connections that are told of every change under some prefixes, and do nothing else (CLIENT TRACKING, RESP3).
 
 What is told comes after its write is visible, and before the writer's reply. It is not told to a connection that is
 lost: then everything has to be looked at again.
@@ -6,7 +6,7 @@ lost: then everything has to be looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -31,8 +31,69 @@ _SECONDS_TO_SEND = 5.0
 """A PING is sent in this time, or the connection is lost."""
 
 
+class Listeners:
+    """Are told names, each by one server; `barrier` says when all writes up to a moment have been told by all."""
+
+    def __init__(self, servers: Iterable[Connection], prefixes: Sequence[bytes], channel: bytes) -> None:
+        """Connect and register. Raises Refused where this user or a server does not allow it, Error."""
+        self._of: dict[Connection, Listener] = {}
+        self._wanted = False
+        """Whether another barrier is to begin after the one that is under way."""
+        self.is_asked = False
+        """Whether a barrier is under way."""
+        self.passed = 0
+        """How many barriers there have been."""
+        try:
+            for server in servers:
+                self._of[server] = Listener(server, prefixes, channel)
+        except Error:
+            self.close()
+            raise
+
+    @property
+    def all(self) -> list[Listener]:
+        """What `select` waits for."""
+        return [*self._of.values()]
+
+    def hear(self, servers: Iterable[Connection]) -> bool:
+        """Tell whether there is a listener at each of these servers."""
+        return self._of.keys() >= {*servers}
+
+    def read(self) -> Iterator[list[bytes] | None]:
+        """Yield some of what has been told: names, or EVERYTHING; wait for nothing. Raises ConnectionLost."""
+        for listener in self._of.values():
+            yield from listener.read()
+        if self.is_asked and not any(listener.is_asked for listener in self._of.values()):
+            self.is_asked = False
+            self.passed += 1
+            if self._wanted:
+                self._wanted = False
+                self.barrier()
+
+    @property
+    def next_barrier(self) -> int:
+        """How many will have passed after the next one that begins."""
+        return self.passed + (2 if self.is_asked else 1)
+
+    def barrier(self) -> int:
+        """Begin a barrier, or have one follow that is under way; return how many will have passed after it."""
+        ticket = self.next_barrier
+        if self.is_asked:
+            self._wanted = True
+        else:
+            self.is_asked = True
+            for listener in self._of.values():
+                listener.begin_barrier()
+        return ticket
+
+    def close(self) -> None:
+        """Close the connections."""
+        for listener in self._of.values():
+            listener.close()
+
+
 class Listener:
-    """Is told names; `barrier` says when all writes up to a moment have been told.
+    """Is told names by one server, until its connection is lost.
 
     It also subscribes to a channel of its own, on which nobody speaks: so the server closes it, as it does with a
     subscriber that does not read, instead of keeping without bounds what it has to tell.
@@ -44,10 +105,6 @@ class Listener:
         self._reader = hiredis.Reader()
         self._pings = 0
         """How many PINGs of the barrier under way have not been answered."""
-        self._wanted = False
-        """Whether another barrier is to begin after it."""
-        self.passed = 0
-        """How many barriers there have been."""
         try:
             self._register(prefixes, channel)
         except (Error, RedisError, OSError):
@@ -111,33 +168,18 @@ class Listener:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a barrier is under way."""
+        """Whether a barrier has begun that is not over here."""
         return bool(self._pings)
 
-    @property
-    def next_barrier(self) -> int:
-        """How many will have passed after the next one that begins."""
-        return self.passed + (2 if self._pings else 1)
-
-    def barrier(self) -> int:
-        """Begin a barrier, or have one follow that is under way; return how many will have passed after it."""
-        ticket = self.next_barrier
-        if self._pings:
-            self._wanted = True
-        else:
-            self._pings = PINGS
-            self._ping()
-        return ticket
+    def begin_barrier(self) -> None:
+        """Ask the server twice, one time after the other: then all writes until now have been told."""
+        self._pings = PINGS
+        self._ping()
 
     def _answered(self) -> None:
         self._pings -= 1
         if self._pings:
             self._ping()
-            return
-        self.passed += 1
-        if self._wanted:
-            self._wanted = False
-            self.barrier()
 
     def _ping(self) -> None:
         socket = self._socket

@@ -241,7 +241,8 @@ def test_a_password_may_hold_any_character(any_server: Instance) -> None:
 @pytest.mark.single_server("a cluster has one database")
 def test_a_database_that_is_not_there_is_said_so(server: Instance) -> None:
     """Exit 1 with the server's error text."""
-    assert_one_line(luamigrate("run", url=f"{server.url}?db=99"), 1, "DB index is out of range")
+    result = luamigrate("run", url=f"{server.url}?db=99")
+    assert_one_line(result, 1, "DB index is out of range; give another number at the end of the URL")
 
 
 @pytest.mark.parametrize("command", ["EVALSHA", "COPY", "SCRIPT"])

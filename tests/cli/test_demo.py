@@ -19,8 +19,8 @@ from tests.processes import of_this_test
 
 COMMAND = (sys.executable, "-m", "luamigrate", "demo")
 ONE_STEP = (
-    "import sys; from luamigrate.cli import commands, demo; demo.STEPS = demo.STEPS[2:3]; sys.argv[0] = ''; "
-    "commands.main()"
+    "import sys; from luamigrate.cli import commands, demo; demo.STEPS = demo.STEPS[2:3]; demo.follow = lambda _: 0; "
+    "sys.argv[0] = ''; commands.main()"
 )
 """The demo that only copies: what it shows before and after that is another test's."""
 
@@ -44,8 +44,10 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
     """With the real output of each command, whatever is set outside."""
     env = environment(TMPDIR=str(tmp_path), DRY_RUN="true", REDIS_URL="redis://nowhere.invalid", BATCH_SIZE="1")
     result = subprocess.run(COMMAND, env=env, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
-    check, dry_run, run, fill, verify, rollback = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
+    stopping = "luamigrate: stopping: the batches under way are being finished (once more: stop at once)"
+    assert (result.returncode, result.stderr.strip()) == (0, stopping)
+    steps = re.split(r"^\$ luamigrate ", result.stdout, flags=re.MULTILINE)[1:]
+    check, dry_run, run, fill, verify, rollback, follow, verify_again = steps
     assert "run can be started here." in check
     assert "Would be copied                4,003" in dry_run
     assert "Successfully migrated          4,003" in run
@@ -55,7 +57,9 @@ def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert "1 filled, 3,999 same, ignored 1 of type string" in fill
     assert "Every source of its rule's type that was found has an equal target." in verify
     assert "would delete 4,004 targets, and leave the others as they are" in rollback
-    for step in (check, fill, verify, rollback):
+    assert "IN STEP at the end" in follow
+    assert "No target without a source was found." in verify_again
+    for step in (check, fill, verify, rollback, follow, verify_again):
         assert "(exit code 0)" in step
     urls = re.findall(r"redis://127\.0\.0\.1:\d+/0", result.stdout)
     assert_gone(urls[0], tmp_path)

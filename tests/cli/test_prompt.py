@@ -104,8 +104,9 @@ def test_it_asks_with_the_numbers_and_no_means_no(any_server: Instance, answer: 
     ended, shown = answered(any_server, answer)
     assert ended == code
     place = any_server.url + (", 3 primaries" if any_server.mode == "cluster" else "")
-    question = f"Delete 8 targets at {place}, each equal to its source, whoever made it? 1 would be kept."
-    assert question in " ".join(shown.split())
+    names = "step:*, steps:active, steps:completed, steps:failed, steps:pending"
+    question = f"Delete 8 targets ({names}) at {place}, each equal to its source, whoever made it? 1 would be kept."
+    assert f"{question} Nobody must be reading these names any more." in " ".join(shown.split())
     assert "nothing was deleted" in shown
     assert "Traceback" not in shown
     assert any_server.digest() == digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from luamigrate import connect, migrate, plan
 from tests.conftest import run
 from tests.instances import Instance
 from tests.migration.test_run import HASHES, fill
+from tests.schemas import read_report
 
 
 def prepare(server: Instance) -> None:
@@ -75,6 +77,20 @@ def test_sizes_of_collections_are_told(server: Instance) -> None:
     out = run(server, "--dry-run").out
     assert "20 members, 2 in the target" in out
     assert "40 members" in out
+
+
+def test_a_target_of_another_type_has_no_size(server: Instance, tmp_path: Path) -> None:
+    """It would be measured as what it is not."""
+    server.client.hset("job:1", "a", "1")
+    server.client.set("step:1", "a string")
+    server.client.hset("job:2", "a", "1")
+    server.client.hset("step:2", mapping={"a": "2", "b": "3"})
+    report = tmp_path / "report"
+    run(server, "--dry-run", "--report", str(report), *HASHES)
+    first, second = sorted(read_report(report.read_text(encoding="utf-8")), key=lambda line: str(line["source"]))
+    assert (first["source_type"], first["target_type"]) == ("hash", "string")
+    assert {"source_size", "target_size"}.isdisjoint(first)
+    assert (second["source_size"], second["target_size"]) == (1, 2)
 
 
 def test_what_the_run_would_do_is_said_only_if_there_is_something(server: Instance) -> None:

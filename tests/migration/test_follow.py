@@ -9,13 +9,12 @@ import pytest
 from luamigrate import Command, Limits, Refused, Summary, UsageError, Word, connect, follow, plan
 from luamigrate.migration import throttle
 from luamigrate.model.following import Phase, digest_of, lease_of
+from tests.clusters import wait_until
 from tests.conftest import luamigrate as command_line
 from tests.following import PLAN, Following, assert_in_step
 from tests.instances import Instance, expires_at, snapshot
 from tests.judge import assert_alike
 from tests.preflight.test_preflight import busy_client, limited, need
-
-pytestmark = pytest.mark.single_server("a cluster is refused")
 
 RULE = ("--map", "job:*=step:*")
 
@@ -33,6 +32,7 @@ def fill(server: Instance, count: int = 20) -> Any:
     return client
 
 
+@pytest.mark.single_server("renames do not reach across slots")
 def test_it_copies_what_is_there_and_then_every_change(server: Instance) -> None:
     """Values, expiries to the millisecond, deletions, renames; and sources stay as they are."""
     client = fill(server)
@@ -80,6 +80,7 @@ def test_a_source_of_another_type_counts_as_none(server: Instance) -> None:
     assert following.summary.exit_code == 0
 
 
+@pytest.mark.single_server("a cluster has one database")
 def test_names_outside_the_plan_are_left_alone(server: Instance) -> None:
     """Excepts, other prefixes, and the same names in another database."""
     client: Any = server.client
@@ -183,11 +184,24 @@ def test_an_evicting_policy_without_room_is_refused(server: Instance) -> None:
     assert not server.client.keys("step:*")
 
 
+@pytest.mark.single_server("the node is named too")
 def test_clients_that_wait_are_refused(server: Instance) -> None:
     """A worker that waits on a target would be handed a job that is still in its source."""
     fill(server, 2)
     with busy_client(server, "BLPOP", "step:waits", 0):
         assert refusal(server).startswith("blocked: clients wait in this database: worker-7")
+
+
+def test_names_that_have_no_beginning_in_common_are_followed_at_a_price(server: Instance) -> None:
+    """Which is said: the server tells of everything then."""
+    server.client.set("a:jobs", 1)
+    with Following(server.url, plan([("<x>:jobs", "<x>:steps", "any")])) as following:
+        following.wait_until_in_step()
+        server.client.set("b:jobs", 2)
+        server.client.set("elsewhere", 3)
+        wait_until(lambda: server.client.get("b:steps") == b"2")
+        following.wait_until_in_step()
+    assert [text for text in following.summary.warnings if "every write of every key" in text]
 
 
 def test_limits_that_make_no_sense_are_refused(any_server: Instance) -> None:
@@ -212,6 +226,7 @@ def test_a_key_that_fails_is_named_and_tried_again(server: Instance) -> None:
     assert following.summary.exit_code == 3
 
 
+@pytest.mark.single_server("the configuration is of one server")
 def test_a_key_that_the_server_refuses_is_copied_once_it_can_be(server: Instance, watchful: None) -> None:
     """Out of memory: it waits, the others too, and goes on when there is room."""
     client = fill(server, 2)

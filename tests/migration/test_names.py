@@ -118,6 +118,9 @@ def test_a_pair_that_must_not_be_written_fails_in_every_command(
         assert result.document["rules"][0]["failed_reasons"] == {reason: 1}
         lines = read_report(report.read_text())
         assert (failed.decode(), reason) in {(line["source"], line.get("reason")) for line in lines}
+        assert f"The first that failed ({reason}): '{failed.decode()}': its target " in result.err
+        assert f"{reason}: its target " in result.err
+        assert f"{reason}: {reason}" not in result.err
         assert client.dbsize() == (3 if command in {("run",), ("verify",)} else 2)
 
 

@@ -49,7 +49,7 @@ def test_each_source_of_the_table_gets_its_target(server: Instance, table: Path)
     assert (result.code, result.totals) == (0, {"found": 4, "copied": 4, "ignored": 0})
     (rule,) = result.document["rules"]
     assert (rule["source"], rule["names"], rule["absent"]) == (str(table), 5, 1)
-    assert "1 of the 5 names in" in result.err
+    assert "1 of 5 names in" in result.err
     for source, target in list(PAIRS.items())[:4]:
         assert_equal(server, source, target)
     assert server.client.dbsize() == 9
@@ -69,8 +69,10 @@ def test_the_screen_tells_of_the_table(server: Instance, table: Path) -> None:
     result = luamigrate("run", "--pairs", str(table), url=server.url)
     assert result.code == 0
     assert f"[1/1] 5 names in {table} (any)" in result.out
-    assert f"  5 names in {table}: 4 copied, 1 not there" in result.out
-    assert f"NOT THERE: 1 of the 5 names in {table}. Is that right?" in result.out
+    assert f"  5 names in {table}: 4 copied, 1 absent" in result.out
+    assert f"ABSENT: 1 of 5 names in {table}. Is that right? --verbose names them, as gone." in result.out
+    again = luamigrate("run", "--pairs", str(table), "--verbose", url=server.url)
+    assert "  gone     not there -> nor this" in again.out
     check = luamigrate("check", "--pairs", str(table), "--json", url=server.url)
     assert check.code == 0
     texts = {finding["name"]: finding["text"] for finding in check.document["checks"]}
@@ -83,8 +85,47 @@ def test_a_table_of_which_no_name_is_there_is_worth_an_exit_code(server: Instanc
     for command in ("run", "verify"):
         result = luamigrate(command, "--pairs", str(table), url=server.url)
         assert result.code == 3
-        assert "none of them is there" in result.out
+        assert f"  5 names in {table}: all absent\n" in result.out
     assert luamigrate("run", "--pairs", str(table), "--allow-empty", url=server.url).code == 0
+
+
+def test_one_name_is_one(any_server: Instance, tmp_path: Path) -> None:
+    """Not one names."""
+    file = tmp_path / "names.tsv"
+    file.write_text("a\tb\n")
+    assert f"[1/1] 1 name in {file} (any)" in luamigrate("run", "--pairs", str(file), url=any_server.url).out
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_star_in_a_table_is_said_to_be_literal_where_names_are_absent(
+    any_server: Instance, tmp_path: Path, there: bool
+) -> None:
+    """Once; nobody needs to know while all names are there."""
+    file = tmp_path / "names.tsv"
+    file.write_text("job:*\tstep:*\na\tb\n")
+    any_server.client.mset({"job:1": "1", "a" if there else "other": "1"})
+    said = "In a table * is literal, as in 'job:*': patterns go into --map or a plan file."
+    assert luamigrate("run", "--pairs", str(file), url=any_server.url).out.count(said) == 1
+    any_server.client.mset({"job:*": "1", "a": "1"})
+    assert said not in luamigrate("run", "--pairs", str(file), url=any_server.url).out
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (3, 3, "and the names in the table the right ones?"),
+        (300, 0, "NO KEY OF ANY RULE AMONG THE 100 NAMES OF RULES LOOKED AT; a dry run looks at all of them."),
+    ],
+)
+def test_a_check_says_how_many_names_it_has_looked_at(
+    any_server: Instance, tmp_path: Path, number: int, code: int, said: str
+) -> None:
+    """Where none of them is there; where it has seen all names, the exit code is that of the run."""
+    file = tmp_path / "names.tsv"
+    file.write_text("".join(f"old:{each}\tnew:{each}\n" for each in range(number)))
+    any_server.client.set("other", "1")
+    result = luamigrate("check", "--pairs", str(file), url=any_server.url)
+    assert (result.code, said in result.out) == (code, True)
 
 
 def test_the_type_holds_for_the_whole_table(server: Instance, table: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luamigrate.migration.dirty import UNTOLD
-from luamigrate.migration.standing import WRITTEN, Pair, Standing
+from luamigrate.migration.standing import Pair, Standing
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Word
 
@@ -56,23 +56,3 @@ def test_a_target_that_is_deleted_while_its_source_is_as_it_was_is_news(standing
     (news,) = standing.passed(BARRIER)
     assert not isinstance(news, bytes)
     assert news.word is Word.FOREIGN
-
-
-def test_what_the_first_of_two_sendings_has_made_is_our_own(standing: Standing) -> None:
-    """The answer was lost, the source changed, and the second one finds a target that nobody knew of."""
-    sent = look(standing, TOLD)
-    assert not sent.may_replace
-    standing.sent_twice(sent)
-    assert standing.answered(sent, Word.FOREIGN, BARRIER) == []
-    assert list(standing.passed(BARRIER)) == [SOURCE]
-    assert look(standing).may_replace
-
-
-def test_what_was_foreign_before_two_sendings_is_not_our_own(standing: Standing) -> None:
-    """Somebody had written the target."""
-    standing.suspect(SOURCE)
-    sent = look(standing)
-    standing.sent_twice(sent)
-    (news,) = standing.answered(sent, Word.FOREIGN, BARRIER)
-    assert (news.word, news.text) == (Word.FOREIGN, WRITTEN)
-    assert not look(standing).may_replace

@@ -115,6 +115,7 @@ def refusal_of(rules: list[tuple[bytes, bytes]], options: dict[str, Any]) -> str
         (["a\\**=a\\*b*"], r"--except 'a\*b*'"),
         (["x=s:1:2", "t:<a>:<b>=s:<b>:<a>"], "--except 't:2:1'"),
         (["t:<a>:<b>=t:<b>:<a>"], "no --except would avoid that"),
+        (["job:*=step:*", "task:*=step:*"], "or each rule a run of its own"),
     ],
 )
 def test_a_refusal_names_the_option_that_helps(maps: list[str], helps: str) -> None:
@@ -172,8 +173,41 @@ def test_an_except_counts_only_for_names_that_a_rule_can_give() -> None:
         assert [key.reason for key in refused] == ["ambiguous"]
 
 
-@pytest.mark.parametrize("maps", [["*=b*", "bar*=c*"], ["a:b:x=d", "a:*=c:*", "b:*=c:b:*"]])
+@pytest.mark.parametrize("maps", [["a:b:x=d", "a:*=c:*", "b:*=c:b:*"], ["x:*=z:*", "y:<a>=z:<a>"]])
 def test_an_option_that_leaves_another_rule_no_source_is_not_named(maps: list[str]) -> None:
-    """For with it the plan would be refused too."""
+    """For with it the plan would be refused too; the name in which a star is empty is no source to speak of."""
     with pytest.raises(UsageError, match="no --except would avoid that"):
         plan_from_maps(maps, first_match=True)
+
+
+@pytest.mark.parametrize(
+    ("maps", "named", "helps"),
+    [
+        (["a:*=b:*", "a:x=c"], "rules 'a:*' -> 'b:*' and 'a:x' -> 'c': ", "put the narrower one first"),
+        (["*=b*", "bar*=c*"], "rules '*' -> 'b*' and 'bar*' -> 'c*': ", "put the narrower one first"),
+        (["a:*=b:*", "a:*=c:*"], "rules 'a:*' -> 'b:*' and 'a:*' -> 'c:*': ", "give each a run of its own"),
+        (["a:<x>=b:<x>", "a:<y>=c:<y>"], "rules 'a:<x>' -> 'b:<x>' and ", "give each a run of its own"),
+        (["a:=c", "a:<x>=b:<x>", "a:*=d:*"], "rules 'a:<x>' -> 'b:<x>' and 'a:*' -> ", "leave out one of the rules"),
+    ],
+)
+def test_a_rule_that_could_never_get_a_key_is_refused(maps: list[str], named: str, helps: str) -> None:
+    """Earlier rules take all of them; with an except in one of these, there may be some left."""
+    with pytest.raises(UsageError) as refusal:
+        plan_from_maps(maps, first_match=True)
+    assert named in str(refusal.value)
+    assert helps in str(refusal.value)
+
+
+def test_a_rule_may_have_the_keys_that_an_earlier_one_leaves_out() -> None:
+    """The except is that of the earlier rule alone; one for other names changes nothing."""
+    wide, narrow = (b"a:*", b"b:*", "any"), Rule.parse(b"a:x", b"c", "any")
+    assert len(Plan((Rule.parse(*wide, [b"a:x"]), narrow), first_match=True)) == 2
+    with pytest.raises(UsageError, match="none is left for the second"):
+        Plan((Rule.parse(*wide, [b"a:y"]), narrow), first_match=True)
+
+
+@pytest.mark.parametrize("maps", [["a:*=b:*", "a:*=c:*"], ["a:<x>=b:<x>", "a:<y>=c:<y>"]])
+def test_overlapping_allowed_is_no_advice_for_equal_sources(maps: list[str]) -> None:
+    """For then the second rule would get no key."""
+    with pytest.raises(UsageError, match="their sources are the same; leave out one of the rules"):
+        plan_from_maps(maps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -73,15 +75,16 @@ def test_patterns_mean_nothing_in_a_table(tmp_path: Path) -> None:
         (b"a\t\n", ["line 1", "one tab"]),
         (b"\tb\n", ["line 1", "one tab"]),
         (b"#a\n", ["line 1", "one tab"]),
-        (b"\x7fELF\x01\x00\tx\n", ["line 1", "no text"]),
-        (b"a\tb\x00\n", ["line 1", "no text"]),
-        (b"a\\*\tb\n", ["line 1", r"'\\*' is no escape"]),
+        (b"\x7fELF\x01\x00\tx\n", ["line 1", "control characters"]),
+        (b"a\tb\x00\n", ["line 1", "control characters"]),
+        (b"a\\*\tb\n", ["line 1", r"'\*' is no escape"]),
         (b"a\\x4\tb\n", ["line 1", "is no escape"]),
         (b"a\tb\\\n", ["line 1", "is no escape"]),
         (b"a\tb\n\nc\tb\n", ["line 3", "the target 'b' is on line 1 too"]),
         (b"a\tb\n# more\na\tc\n", ["line 3", "the source 'a' is on line 1 too"]),
-        (b"a\tb\nb\tc\n", ["'b' is a target and a source"]),
-        (b"a\ta\n", ["'a' is a target and a source"]),
+        (b"a\tb\n# more\nb\tc\n", ["'b' is the target on line 1 and the source on line 3"]),
+        (b"x\ty\nb\tc\na\tb\n", ["'b' is the target on line 3 and the source on line 2"]),
+        (b"a\ta\n", ["'a' is the target on line 1 and the source on line 1"]),
         (b"luamigrate:x\tb\n", ["line 1", "reserved"]),
         (b"a\tluamigrate:x\n", ["line 1", "reserved"]),
     ],
@@ -93,6 +96,18 @@ def test_what_is_odd_is_told_with_its_line(tmp_path: Path, content: bytes, fragm
     for fragment in ("pairs.tsv", *fragments):
         assert fragment in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_what_is_odd_is_told_of_a_pipe_too(tmp_path: Path) -> None:
+    """It can be read only once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for content, told in ((b"a\tb\na\tc\n", "is on line 1 too"), (b"a\tb\nb\tc\n", "the source on line 2")):
+        writer = threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True)
+        writer.start()
+        with pytest.raises(UsageError, match=told):
+            plan_from_pairs(pipe)
+        writer.join()
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

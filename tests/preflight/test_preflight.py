@@ -244,6 +244,16 @@ def test_a_pattern_that_is_taken_literally_is_said_so_beside_one_that_matches(an
     assert "? and [ are taken literally in 'old:[ab]', 'o?d:*'." in out
 
 
+def test_a_check_does_not_count_targets_where_no_source_may_be_written(any_server: Instance) -> None:
+    """It warns of the sources, and calls nothing fine; nor is nothing counted where all are of another type."""
+    any_server.client.set("t:1:2:3", "v")
+    out = luamigrate("check", "--map", "t:<a>:<b>=s:<b>:<a>", url=any_server.url).out
+    assert "warning  targets      1 of the sources sampled would fail (ambiguous: " in out
+    assert "ok       targets" not in out
+    out = luamigrate("check", "--allow-empty", "--map", "t:*=s:*", "--type", "hash", url=any_server.url).out
+    assert "ok       targets      no source of a rule's type is in the sample" in out
+
+
 @pytest.mark.parametrize("command", STARTS)
 def test_a_refusal_comes_before_anything_is_written(any_server: Instance, command: tuple[str, ...]) -> None:
     """Exit 4 from the check, from the run and from the dry run, with the same text."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,29 @@ def test_a_move_is_completed_by_the_rollback_of_the_opposite_rule(any_server: In
     assert console[-1] == ("rollback", opposite[1])
 
 
+OPPOSITES = re.findall(r"^\| `run (.*)` \| `rollback (.*)` \|$", OPERATIONS, re.MULTILINE)
+DELETED = ({"job:1"}, {"job:1", "#", "job:tmp:1", "step:tmp:1"}, {"job:1", "job:tmp:1"}, {"job:1", "#"})
+"""By each of these, of the names in the test."""
+
+
+@pytest.mark.single_server("a cluster has one database")
+@pytest.mark.parametrize(("rows", "deleted"), [*zip(OPPOSITES, DELETED, strict=True)], ids=range(len(DELETED)))
+def test_old_names_are_deleted_as_the_page_says(
+    server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: tuple[str, str], deleted: set[str]
+) -> None:
+    """Whatever rule gave the new ones; what an except had left out stays, though it has an equal copy."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.tsv").write_text("# old\tnew\n\njob:1\tstep:1\n\\x23\tstep:2\n")
+    (awk,) = re.findall(r"^\$ (awk .*)$", OPERATIONS, re.MULTILINE)
+    subprocess.run(["/bin/sh", "-c", awk], check=True)
+    before = {"job:1": "1", "#": "2", "job:tmp:1": "3", "step:tmp:1": "3", "app:x": "4", "app:app:x": "4"}
+    server.client.mset(before)
+    for command, row in zip((("run",), ("rollback", "--yes")), rows, strict=True):
+        options = [f"{server.url}?db={word[-1]}" if "://" in word else word for word in shlex.split(row)]
+        assert luamigrate(*command, *options, url=server.url).code == 0
+    assert {name for name in before if not server.client.exists(name)} == deleted
+
+
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -135,6 +160,16 @@ def test_every_command_on_a_page_can_be_typed(page: Path) -> None:
         params = group.commands[command].params
         known = {name for param in params for name in (*param.opts, *param.secondary_opts)}
         assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= known | {"--help"}, f"luamigrate {command}{rest}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path) -> None:
+    """Each begins with a heading, and its rows have as many cells: a blank line in between would end it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"^\|(?:.*\n\|)*.*$", text, re.MULTILINE):
+        heading, line, *rows = (re.split(r"(?<!\\)\|", row.strip()) for row in table.splitlines())
+        assert set("".join(line)) <= set("-: "), table[:80]
+        assert [row for row in rows if len(row) != len(heading)] == []
 
 
 def test_the_page_on_architecture_names_every_module() -> None:

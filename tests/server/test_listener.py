@@ -10,7 +10,7 @@ import pytest
 
 from luamigrate import Refused, connect
 from luamigrate.server.errors import ConnectionLost
-from luamigrate.server.listener import EVERYTHING, Listener
+from luamigrate.server.listener import EVERYTHING, Listener, Listeners
 from tests.clusters import wait_until
 from tests.instances import Instance
 
@@ -20,17 +20,17 @@ pytestmark = pytest.mark.single_server("one server tells of its own keys")
 
 
 @contextmanager
-def listening(server: Instance, *prefixes: bytes) -> Iterator[Listener]:
+def listening(server: Instance, *prefixes: bytes) -> Iterator[Listeners]:
     """Give a listener that is registered."""
     with connect(server.url) as deployment:
-        listener = Listener(deployment.primaries[0], prefixes, CHANNEL)
+        listener = Listeners(deployment.primaries, prefixes, CHANNEL)
         try:
             yield listener
         finally:
             listener.close()
 
 
-def told_by(listener: Listener) -> set[bytes] | None:
+def told_by(listener: Listeners) -> set[bytes] | None:
     """Return all names that are told until a barrier; None where everything may be different."""
     found: set[bytes] = set()
     everything = False
@@ -106,7 +106,7 @@ def test_barriers_follow_one_another(any_server: Instance) -> None:
         assert not listener.is_asked
 
 
-def read_to_the_end(listener: Listener) -> None:
+def read_to_the_end(listener: Listeners) -> None:
     """Read as long as there is a connection."""
     wait_until(lambda: bool([None for _ in listener.read()]) and False)
 

@@ -130,7 +130,7 @@ def test_the_primary_that_the_sentinels_name(primary: str, port: int) -> None:
         assert f"at {url} (primary 127.0.0.1:{port_of(primary)})" in result.out
         assert luamigrate(*command, "--json", url=url).document["server"]["url"] == url
     assert luamigrate("run", "--allow-empty", "--json", url=f"{url}/3").totals["found"] == 0
-    assert_one_line(luamigrate("run", url=f"{url}/99"), 1, "DB index is out of range")
+    assert_one_line(luamigrate("run", url=f"{url}/99"), 1, "out of range; give another number at the end of the URL")
 
 
 def test_a_server_beside_the_primary_is_reached_by_its_address(primary: str, port: int) -> None:

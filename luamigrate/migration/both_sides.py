@@ -1,0 +1,65 @@
+"""The names that a follow has to look at again: all of both sides of a plan, or those in slots that were moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from luamigrate.migration import scan
+from luamigrate.migration.pace import Pace
+from luamigrate.model.plans import Plan
+from luamigrate.server.connection import Connection
+from luamigrate.server.deployment import Deployment
+from luamigrate.server.slots import Layout
+
+
+class BothSides:
+    """Finds sources, be it by their names or by those of their targets."""
+
+    def __init__(
+        self, deployment: Deployment, plan: Plan, pace_of: Callable[[Connection], Pace], stop: Callable[[], bool]
+    ) -> None:
+        self._deployment, self._plan, self._pace_of, self._stop = deployment, plan, pace_of, stop
+        self._layout: Layout | None = None
+        self.moved()
+
+    def scanned(self) -> Iterator[list[bytes]]:
+        """Yield the sources, then those of the targets that are there."""
+        for rule in self._plan:
+            wanted = scan.Names(rule.source, self._plan.choosing_sources(rule), rule.source_names)
+            for found in self._everywhere(wanted):
+                yield found.keys
+        for rule in self._plan:
+            wanted = scan.Names(rule.target, self._plan.choosing_targets(rule), rule.target_names, rule.database)
+            for found in self._everywhere(wanted):
+                yield rule.pairs_of_targets(found.keys).sources
+
+    def _everywhere(self, wanted: scan.Names) -> Iterator[scan.Found]:
+        return scan.everywhere(self._deployment, wanted, self._pace_of, self._stop)
+
+    def moved(self) -> list[int]:
+        """Return the slots whose keys may be elsewhere than when this was asked last, and learn where they are."""
+        slots = self._deployment.slots
+        if not slots:
+            return []
+        before, now = self._layout, slots.layout()
+        if before and now == before and not now.moving:
+            return []
+        slots.refresh()
+        self._layout = slots.layout()
+        return self._layout.changed_since(before) if before else []
+
+    def in_slots(self, moved: list[int], sources_of: Callable[[Iterable[bytes]], list[bytes]]) -> Iterator[list[bytes]]:
+        """Yield the sources that have to do with the keys in some slots, as `sources_of` names tells them."""
+        slots = self._deployment.slots
+        if not slots:
+            return
+        naming = slots.keys_of(moved)
+        while True:
+            try:
+                _, names = next(naming)
+            except StopIteration as end:
+                crowded = end.value
+                break
+            yield sources_of(names)
+        if crowded:
+            yield from self.scanned()
