@@ -40,11 +40,12 @@ for name in library.names():
 endef
 export EXPAND
 
-# Migrations beside faults, drawn from seeds. SERVERS, TOPOLOGY (names, with commas between them), SEED, TRIALS on
-# each of these, SECONDS after which none is begun: make chaos SERVERS=valkey-9.1 TOPOLOGY=cluster TRIALS=50
+# Migrations beside faults, drawn from seeds. SERVERS, TOPOLOGY, VERBS (names, with commas between them), SEED, TRIALS
+# on each of these, SECONDS after which none is begun: make chaos SERVERS=valkey-9.1 TOPOLOGY=cluster TRIALS=50
 chaos: $(VENV)/.dev
 	$(BIN)/python -m chaos $(if $(SERVERS),--servers $(SERVERS)) $(if $(TOPOLOGY),--topology $(TOPOLOGY)) \
-	  $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SECONDS),--seconds $(SECONDS))
+	  $(if $(VERBS),--verbs $(VERBS)) $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) \
+	  $(if $(SECONDS),--seconds $(SECONDS))
 
 # Figures of luamigrate beside other ways; the parts and what each shows: python -m bench --help.
 # make bench SERVER=redis-8.2 ONLY=clients,kinds

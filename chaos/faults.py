@@ -17,12 +17,25 @@ import redis
 
 from chaos.processes import Tool
 from chaos.sites import USER, Clustered, Guarded, Site, Standalone, allow
+from luamigrate.model.rules import RESERVED
 from tests import slots
 from tests.clusters import slot_of, surviving, wait_until
 from tests.instances import Instance
 
 DISK_SECONDS = 2.0
 """In which a server ends whose disk is full, if anything is written."""
+OTHER_DATABASE = 3
+"""To which the writers of a follow move keys."""
+LEASES = RESERVED + b"follow:*"
+FLOOD = """
+for number = 1, 1000 do
+  redis.call('SET', 'job:' .. number .. ('x'):rep(1000), ARGV[1], 'PX', ARGV[2])
+end
+"""
+FLOODS, FLOOD_MS = 60, 3000
+"""Each is a megabyte to tell."""
+MOST_KEPT = 36 << 20
+"""Bytes: the limit of servers for subscribers, and what may come at once."""
 
 Strike = Callable[[Any, random.Random, Tool], None]
 
@@ -39,6 +52,10 @@ class Fault:
     """Whether what a server has acknowledged may be lost with it."""
     blocks: bool = False
     """Whether scripts may take longer, because a process stops in the middle of one."""
+    empties: bool = False
+    """Whether all keys of the plan's database are deleted."""
+    in_follows: bool = True
+    """Whether a follow has to get over it; the others end it, or make no sense there."""
 
 
 def _lasting(chance: random.Random, most: float) -> None:
@@ -242,19 +259,60 @@ def _half_move_a_slot(site: Clustered, chance: random.Random, _tool: Tool) -> No
         site.cluster.wait_until_agreed()
 
 
+def _empty_another(site: Site, _chance: random.Random, _tool: Tool) -> None:
+    for server in site.servers():
+        with server.another_client(db=OTHER_DATABASE) as client:
+            client.flushdb()
+
+
+def _hang_luamigrate(site: Site, chance: random.Random, tool: Tool) -> None:
+    """Stop it while more is told than a server may keep for who does not read."""
+    tool.send(signal.SIGSTOP)
+    try:
+        for server in site.servers():
+            for number in range(FLOODS):
+                server.client.eval(FLOOD, 0, number, FLOOD_MS)
+                kept = sum(int(client["omem"]) for client in server.client.client_list(_type="pubsub"))
+                if kept > MOST_KEPT:
+                    tool.complaints.append(f"{kept:,} bytes are kept for a listener that does not read")
+                    return
+        _lasting(chance, 2.0)
+    finally:
+        tool.send(signal.SIGCONT)
+
+
+def _beside(*command: str) -> Strike:
+    """Have the same command once more, or another one with the same rules, refused beside it."""
+
+    def strike(site: Site, _chance: random.Random, tool: Tool) -> None:
+        # Before it has its lease, nobody is refused.
+        wait_until(lambda: not tool.is_under_way or any(holds_lease(server) for server in site.servers()))
+        other = tool.beside(*command)
+        wait_until(lambda: not other.is_under_way)
+
+    return strike
+
+
+def holds_lease(server: Instance) -> bool:
+    """Tell whether a follow holds a lease there."""
+    with suppress(redis.RedisError):
+        return any(server.client.scan_iter(LEASES, count=1000))
+    return False
+
+
 ANYWHERE = (
     Fault("kill -9 of luamigrate", _signal(signal.SIGKILL), kills=True),
-    Fault("Ctrl-C", _signal(signal.SIGINT)),
-    Fault("Ctrl-C twice", _interrupt_twice, kills=True),
-    Fault("SIGHUP", _signal(signal.SIGHUP)),
-    Fault("closed output", lambda _site, _chance, tool: tool.close_output()),
-    Fault("two runs at once", _second_run),
+    Fault("Ctrl-C", _signal(signal.SIGINT), in_follows=False),
+    Fault("Ctrl-C twice", _interrupt_twice, kills=True, in_follows=False),
+    Fault("SIGHUP", _signal(signal.SIGHUP), in_follows=False),
+    Fault("closed output", lambda _site, _chance, tool: tool.close_output(), in_follows=False),
+    Fault("two runs at once", _second_run, in_follows=False),
     Fault("SIGSTOP of a server", _hang_primary, blocks=True),
     Fault("SCRIPT FLUSH", _on_each("SCRIPT", "FLUSH")),
     Fault("CLIENT PAUSE", _pause_clients, blocks=True),
     Fault("CLIENT KILL", _on_each("CLIENT", "KILL", "TYPE", "normal")),
     Fault("maxmemory lowered", _too_little_memory),
-    Fault("permissions taken away", _less_permitted),
+    Fault("permissions taken away", _less_permitted, in_follows=False),
 )
 ON_ONE_SERVER = (
     Fault("kill -9 of the server", _kill_server, blocks=True),
@@ -284,6 +342,18 @@ ON_A_CLUSTER = (
 
 ON_A_CLUSTER_OF_VALKEY = (Fault("slots moved as a whole", _move_slots_at_once),)
 
+IN_A_FOLLOW = (
+    Fault("CLIENT KILL of the listener", _on_each("CLIENT", "KILL", "TYPE", "pubsub")),
+    Fault("FLUSHALL", _on_each("FLUSHALL"), empties=True),
+    Fault("FLUSHDB", _on_each("FLUSHDB"), empties=True),
+    Fault("FLUSHDB of another database", _empty_another),
+    Fault("SIGSTOP of luamigrate", _hang_luamigrate),
+    Fault("two follows at once", _beside()),
+    Fault("run beside", _beside("run")),
+    Fault("fill beside", _beside("run", "--on-existing", "fill")),
+    Fault("rollback beside", _beside("rollback", "--yes")),
+)
+
 
 def possible(site: Site) -> tuple[Fault, ...]:
     """Return the faults that can strike there."""
@@ -292,3 +362,8 @@ def possible(site: Site) -> tuple[Fault, ...]:
     if isinstance(site, Standalone):
         return (*ANYWHERE, *ON_ONE_SERVER)
     return (*ANYWHERE, *ON_A_CLUSTER, *(ON_A_CLUSTER_OF_VALKEY if site.name.startswith("valkey") else ()))
+
+
+def possible_in_a_follow(site: Site) -> tuple[Fault, ...]:
+    """Return the faults that a follow has to get over there."""
+    return (*IN_A_FOLLOW, *(fault for fault in possible(site) if fault.in_follows))

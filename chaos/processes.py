@@ -20,6 +20,8 @@ LONGEST = 120.0
 
 
 LONGEST_START = 5.0
+PAUSED_AND_RESUMED = ("luamigrate: paused (SIGUSR1 again goes on): ", "luamigrate: going on: ")
+"""What it says to the same signal, in turn."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Tool:
         self.arguments = tuple(arguments)
         self._folder, self._url, self._name = folder, url, name
         self._others: list[Tool] = []
+        self.complaints: list[str] = []
+        """What faults have seen that must not be."""
         self._began = time.monotonic()
         self._output = (folder / f"{name}.out").open("wb")
         with (folder / f"{name}.err").open("wb") as errors:
@@ -74,13 +78,33 @@ class Tool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
-    def wait_until_begun(self) -> None:
-        """Wait until it is connected, or has ended."""
+    def wait_until_begun(self, sign: str = "Connected") -> None:
+        """Wait until it says that it is connected, or something else, or has ended."""
         deadline = time.monotonic() + LONGEST_START
         while self.is_under_way and time.monotonic() < deadline:
-            if b"Connected" in (self._folder / f"{self._name}.err").read_bytes():
+            if sign in self.said:
                 return
             time.sleep(0.01)
+
+    @property
+    def said(self) -> str:
+        """What it has said until now."""
+        return (self._folder / f"{self._name}.err").read_text(errors="replace")
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The words that it has reported until now, with their reasons, by source."""
+        return reported(self._folder / f"{self._name}.report")
+
+    def ask(self) -> str:
+        """Pause it and have it go on; return the line in which it says how it stands."""
+        for answer in PAUSED_AND_RESUMED:
+            before = self.said.count(answer)
+            self.send(signal.SIGUSR1)
+            deadline = time.monotonic() + LONGEST_START
+            while self.is_under_way and self.said.count(answer) == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return self.said.rpartition(answer)[2].partition("\n")[0].strip()
 
     def send(self, number: int) -> None:
         """Send it a signal."""
@@ -90,9 +114,16 @@ class Tool:
         """Have nobody read what it prints any more."""
         self._reader.kill()
 
-    def beside(self) -> None:
-        """Start the same once more."""
-        self._others.append(Tool(self._folder, self._url, self.arguments, f"{self._name}-{len(self._others)}"))
+    def beside(self, *command: str) -> Tool:
+        """Start the same once more, or another command with the same rules."""
+        arguments = (*command, *self._rules) if command else self.arguments
+        self._others.append(Tool(self._folder, self._url, arguments, f"{self._name}-{len(self._others)}"))
+        return self._others[-1]
+
+    @property
+    def _rules(self) -> list[str]:
+        named = zip(self.arguments, self.arguments[1:], strict=False)
+        return [text for name, value in named if name in ("--map", "--except") for text in (name, value)]
 
     def wait(self) -> list[Ended]:
         """Wait until it and what was started beside it have ended; return what came of them."""

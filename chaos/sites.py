@@ -23,7 +23,7 @@ SLOW_MS = 10
 """The duration of a script from which on the server itself keeps a record of it."""
 USER, PASSWORD = "migrator", "sesame"
 SECONDS_TO_CONNECT = 2
-MAY_ALL = ("on", f">{PASSWORD}", "~*", "+@all")
+MAY_ALL = ("on", f">{PASSWORD}", "~*", "&*", "+@all")
 KNOWN = ("--user", USER, *MAY_ALL)
 AOF = ("--appendonly", "yes", "--auto-aof-rewrite-percentage", "0")
 AT_ONCE = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")

@@ -14,7 +14,7 @@ from pathlib import Path
 from chaos import faults, processes, sites, worlds
 from chaos.application import Application, Reader
 from chaos.faults import Fault
-from chaos.judging import PAUSES, Case, Violation, judge, judge_verify
+from chaos.judging import Case, Violation, judge, judge_verify
 from chaos.processes import Ended, Tool
 from chaos.sites import Site
 from chaos.worlds import Keys, World, expires_meanwhile, lives_as_long, relation
@@ -85,15 +85,7 @@ def draw_options(chance: random.Random, world: World) -> Drawn:
 
 
 def make(site: Site, seed: int) -> Trial:
-    """Make a trial on a site, which is whole again afterwards; once more where only a pause was too long.
-
-    What does not repeat itself there was the machine's doing, for it is the world and the options that decide.
-    """
-    trial = _make(site, seed)
-    return _make(site, seed) if {number for number, _ in trial.violations} == {PAUSES} else trial
-
-
-def _make(site: Site, seed: int) -> Trial:
+    """Make a trial on a site, which is whole again afterwards."""
     chance, began = random.Random(seed), time.monotonic()
     trial = Trial(seed)
     world = worlds.draw(chance, most=MOST_KEYS, with_moments=site.has_moments)

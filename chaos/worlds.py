@@ -134,18 +134,19 @@ def draw(chance: random.Random, *, most: int, with_moments: bool) -> World:
     if PENDING in world.namings:
         _add(world, chance, PENDING.source, now, with_moments=with_moments)
     for number in range(3):
-        world.bystanders[b"job%d" % number] = _draw_stored(chance, now, with_moments=with_moments)
+        world.bystanders[b"job%d" % number] = draw_stored(chance, now, with_moments=with_moments)
     return world
 
 
 def _add(world: World, chance: random.Random, name: bytes, now: int, *, with_moments: bool) -> None:
-    stored = world.sources[name] = _draw_stored(chance, now, with_moments=with_moments)
+    stored = world.sources[name] = draw_stored(chance, now, with_moments=with_moments)
     target = world.target_of(name)
     if target and not _is_short(stored, now) and chance.random() < 0.2:
         world.targets[target] = _relative_of(stored, chance, now)
 
 
-def _draw_stored(chance: random.Random, now: int, *, with_moments: bool) -> Stored:
+def draw_stored(chance: random.Random, now: int, *, with_moments: bool) -> Stored:
+    """Draw a value of any type and size, and when it expires."""
     kind = chance.choice(KINDS)
     at = chance.choice((None, None, None, now + FAR_MS, now + FAR_MS + chance.randrange(10**6)))
     if chance.random() < 0.04:

@@ -176,11 +176,15 @@ class Lease:
             try:
                 return ask(self.deployment.node_for(self.name))
             except Error as problem:
-                is_unsettled = self.deployment.is_unsettled(problem)
+                is_replica = "READONLY" in str(problem)
+                is_unsettled = is_replica or self.deployment.is_unsettled(problem)
                 if not is_unsettled or time.monotonic() > deadline or self.control.stop():
                     raise
                 time.sleep(SECONDS_TO_SLEEP)
-                self.deployment.refresh()
+                if is_replica:
+                    self.deployment.find_primary(problem)
+                else:
+                    self.deployment.refresh()
 
     def _left(self) -> int:
         left = self._ask(lambda server: server.call("PTTL", self.name).answer())

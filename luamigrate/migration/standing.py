@@ -94,6 +94,8 @@ class Standing:
         self._former_extra = KnownNames()
         """Those of before the scan that is under way."""
         self._suspects: set[bytes] = set()
+        self._behind: set[bytes] = set()
+        """Sources that have changed, and whose targets we have not made what they are: these may expire meanwhile."""
         self._doubts: dict[bytes, _Doubt] = {}
         self._due: deque[tuple[int, bytes]] = deque()
         """Sources with a doubt, by the barrier that decides."""
@@ -131,7 +133,7 @@ class Standing:
 
     def _doubt(self, pair: Pair) -> _Doubt:
         doubt = self._doubts.setdefault(pair.source, _Doubt(pair.source == pair.target))
-        doubt.told |= pair.is_told
+        doubt.told |= pair.is_told or pair.source in self._behind
         doubt.blind |= pair.blind
         return doubt
 
@@ -175,6 +177,7 @@ class Standing:
             self.known.discard(source)
         if word in _EQUAL or word in _ABSENT:
             self._postponed.discard(source)
+            self._behind.discard(source)
             self.foreign.pop(source, None)
             self.extra.discard(source)
             if not was_deleted:
@@ -207,6 +210,7 @@ class Standing:
                 # The source has changed too: the target is our own, and behind.
                 del self._doubts[source]
                 self._suspects.discard(source)
+                self._behind.add(source)
                 yield source
             else:
                 yield from self._judge(source)
@@ -283,6 +287,7 @@ class Standing:
         self._former_extra.clear()
         self.foreign.clear()
         self._suspects.clear()
+        self._behind.clear()
         self._doubts.clear()
         self._failures.clear()
         self._postponed.clear()

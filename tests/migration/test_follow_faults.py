@@ -13,10 +13,13 @@ import pytest
 import redis
 
 from luamigrate import Limits
+from luamigrate.cli.embedded import free_port
+from luamigrate.migration import lease
 from luamigrate.model.following import Rescan
 from tests.clusters import wait_until
 from tests.following import Following, Writer, assert_in_step
 from tests.instances import Instance, start
+from tests.proxies import cutting
 from tests.sentinels import watched
 
 pytestmark = pytest.mark.single_server("a cluster is refused")
@@ -93,6 +96,26 @@ def test_a_server_that_is_killed_and_comes_back(server_name: str) -> None:
             survive(server, following, (restart, restart), seed=5)
         assert following.now.rescans[Rescan.OTHER_SERVER] >= 1
         assert following.summary.exit_code == 0
+
+
+def test_a_primary_that_becomes_a_replica_is_left(server_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody closes the connection, but the lease cannot be renewed there: who is at the address now is followed."""
+    monkeypatch.setattr(lease, "SECONDS_TO_RENEW", 0.1)
+    port = free_port()
+    with start(server_name) as former, start(server_name, "--port", str(port), "--bind", "127.0.0.1") as server:
+        at = [former]
+        for each in (former, server):
+            fill(each)
+        with cutting(lambda: at[0].url.removeprefix("unix://")) as url, Following(url) as following:
+            following.wait_until_in_step()
+            at[0] = server
+            former.client.replicaof("127.0.0.1", str(port))
+            following.wait_until(lambda now: now.rescans.get(Rescan.OTHER_SERVER, 0) > 0)
+            server.client.hset("job:1", "a", "changed")
+            wait_until(lambda: server.client.hget("step:1", "a") == b"changed")
+            following.wait_until_in_step()
+            assert_in_step(server)
+        assert following.error is None
 
 
 def test_evictions_are_followed(server: Instance) -> None:

@@ -1,0 +1,58 @@
+"""Whose a target is, where what is told and what is answered cross each other: decided without a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.standing import Pair, Standing
+from luamigrate.model.rules import Rule
+from luamigrate.model.status import Word
+
+RULE = Rule.parse(b"job:*", b"step:*", "any")
+SOURCE, TARGET = b"job:1", b"step:1"
+TOLD = 1.0
+BARRIER = 7
+
+
+@pytest.fixture
+def standing() -> Standing:
+    """After the first scan, which has claimed what it found."""
+    after = Standing()
+    after.claiming = False
+    return after
+
+
+def look(standing: Standing, moment: float = UNTOLD) -> Pair:
+    """Begin to look at the pair."""
+    return standing.pair(RULE, SOURCE, TARGET, moment)
+
+
+def test_a_target_that_expires_before_a_change_reaches_it_is_our_own(standing: Standing) -> None:
+    """Its expiry is told like a write of somebody else; but its source had changed, and is looked at again."""
+    standing.known.add(SOURCE)
+    sent = look(standing, TOLD)
+    standing.suspect(SOURCE)
+    assert standing.answered(sent, Word.COPIED, BARRIER) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+
+
+def test_a_target_that_expires_before_the_second_look_is_our_own(standing: Standing) -> None:
+    """The first look had to wait for a barrier, because nobody knew who had written the target."""
+    standing.known.add(SOURCE)
+    standing.suspect(SOURCE)
+    assert standing.answered(look(standing, TOLD), Word.FOREIGN, BARRIER) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+    standing.suspect(SOURCE)
+    assert standing.answered(look(standing), Word.COPIED, BARRIER + 1) == []
+    assert list(standing.passed(BARRIER + 1)) == [SOURCE]
+
+
+def test_a_target_that_is_deleted_while_its_source_is_as_it_was_is_news(standing: Standing) -> None:
+    """Nothing explains it."""
+    standing.known.add(SOURCE)
+    standing.suspect(SOURCE)
+    assert standing.answered(look(standing), Word.COPIED, BARRIER) == []
+    (news,) = standing.passed(BARRIER)
+    assert not isinstance(news, bytes)
+    assert news.word is Word.FOREIGN
