@@ -102,7 +102,7 @@ class Listener:
     def __init__(self, server: Connection, prefixes: Sequence[bytes], channel: bytes) -> None:
         """Connect and register. Raises Refused where this user or server does not allow it, Error."""
         self._connection: AbstractConnection = server.beside(protocol=3)
-        self._reader = hiredis.Reader()
+        self._reader: Any = None
         self._pings = 0
         """How many PINGs of the barrier under way have not been answered."""
         try:
@@ -117,6 +117,8 @@ class Listener:
         tracking = ["CLIENT", "TRACKING", "ON", "BCAST", *(part for each in prefixes for part in ("PREFIX", each))]
         try:
             self._connection.connect()
+            parse_error = self._connection._parser.parse_error  # noqa: SLF001  # errors as everywhere else
+            self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=parse_error)
             # First of all, so that the server cannot be made to keep anything.
             self._ask("SUBSCRIBE", channel)
             self._ask(*tracking)
@@ -128,10 +130,16 @@ class Listener:
             raise Refused(f"follow: the server does not tell this user of changes: {explain(error)}") from None
 
     def _ask(self, *command: bytes | str) -> None:
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
-        self._connection.send_packed_command([packed], check_health=False)
-        # The answer to SUBSCRIBE comes as a push.
-        self._connection.read_response(disable_decoding=True, push_request=True)
+        """Ask, and read one answer: what comes behind it may be told already, and only half of it be there."""
+        packed: Any = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
+        self._socket.sendall(packed)
+        while (answer := self._reader.gets()) is False:
+            data = self._socket.recv(_AT_ONCE)
+            if not data:
+                raise redis.ConnectionError("the server closed it")
+            self._reader.feed(data)
+        if isinstance(answer, Exception):
+            raise answer
 
     @property
     def _socket(self) -> Any:
@@ -144,7 +152,7 @@ class Listener:
     def read(self) -> Iterator[list[bytes] | None]:
         """Yield some of what has been told: names, or EVERYTHING; wait for nothing. Raises ConnectionLost."""
         self._reader.feed(self._receive())
-        while (message := self._reader.gets()) is not False:
+        while (message := self._next()) is not False:
             match message:
                 case [b"invalidate", names]:
                     yield names
@@ -152,6 +160,12 @@ class Listener:
                     raise ConnectionLost(f"the listening connection was answered: {message}")
                 case b"PONG" | "PONG":
                     self._answered()
+
+    def _next(self) -> object:
+        try:
+            return self._reader.gets()
+        except redis.InvalidResponse as error:
+            raise ConnectionLost(f"the listening connection was answered: {error}") from None
 
     def _receive(self) -> bytes:
         try:
