@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from luamigrate.migration.dirty import UNTOLD, Lags
+from luamigrate.migration.dirty import SEEN, Lags
 from luamigrate.migration.mirror import Result
 from luamigrate.model.following import Rescan
 from luamigrate.model.plans import Plan
@@ -37,7 +37,7 @@ class Account:
         pair, word = result.pair, result.word
         self.copies += word is Word.COPIED
         self.removed += word is Word.REMOVED
-        if pair.moment != UNTOLD:
+        if pair.moment < SEEN:
             self.lags.add(time.perf_counter() - pair.moment)
         if is_first:
             self._tallies.setdefault(pair.rule, Tally()).count(word, result.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from luamigrate.migration import scan
 from luamigrate.migration.pace import Pace
@@ -10,6 +11,14 @@ from luamigrate.model.plans import Plan
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.slots import Layout
+
+
+class Sighting(NamedTuple):
+    """Some sources that have to be looked at."""
+
+    sources: list[bytes]
+    was_there: bool = False
+    """Whether the scan has seen each of them, and not only its target."""
 
 
 class BothSides:
@@ -22,16 +31,17 @@ class BothSides:
         self._layout: Layout | None = None
         self.moved()
 
-    def scanned(self) -> Iterator[list[bytes]]:
+    def scanned(self) -> Iterator[Sighting]:
         """Yield the sources, then those of the targets that are there."""
         for rule in self._plan:
             wanted = scan.Names(rule.source, self._plan.choosing_sources(rule), rule.source_names)
             for found in self._everywhere(wanted):
-                yield found.keys
+                # Of a table, names come that may not be there.
+                yield Sighting(found.keys, was_there=rule.source_names is None)
         for rule in self._plan:
             wanted = scan.Names(rule.target, self._plan.choosing_targets(rule), rule.target_names, rule.database)
             for found in self._everywhere(wanted):
-                yield rule.pairs_of_targets(found.keys).sources
+                yield Sighting(rule.pairs_of_targets(found.keys).sources)
 
     def _everywhere(self, wanted: scan.Names) -> Iterator[scan.Found]:
         return scan.everywhere(self._deployment, wanted, self._pace_of, self._stop)
@@ -48,7 +58,7 @@ class BothSides:
         self._layout = slots.layout()
         return self._layout.changed_since(before) if before else []
 
-    def in_slots(self, moved: list[int], sources_of: Callable[[Iterable[bytes]], list[bytes]]) -> Iterator[list[bytes]]:
+    def in_slots(self, moved: list[int], sources_of: Callable[[Iterable[bytes]], list[bytes]]) -> Iterator[Sighting]:
         """Yield the sources that have to do with the keys in some slots, as `sources_of` names tells them."""
         slots = self._deployment.slots
         if not slots:
@@ -60,6 +70,6 @@ class BothSides:
             except StopIteration as end:
                 crowded = end.value
                 break
-            yield sources_of(names)
+            yield Sighting(sources_of(names))
         if crowded:
             yield from self.scanned()

@@ -11,7 +11,9 @@ MOST_NAMES = 1_000_000
 """Beyond that it is cheaper to scan again than to remember."""
 
 UNTOLD = math.inf
-"""The moment of a name that is to be looked at though nobody told that it changed: a scan found it, for example."""
+"""The moment of a name that is to be looked at though nobody told that it changed."""
+SEEN = math.nextafter(UNTOLD, 0)
+"""The same of a source that a scan has seen: it was there."""
 
 _STEPS = 20
 """Steps in which lags are counted, for each doubling."""
@@ -19,7 +21,10 @@ _SHORTEST = 1e-6
 
 
 class DirtyNames:
-    """Names of sources whose targets may be something else, each with the moment of the first change that was told."""
+    """Names of sources whose targets may be something else, each with the moment of the first change that was told.
+
+    Where none was, the moment is SEEN or UNTOLD, which are later than all others.
+    """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = MOST_NAMES if most is None else most
@@ -42,7 +47,7 @@ class DirtyNames:
         """Add a name that changed; one that waits keeps its place and its first moment."""
         moments = self._first if name in self._first else self._moments
         known = moments.get(name)
-        if known is None or (known == UNTOLD and moment != UNTOLD):
+        if known is None or (known >= SEEN and moment < known):
             moments[name] = moment
 
     def put_back(self, name: bytes, moment: float) -> None:

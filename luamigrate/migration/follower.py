@@ -10,9 +10,9 @@ from functools import lru_cache
 from itertools import chain
 
 from luamigrate.migration.account import SECONDS_TO_TELL, Account
-from luamigrate.migration.both_sides import BothSides
+from luamigrate.migration.both_sides import BothSides, Sighting
 from luamigrate.migration.cross_slot_mirror import mirror_for
-from luamigrate.migration.dirty import UNTOLD, DirtyNames
+from luamigrate.migration.dirty import SEEN, UNTOLD, DirtyNames
 from luamigrate.migration.hearing import REMEMBERED, Hearing
 from luamigrate.migration.large_mirror import LargeMirror
 from luamigrate.migration.lease import Lease
@@ -63,7 +63,7 @@ class Follower:
             deployment, options.limits, control, lease=lease, standing=self.standing, own_writes=own_writes
         )
         self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
-        self._scan: Iterator[list[bytes]] | None = None
+        self._scan: Iterator[Sighting] | None = None
         self._backlog: int | None = None
         """How many pairs that a scan has found have not been answered for; None where no scan has just ended."""
         self._phase = Phase.COPYING
@@ -304,8 +304,8 @@ class Follower:
             if found is None:
                 self._scan, self._backlog = None, len(self._dirty) + self._mirror.in_flight
                 return
-            for source in found:
-                self._dirty.put(source, UNTOLD)
+            for source in found.sources:
+                self._dirty.put(source, SEEN if found.was_there else UNTOLD)
 
     def _see_whether_all_was_scanned(self) -> None:
         """After a scan, and all that it has found, no target is claimed that is not known."""

@@ -10,7 +10,7 @@ from redis.crc import key_slot
 
 from luamigrate.migration import large_key_verbs
 from luamigrate.migration.chunks import LargePair
-from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.dirty import SEEN
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.mirror import Arrived, Big, Result
 from luamigrate.migration.ownership import OwnWrites
@@ -64,9 +64,9 @@ class LargeMirror:
         """Take a pair, or what has been seen of it since; one that waits keeps its place."""
         pair, before = big.pair, self._waiting.get(big.pair.source)
         if before:
-            is_untouched = before.is_untouched and pair.moment == UNTOLD
+            is_untouched = before.is_untouched and pair.moment >= SEEN
             big = replace(big, is_untouched=big.is_untouched or is_untouched)
-            has_changed = pair.moment != UNTOLD or pair.rights != before.pair.rights
+            has_changed = pair.moment < SEEN or pair.rights != before.pair.rights
             self._is_disturbed |= has_changed and self._is_under_way(pair.source)
         self._waiting[pair.source] = big
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.dirty import SEEN
 from luamigrate.migration.ownership import KnownNames
 from luamigrate.model.errors import Error
 from luamigrate.model.rules import Rule
@@ -37,7 +37,7 @@ class Pair:
     source: bytes
     target: bytes
     moment: float
-    """When the first change of the source was told that this look answers to; UNTOLD where none was."""
+    """When the first change of the source was told that this look answers to; SEEN or UNTOLD where none was."""
     is_told: bool
     """Whether that proves that the source has changed."""
     blind: bool
@@ -123,9 +123,9 @@ class Standing:
         is_ours = not self.is_somebody_elses(source)
         known = is_ours and source in self.known
         claimed = is_ours and (self.claiming or source in self._postponed)
-        is_told = moment != UNTOLD and source != target
-        # Nobody's word but the server's makes us delete: it told that the source changed, or had been seen by us.
-        may_delete = known or (claimed and is_told)
+        is_told = moment < SEEN and source != target
+        # Nobody's word but the server's makes us delete: it told that the source changed, or a scan has seen it.
+        may_delete = known or (claimed and (is_told or moment == SEEN))
         pair = Pair(rule, source, target, moment, is_told, self.blind, known or claimed, may_delete)
         if not may_delete:
             self._doubt(pair)

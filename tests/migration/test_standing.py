@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.dirty import SEEN, UNTOLD
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Word
@@ -56,3 +56,10 @@ def test_a_target_that_is_deleted_while_its_source_is_as_it_was_is_news(standing
     (news,) = standing.passed(BARRIER)
     assert not isinstance(news, bytes)
     assert news.word is Word.FOREIGN
+
+
+def test_what_a_scan_has_seen_may_be_deleted_once_it_is_gone(standing: Standing) -> None:
+    """While targets are claimed; of a name whose target alone was seen, nobody knows whether it was a source."""
+    standing.loses_sight(claiming=True)
+    assert look(standing, SEEN).rights == "2"
+    assert look(standing, UNTOLD).rights == "1"
