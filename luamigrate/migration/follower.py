@@ -216,6 +216,7 @@ class Follower:
     def _tend(self) -> None:
         """See to the guards, the lease, and what failed."""
         self._waiting_for = self._throttle.reason_to_wait()
+        self._mirror.limit(self._throttle.limits)
         if self._waiting_for:
             self._control.tell(self._waiting_for)
         now = time.monotonic()
@@ -320,7 +321,7 @@ class Follower:
                 self._mirror.send(pairs)
                 rate.sent(len(pairs), time.monotonic)
             if not self._dirty:
-                self._round_due = time.monotonic() + self._options.max_lag_ms / 1000
+                self._round_due = time.monotonic() + self._throttle.limits.max_lag_ms / 1000
         self._mirror.flush()
 
     def _pairs(self, names: list[tuple[bytes, float]]) -> Iterable[list[Pair]]:

@@ -207,7 +207,7 @@ def test_names_that_have_no_beginning_in_common_are_followed_at_a_price(server: 
 def test_limits_that_make_no_sense_are_refused(any_server: Instance) -> None:
     """Before anything is asked."""
     with connect(any_server.url) as deployment, pytest.raises(UsageError, match="the lag in milliseconds"):
-        follow(deployment, max_lag_ms=-1)
+        follow(deployment, limits=Limits(max_lag_ms=-1))
 
 
 def test_a_key_that_fails_is_named_and_tried_again(server: Instance) -> None:
