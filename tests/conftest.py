@@ -23,7 +23,7 @@ from luamigrate.model.errors import Exit
 from tests import binaries, clusters, processes
 from tests.clusters import QUICK_MS, ClusterInstance
 from tests.instances import Instance, Reachable, assert_kept, snapshot, start
-from tests.schemas import read_document, read_report
+from tests.schemas import read_answer, read_document, read_report
 
 SHORT = "0.02"
 """Seconds to settle where a test does not say: nobody writes meanwhile."""
@@ -218,7 +218,7 @@ def luamigrate(*arguments: str, url: str | None = None, env: Mapping[str, str] |
 def _assert_told_by_the_schemas(result: Result, arguments: tuple[str, ...]) -> None:
     """Hold what programs are told against its schema, also where a test does not look at it."""
     if "--json" in arguments and result.out:
-        read_document(result.out)
+        (read_answer if arguments[0] == "control" else read_document)(result.out)
     given = dict(pairwise(arguments)).get("--report")
     if given and Path(given).is_file() and result.code != Exit.USAGE:
         read_report(Path(given).read_text(encoding="utf-8"))

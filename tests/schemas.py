@@ -12,6 +12,7 @@ from referencing import Registry, Resource
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schema"
 SUMMARY, CHECK, REPORT_LINE = "summary.schema.json", "check.schema.json", "report-line.schema.json"
+CONTROL = "control.schema.json"
 
 
 @cache
@@ -31,6 +32,13 @@ def read_document(text: str | bytes) -> Any:
     """Return a JSON document; raise ValidationError where it is not as its schema says."""
     document = json.loads(text)
     validator(CHECK if document["command"] == "check" else SUMMARY).validate(document)
+    return document
+
+
+def read_answer(text: str | bytes) -> Any:
+    """Return what was answered at a control socket; raise ValidationError where it is not as its schema says."""
+    document = json.loads(text)
+    validator(CONTROL).validate(document)
     return document
 
 

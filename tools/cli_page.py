@@ -64,7 +64,12 @@ def _commands() -> Iterator[str]:
         for paragraph in inspect.cleandoc(command.help).split("\n\n"):
             yield f"\n{_examples(paragraph) or _marked(paragraph)}\n"
         if name not in tuple(Command):  # the options of the others are told together
-            yield from (f"\n`{option.opts[0]}`: {_marked(option.help)}\n" for option in command.params)
+            yield from (f"\n{_code(_named(option))}: {_marked(option.help)}\n" for option in command.params)
+
+
+def _named(option: Any) -> str:
+    """Return how an option is written; an argument has no name of its own."""
+    return str(option.metavar if option.param_type_name == "argument" else option.opts[0])
 
 
 def _examples(paragraph: str) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from luamigrate import __version__
-from luamigrate.cli import console, options
+from luamigrate.cli import console, control_options, options
 from luamigrate.cli.importing import Importing
 from luamigrate.cli.strict import StrictCommand
 from luamigrate.model.errors import Error, Exit
@@ -72,6 +72,18 @@ HELP = {
     """,
 }
 
+CONTROL_HELP = """Speak to a run or a follow that is under way.
+
+    \b
+    luamigrate run --control run.sock                     listen for that
+    luamigrate control run.sock status                    how far is it? --json for programs
+    luamigrate control run.sock pause                     then resume; or stop, as Ctrl-C does
+    luamigrate control run.sock set max-rate=1000         none lifts it
+    luamigrate control run.sock set max-pause=2           and of a follow max-lag-ms
+
+    Exit code 0 it is done, 1 nobody answers, 4 the answer is an error.
+    """
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
@@ -125,6 +137,20 @@ def _taking_options(command: Command) -> Callable[..., int]:
 
 for _command, _help in HELP.items():
     app.command(_command, cls=StrictCommand, help=_help)(_taking_options(_command))
+
+
+@app.command("control", help=CONTROL_HELP)
+def control(
+    socket: control_options.Socket,
+    word: control_options.ControlWord,
+    arguments: control_options.Arguments = None,
+    *,
+    json: control_options.ControlJson = False,
+) -> int:
+    """Send a word, and print the answer."""
+    with Importing():
+        from luamigrate.cli import control_client  # noqa: PLC0415  # as above
+    return control_client.speak(socket, word, arguments or (), as_json=json)
 
 
 @app.command("demo")

@@ -25,7 +25,7 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
         "exit_code": int(summary.exit_code),
         "server": _server_document(server),
         "rules": [_rule_document(rule, tally) for rule, tally in summary.by_rule.items()],
-        "totals": {"found": totals.found, **dict(totals.words), "ignored": totals.ignored.total()},
+        "totals": totals_document(totals),
         "duration_seconds": round(summary.seconds, 3),
         "slowest_script_ms": round(summary.slowest_script_seconds * 1000, 3),
         "warnings": summary.warnings,
@@ -47,7 +47,7 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
     if summary.sample:
         content["sample"] = summary.sample
     if summary.followed:
-        content["followed"] = _followed_document(summary.followed)
+        content["followed"] = followed_document(summary.followed)
     return content
 
 
@@ -73,7 +73,13 @@ def key_document(rule: Rule, key: KeyOutcome) -> dict[str, Any]:
     return content | dict(key.notes)
 
 
-def _followed_document(followed: Followed) -> dict[str, Any]:
+def totals_document(totals: Tally) -> dict[str, Any]:
+    """Return the counts of all rules together, for programs."""
+    return {"found": totals.found, **dict(totals.words), "ignored": totals.ignored.total()}
+
+
+def followed_document(followed: Followed) -> dict[str, Any]:
+    """Return the figures of a follow, for programs."""
     lag = followed.lag
     return {
         "phase": followed.phase,
@@ -91,6 +97,8 @@ def _followed_document(followed: Followed) -> dict[str, Any]:
         "failed": followed.failed,
         "extra": followed.extra,
         "lag_ms": {"now": lag.now, "p50": lag.p50, "p99": lag.p99, "max": lag.worst},
+        "stragglers": followed.stragglers,
+        "freeze_ms": followed.freeze_ms,
         "waiting_for": followed.waiting_for,
     }
 

@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar, get_type_hints
 
 import typer
 
+from luamigrate.cli.control_options import ControlPath
 from luamigrate.model.limits import (
-    LAG_MS,
     LARGEST_BATCH,
     LONGEST_LAG_MS,
     LONGEST_PAUSE,
@@ -358,11 +358,12 @@ class Options:
     max_pause: MaxPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_pause)
     max_rate: MaxRate = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_rate)
     max_lag: MaxLag = _of(_GENTLY, _RUN, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_lag)
-    max_lag_ms: MaxLagMs = _of(_GENTLY, _FOLLOW, default=LAG_MS)
+    max_lag_ms: MaxLagMs = _of(_GENTLY, _FOLLOW, default=_DEFAULTS.max_lag_ms)
     wait_replicas: WaitReplicas = _of(_GENTLY, _RUN, _ROLLBACK, _FOLLOW, default=_DEFAULTS.wait_replicas)
     allow_long_pause: AllowLongPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, default=_DEFAULTS.allow_long_pause)
     patience: Patience = _of(_GENTLY, *Command, default=_DEFAULTS.patience)
     ignore_check: IgnoreCheck = _of(_GENTLY, *Command, default=None)
+    control_path: ControlPath = _of(_OUTPUT, _RUN, _FOLLOW, default=None)
     json: Json = _of(_OUTPUT, *Command, default=False)
     report_file: Report = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=None)
     report_all: ReportAll = _of(_OUTPUT, _RUN, _VERIFY, _ROLLBACK, default=False)

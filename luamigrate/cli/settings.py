@@ -185,7 +185,8 @@ class Settings:
     allow_empty: bool
     replace: bool
     allow_groups: bool
-    max_lag_ms: float
+    control_path: Path | None
+    """Where it listens for whoever controls it."""
     ignored_checks: frozenset[str]
     asks: bool
     """Whether the user is asked first, after a dry run."""
@@ -223,7 +224,7 @@ class Settings:
             allow_empty=options.allow_empty,
             replace=options.replace,
             allow_groups=options.allow_groups,
-            max_lag_ms=options.max_lag_ms,
+            control_path=options.control_path,
             asks=command is Command.ROLLBACK and not (options.yes or options.dry_run),
             warnings=tuple(_warnings(options, access)),
             configuration=tuple(_configuration(options, origins, plan, access)),
@@ -294,7 +295,7 @@ _OF_PLAN = ("excepts", "first_match", "to_database", "cover")
 _RARE = frozenset(
     (
         *(*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty"),
-        *("ignore_check", "allow_groups"),
+        *("ignore_check", "allow_groups", "control_path"),
     )
 )
 """Shown only where they are set."""
@@ -303,7 +304,7 @@ _DECISIVE = (
     *_LOGIN,
     *_OF_PLAN,
     *("dry_run", "validate", "on_existing", "fill_queues", "sample", "extra", "settle", "ignore_expiry"),
-    *("replace", "allow_groups", "max_lag_ms"),
+    *("replace", "allow_groups", "control_path"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )
 

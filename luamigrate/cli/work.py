@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-from luamigrate.cli import console, cover_messages, json_output, messages, summary_messages
+from luamigrate.cli import console, control_socket, cover_messages, json_output, messages, summary_messages
+from luamigrate.cli.control_words import Words
 from luamigrate.cli.key_report import KeyReport
+from luamigrate.cli.progress import Progress
 from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
@@ -30,6 +33,9 @@ def carry_out(settings: Settings) -> Exit:
     """Do what a command is for, and return its exit code. Raises UsageError where the report cannot be opened."""
     if settings.command is Command.CHECK:
         return _check(settings)
+    if settings.control_path:
+        # A second follow, started by mistake, is not to empty the report of the first one.
+        control_socket.check(settings.control_path)
     # Opened before anything is done, so that what cannot be written is known by then.
     output = settings.output
     key_report = KeyReport(output.report_file, every_key=output.report_all) if output.report_file else None
@@ -40,9 +46,21 @@ def carry_out(settings: Settings) -> Exit:
             return code
         settings = replace(settings, asks=False)
     summary = _summary(settings)
-    with Interruption() as interruption:
-        server = _perform(settings, summary, key_report, interruption, introduce=not has_asked)
+    with Interruption() as interruption, _controlled(settings, interruption) as progress:
+        server = _perform(settings, summary, key_report, interruption, introduce=not has_asked, progress=progress)
         return _conclude(settings, summary, server, key_report)
+
+
+@contextmanager
+def _controlled(settings: Settings, interruption: Interruption) -> Iterator[Progress | None]:
+    """Let others control the work, if the user wants that; yield what is to be told how far it is."""
+    if not settings.control_path:
+        yield None
+        return
+    progress = Progress(settings.command)
+    words = Words(settings.command, interruption, progress, settings.limits)
+    with control_socket.listening(settings.control_path, words.answer):
+        yield progress
 
 
 def _ask(settings: Settings, key_report: KeyReport | None) -> Exit | None:
@@ -108,13 +126,15 @@ def _perform(
     interruption: Interruption,
     *,
     introduce: bool,
+    progress: Progress | None = None,
 ) -> Deployment | None:
     """Do the work into `summary`, errors and interruptions included; return the server, if it answered."""
     reporter = _reporter(settings, summary)
     if introduce:
         reporter.begin(settings.configuration)
     interruption.status = lambda: messages.status(summary)
-    control = interruption.control(reporter.waiting, lambda: bool(key_report and key_report.problem))
+    tell = _to_both(reporter.waiting, progress.waiting) if progress else reporter.waiting
+    control = interruption.control(tell, lambda: bool(key_report and key_report.problem))
     server: Deployment | None = None
     databases: dict[str, int] | None = None
     began = time.monotonic()
@@ -126,6 +146,8 @@ def _perform(
             for batch in _batches(settings, server, control):
                 summary.add(batch)
                 reporter.batch(batch)
+                if progress:
+                    progress.note(batch)
                 if key_report:
                     key_report.add(batch)
             if not summary.totals.found and settings.command is not Command.FOLLOW:
@@ -140,6 +162,14 @@ def _perform(
     summary.seconds = time.monotonic() - began
     _tell_end(summary, reporter, key_report, databases)
     return server
+
+
+def _to_both(one: Callable[[str], None], other: Callable[[str], None]) -> Callable[[str], None]:
+    def tell(reason: str) -> None:
+        one(reason)
+        other(reason)
+
+    return tell
 
 
 def _tell_end(
@@ -174,7 +204,6 @@ def _follow_options(settings: Settings) -> FollowOptions:
         dry_run=settings.dry_run,
         replace=settings.replace,
         allow_groups=settings.allow_groups,
-        max_lag_ms=settings.max_lag_ms,
     )
 
 

@@ -6,7 +6,7 @@ source never comes to its target before an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 
 from redis.crc import key_slot
@@ -45,6 +45,9 @@ class CrossSlotMirror(Mirror):
         if server not in self._paces:
             self._paces[server] = Pace(self._limits, server.round_trip)
         return self._paces[server]
+
+    def _all_paces(self) -> Iterable[Pace]:
+        return self._paces.values()
 
     @property
     def size(self) -> int:

@@ -174,7 +174,7 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
 def _covered(plan: Plan, options: Options, throttle: Throttle) -> Iterator[Batch]:
     """Search for keys that no rule takes."""
     for pattern in options.cover:
-        for coverage in search(throttle.deployment, plan, pattern, options.limits, throttle.control.stop):
+        for coverage in search(throttle.deployment, plan, pattern, throttle.limits, throttle.control.stop):
             yield Batch(plan[0], Stage.COVER, coverage=coverage)
             throttle.rate.sent(coverage.seen, time.monotonic)
             throttle.wait()

@@ -14,7 +14,7 @@ from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verbs import Copy
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused
-from luamigrate.model.limits import LAG_MS, SETTLE_SECONDS, Limits
+from luamigrate.model.limits import SETTLE_SECONDS, Limits
 from luamigrate.model.plans import BUILT_IN, Plan
 from luamigrate.model.status import Command
 from luamigrate.model.summary import Batch
@@ -32,7 +32,6 @@ def follow(
     dry_run: bool = False,
     replace: bool = False,
     allow_groups: bool = False,
-    max_lag_ms: float = LAG_MS,
     settle: float = SETTLE_SECONDS,
     limits: Limits | None = None,
     ignored_checks: frozenset[str] = frozenset(),
@@ -55,7 +54,6 @@ def follow(
         dry_run=dry_run,
         replace=replace,
         allow_groups=allow_groups,
-        max_lag_ms=max_lag_ms,
     )
     return follow_plan(server, plan, options, operator)
 

@@ -228,6 +228,8 @@ class Follower:
         if now - self._tended < SECONDS_TO_TEND:
             return
         self._tended = now
+        self._mirror.limit(self._throttle.limits)
+        self._large.limit(self._throttle.limits)
         self._deployment.confirm()
         self._follow_slots()
         for source in self.standing.due_again():
@@ -323,7 +325,7 @@ class Follower:
                 self._mirror.send(pairs)
                 rate.sent(len(pairs), time.monotonic)
             if not self._dirty:
-                self._round_due = time.monotonic() + self._options.max_lag_ms / 1000
+                self._round_due = time.monotonic() + self._throttle.limits.max_lag_ms / 1000
         self._mirror.flush()
 
     def _pairs(self, names: list[tuple[bytes, float]]) -> Iterable[list[Pair]]:

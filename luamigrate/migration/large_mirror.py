@@ -41,9 +41,8 @@ class LargeMirror:
         standing: Standing,
         own_writes: OwnWrites,
     ) -> None:
-        self._deployment, self._limits, self._control = deployment, limits, control
+        self._deployment, self._control = deployment, control
         self._lease, self._standing, self._own_writes = lease, standing, own_writes
-        self._pause = Pace(limits, 0.0).pause
         self._waiting: dict[bytes, Big] = {}
         """By source; the first one is under way, if any is."""
         self._steps: LargeSteps | None = None
@@ -51,6 +50,12 @@ class LargeMirror:
         """Whether what is under way was told to have changed, so that it has to begin anew."""
         self._done = 0.0
         self._nonce = secrets.token_hex(8)
+
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        """Go by these limits from the next pair on."""
+        self._limits, self._pause = limits, Pace(limits, 0.0).pause
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from luamigrate.migration.lease import Lease
@@ -91,6 +91,16 @@ class Mirror:
     def pace_of(self, _server: Connection) -> Pace:
         """Return the pace of a server."""
         return self._pace
+
+    def limit(self, limits: Limits) -> None:
+        """Go by other limits from now on."""
+        if limits is not self._limits:
+            self._limits = limits
+            for pace in self._all_paces():
+                pace.limit(limits)
+
+    def _all_paces(self) -> Iterable[Pace]:
+        return (self._pace,)
 
     @property
     def size(self) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luamigrate.model.errors import UsageError
-from luamigrate.model.limits import LAG_MS, LONGEST_LAG_MS, Limits
+from luamigrate.model.limits import Limits
 from luamigrate.model.patterns import Pattern
 
 
@@ -30,7 +29,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class FollowOptions(Options):
-    """What the user has said about how to follow, besides. Raises UsageError where it makes no sense."""
+    """What the user has said about how to follow, besides."""
 
     dry_run: bool = False
     """Whether it only says how it would begin."""
@@ -38,9 +37,3 @@ class FollowOptions(Options):
     """Whether targets that are there may be made what their sources are."""
     allow_groups: bool = False
     """Whether streams may have groups, of whose changes nobody is told."""
-    max_lag_ms: float = LAG_MS
-    """Milliseconds between two rounds of copying: what changes several times meanwhile is copied once."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_lag_ms <= LONGEST_LAG_MS:
-            raise UsageError(f"the lag in milliseconds must be from 0 to {LONGEST_LAG_MS}, not {self.max_lag_ms}")

@@ -48,23 +48,33 @@ class Pace:
     """
 
     def __init__(self, limits: Limits, round_trip: float) -> None:
-        self._limits = limits
         self._round_trip = round_trip
-        self._most = limits.batch_size
-        if limits.max_rate:
-            self._most = max(1, min(self._most, int(limits.max_rate / BATCHES_PER_SECOND)))
+        self._go_by(limits)
         self.size = self._most
         """The most pairs for the next script."""
-        share = limits.max_pause * SCRIPT_SHARE
-        self.pause = Pause(int(share * 1000), max(SMALLEST_CAPACITY, int(share * BYTES_PER_MS)))
-        first_count = min(BATCHES_PER_SCAN * self._most, int(limits.max_pause * SCAN_SHARE * SCANNED_PER_MS))
-        self._first_count = max(SMALLEST_COUNT, first_count)
         self._cuts: deque[int] = deque(maxlen=CUTS)
         """How many pairs the last scripts that were cut short had time for."""
         self._steady = 0
         """For how many answers batches are not to grow."""
         self.count = self._first_count
         """How many keys the next SCAN is to go through."""
+
+    def _go_by(self, limits: Limits) -> None:
+        self._limits = limits
+        self._most = limits.batch_size
+        if limits.max_rate:
+            self._most = max(1, min(self._most, int(limits.max_rate / BATCHES_PER_SECOND)))
+        share = limits.max_pause * SCRIPT_SHARE
+        self.pause = Pause(int(share * 1000), max(SMALLEST_CAPACITY, int(share * BYTES_PER_MS)))
+        first_count = min(BATCHES_PER_SCAN * self._most, int(limits.max_pause * SCAN_SHARE * SCANNED_PER_MS))
+        self._first_count = max(SMALLEST_COUNT, first_count)
+
+    def limit(self, limits: Limits) -> None:
+        """Go by other limits from now on: where they allow less, at once."""
+        share = min(1.0, limits.max_pause / self._limits.max_pause)
+        self._go_by(limits)
+        self.size = max(1, min(self._most, int(self.size * share)))
+        self.count = max(SMALLEST_COUNT, int(self.count * share))
 
     @property
     def whole_key(self) -> int:
@@ -122,6 +132,10 @@ class Rate:
     """Keys per second, at most, wherever they are."""
 
     def __init__(self, limits: Limits) -> None:
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        """Go by another rate from now on."""
         self._most = limits.max_rate
         self._due = -math.inf
 

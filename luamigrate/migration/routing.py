@@ -77,6 +77,13 @@ class Router:
             self._paces[server] = Pace(self._limits, server.round_trip)
         return self._paces[server]
 
+    def limit(self, limits: Limits) -> None:
+        """Go by other limits from now on."""
+        if limits is not self._limits:
+            self._limits = limits
+            for pace in self._paces.values():
+                pace.limit(limits)
+
     def place(self, key: bytes) -> Place:
         """Return where a source lives: two places make two commands of what one script would do."""
         return self._deployment.place(key)

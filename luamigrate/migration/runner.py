@@ -129,7 +129,12 @@ class Runner:
             # What takes several steps is not to be left between two of them.
             for flight in arrived(in_flight):
                 yield from self._collect(flight)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait while there is a reason to, and go by the limits that hold then."""
         self._throttle.wait()
+        self._router.limit(self._throttle.limits)
 
     def _salvage(self, in_flight: deque[InFlight]) -> Iterator[Batch]:
         """Count what has been sent, now that a guard has said no, or a node is lost; others may still answer."""
@@ -143,7 +148,7 @@ class Runner:
 
     def _recheck(self, scanned: float = 0.0) -> Iterator[Batch]:
         """Recheck some of what is due, or wait a moment."""
-        self._throttle.wait()
+        self._wait()
         due = self._rechecks.take(self._options.limits.batch_size)
         if not due:
             yield Batch(self._rechecks.first_rule, Stage.RECHECK, scanned=scanned)

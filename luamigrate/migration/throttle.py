@@ -55,15 +55,26 @@ class Throttle:
 
     def must_wait(self) -> bool:
         """Tell whether there is a reason to wait now. Raises Stopped where waiting will not help."""
-        return bool(self.rate.seconds_to_wait(time.monotonic)) or bool(self.reason_to_wait())
+        return bool(self._seconds_to_wait()) or bool(self.reason_to_wait())
 
     def wait(self) -> None:
         """Wait for as long as there is a reason to. Raises Stopped where waiting will not help."""
         while (reason := self.reason_to_wait()) and not self.control.stop():
             self.control.tell(reason)
             self.rest(SECONDS_TO_SLEEP)
-        while (seconds := self.rate.seconds_to_wait(time.monotonic)) and not self.control.stop():
+        while (seconds := self._seconds_to_wait()) and not self.control.stop():
             self.rest(min(seconds, SECONDS_TO_SLEEP))
+
+    def _seconds_to_wait(self) -> float:
+        self._take_limits()
+        return self.rate.seconds_to_wait(time.monotonic)
+
+    def _take_limits(self) -> None:
+        """Go by the limits that have been changed meanwhile."""
+        limits = self.control.limits()
+        if limits and limits is not self.limits:
+            self.limits = limits
+            self.rate.limit(limits)
 
     def refused(self, words: str) -> None:
         """Wait a moment, because a server takes no writes. Raises Stopped where that lasts."""
@@ -119,9 +130,10 @@ class Throttle:
 
     def reason_to_wait(self) -> str:
         """Return why to wait now, empty for no reason. Raises Stopped where waiting will not help."""
+        self._take_limits()
         if self.control.paused():
             self._scarce_since = None  # whoever paused it may be making room
-            return "paused by SIGUSR1: the same signal again goes on"
+            return "paused by SIGUSR1 or by control: the signal again, or resume, goes on"
         now = time.monotonic()
         if self.verb.writes and now - self._checked >= SECONDS_BETWEEN_CHECKS:
             self._checked = now

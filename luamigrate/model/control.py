@@ -1,9 +1,11 @@
-"""How a caller stops the work, pauses it, and is told what it waits for."""
+"""How a caller stops the work, pauses it, changes its limits, and is told what it waits for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from luamigrate.model.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +16,14 @@ class Control:
     """Whether it is to end: the batches under way are finished and yielded, and no more are sent."""
     paused: Callable[[], bool] = lambda: False
     """Whether it is to wait, until this says no."""
+    limits: Callable[[], Limits | None] = lambda: None
+    """The limits that hold from now on, asked for between two batches; None for those that the work began with."""
     tell: Callable[[str], None] = lambda _: None
     """Is told what is waited for, repeatedly while it lasts."""
 
 
 NOBODY = Control()
-"""Never stops or pauses the work, and ignores what it is told."""
+"""Never stops, pauses or changes the work, and ignores what it is told."""
 
 Operator = Control
 """The former public name of Control."""

@@ -79,6 +79,10 @@ class Followed:
     extra: int = 0
     """Targets without a source that are not the follow's own."""
     lag: Lag = field(default_factory=Lag)
+    stragglers: int = 0
+    """Writes to names that had been left: none before a cut-over."""
+    freeze_ms: float | None = None
+    """Milliseconds for which the last cut-over held writes; None before one."""
     longest_pause_ms: float = 0.0
     """Milliseconds for which the longest script held the server."""
     waiting_for: str | None = None

@@ -31,6 +31,8 @@ class Limits:
     """Keys per second, at most."""
     max_lag: int | None = None
     """Bytes that a replica may be behind before the work waits for it."""
+    max_lag_ms: float = LAG_MS
+    """Milliseconds between two rounds of a follow: what changes several times meanwhile is copied once."""
     wait_replicas: int = 0
     """Replicas that must acknowledge each batch before the next one."""
     patience: float = 60.0
@@ -44,6 +46,7 @@ class Limits:
             ("the longest pause", SHORTEST_PAUSE, LONGEST_PAUSE, self.max_pause),
             ("the rate", 0.1, None, self.max_rate),
             ("the lag", 1, None, self.max_lag),
+            ("the lag in milliseconds", 0, LONGEST_LAG_MS, self.max_lag_ms),
             ("the number of replicas", 0, 1000, self.wait_replicas),
             ("the patience", 0, 86_400, self.patience),
         ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Command, Refused, Summary, UsageError, Word, connect, follow, plan
+from luamigrate import Command, Limits, Refused, Summary, UsageError, Word, connect, follow, plan
 from luamigrate.migration import throttle
 from luamigrate.model.following import Phase, digest_of, lease_of
 from tests.clusters import wait_until
@@ -207,7 +207,7 @@ def test_names_that_have_no_beginning_in_common_are_followed_at_a_price(server: 
 def test_limits_that_make_no_sense_are_refused(any_server: Instance) -> None:
     """Before anything is asked."""
     with connect(any_server.url) as deployment, pytest.raises(UsageError, match="the lag in milliseconds"):
-        follow(deployment, max_lag_ms=-1)
+        follow(deployment, limits=Limits(max_lag_ms=-1))
 
 
 @pytest.mark.single_server("the configuration is of one server")

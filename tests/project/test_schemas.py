@@ -16,9 +16,9 @@ from luamigrate.model.rules import TYPES
 from luamigrate.model.status import CHECKS, Command, Reason, Verdict, Word
 from tests.conftest import luamigrate
 from tests.instances import Instance
-from tests.schemas import CHECK, FOLDER, REPORT_LINE, SUMMARY, read_document, read_report, schema, validator
+from tests.schemas import CHECK, CONTROL, FOLDER, REPORT_LINE, SUMMARY, read_document, read_report, schema, validator
 
-NAMES = (SUMMARY, CHECK, REPORT_LINE)
+NAMES = (SUMMARY, CHECK, REPORT_LINE, CONTROL)
 
 
 def test_there_are_no_other_schemas() -> None:
