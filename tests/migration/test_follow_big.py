@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,9 +84,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
 
 
-def follow(server: Instance, **options: Any) -> Following:
+def follow(server: Instance, **limits: float) -> Following:
     """Return a follow for which keys of some hundred parts are big."""
-    return Following(server.url, limits=GENTLE, **options)
+    return Following(server.url, limits=replace(GENTLE, **limits))
 
 
 def staging_keys(server: Instance) -> list[bytes]:
