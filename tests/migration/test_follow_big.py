@@ -84,7 +84,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
 
 
-def follow(server: Instance, **limits: float) -> Following:
+def follow(server: Instance, **limits: Any) -> Following:
     """Return a follow for which keys of some hundred parts are big."""
     return Following(server.url, limits=replace(GENTLE, **limits))
 
