@@ -167,7 +167,8 @@ class Follower:
         for result in arrived.results:
             pair, word = result.pair, result.word
             was_known = pair.source in self.standing.known
-            wrote = word in WROTE
+            # The one before may have written, and its answer was lost.
+            wrote = (word in WROTE) + arrived.repeated
             if self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote):
                 self.standing.suspect(pair.source)
                 self._dirty.put(pair.source, UNTOLD)
@@ -184,7 +185,7 @@ class Follower:
             self._news += [(pair.rule, outcome) for outcome in news]
         if self._backlog is not None:
             self._backlog -= len(arrived.results)
-        self._put_back(arrived.undone)
+        self._put_back(arrived.undone, wrote=arrived.repeated)
         if arrived.is_unheld and self._fence is None:
             self._fence = self._hearing.barrier()
         if arrived.refusal:
@@ -192,9 +193,10 @@ class Follower:
         else:
             self._throttle.accepted()
 
-    def _put_back(self, pairs: list[Pair]) -> None:
+    def _put_back(self, pairs: list[Pair], *, wrote: bool) -> None:
+        """Have pairs wait again that were not done, as far as is known; tell whether they may have been written."""
         for pair in pairs:
-            if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
+            if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=wrote):
                 self.standing.suspect(pair.source)
             self._dirty.put_back(pair.source, pair.moment)
 
@@ -257,7 +259,7 @@ class Follower:
         self._quiet, self._in_step = None, False
         if lost is not Rescan.LOST:
             for pair in self._mirror.dropped():
-                self._put_back([pair])
+                self._put_back([pair], wrote=True)
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
             self._deployment.refresh()
