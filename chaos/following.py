@@ -6,12 +6,12 @@ import random
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from chaos import faults, in_step, sites, worlds
 from chaos.faults import LEASES, Fault
@@ -42,6 +42,15 @@ DOUBTFUL = ("extra", "foreign")
 """Words for targets that an operator has to see to."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """What a writer needs to know of where it writes."""
+
+    another_client: Callable[[], Any]
+    has_field_expiries: bool
+    mode: str = "standalone"
+
+
 @dataclass
 class Course:
     """The follow that is under way, and what has ended so far."""
@@ -70,9 +79,10 @@ def make(site: Site, seed: int) -> Trial:
     trial = Trial(seed, [f"in follow: {fault.name}" for fault in chosen])
     with tempfile.TemporaryDirectory(prefix="luamigrate-chaos-") as folder:
         with ExitStack() as stack:
-            place: Any = SimpleNamespace(another_client=site.client, has_field_expiries=site.has_moments)
-            writers = [stack.enter_context(Writer(place, seed + number)) for number in range(WRITERS)]
+            place = _Place(site.client, site.has_moments)
+            writers = [stack.enter_context(Writer(cast("Any", place), seed + number)) for number in range(WRITERS)]
             course = _under_faults(site, chance, chosen, Path(folder), arguments)
+            assert all(writer.is_alive() for writer in writers), "a writer has failed"
         site.heal()
         unrelated = {} if any(fault.empties for fault in chosen) else unrelated
         wanted = f"not in step: {len(unrelated)} extra" if sides is INTO_EVERYTHING and unrelated else "in step"

@@ -154,11 +154,9 @@ class Follower:
         may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
         at_once = self._mirror.has_arrived or (may_go_on and (self._dirty or self._large or self._scan is not None))
         waiting: list[Listener | Connection] = [*self._hearing.listeners, *self._mirror.busy]
-        select.select(waiting, [], [], 0 if at_once else self._patience())
-
-    def _patience(self) -> float:
         is_quiet = self._quiet is None and not self._in_step and not self._dirty
-        return SECONDS_BETWEEN_BARRIERS if is_quiet else SECONDS_TO_SLEEP
+        patience = SECONDS_BETWEEN_BARRIERS if is_quiet else SECONDS_TO_SLEEP
+        select.select(waiting, [], [], 0 if at_once else patience)
 
     def _take(self, arrived: Arrived) -> None:
         """Take what came of a batch."""
@@ -168,12 +166,12 @@ class Follower:
             self.standing.loses_sight(claiming=True)
             self._scan_again(Rescan.LOST)
         for result in arrived.results:
-            self._take_result(result)
+            self._take_result(result, repeated=arrived.repeated)
         for big in arrived.big:
-            self._answered_unwritten(big.pair)
+            self._answered(big.pair, wrote=arrived.repeated)
             if self.standing.postpone(big.pair):
                 self._large.put(big)
-        self._put_back(arrived.undone)
+        self._put_back(arrived.undone, wrote=arrived.repeated)
         if arrived.is_unheld and self._fence is None:
             self._fence = self._hearing.barrier()
         if arrived.refusal:
@@ -181,27 +179,31 @@ class Follower:
         else:
             self._throttle.accepted()
 
-    def _take_result(self, result: Result) -> None:
-        pair, standing, barrier = result.pair, self.standing, self._hearing.next_barrier
+    def _take_result(self, result: Result, *, repeated: bool) -> None:
+        pair, standing = result.pair, self.standing
         is_first = self._phase is Phase.COPYING or standing.is_postponed(pair.source)
         self._account.count(result, is_first=is_first and pair.source not in standing.known)
         self._large.drop(pair.source)
-        if self._hearing.own_writes.answered(pair.target, barrier, wrote=result.word in WROTE):
-            standing.suspect(pair.source)
+        # The one before may have written, and its answer was lost.
+        if self._answered(pair, wrote=(result.word in WROTE) + repeated):
             self._dirty.put(pair.source, UNTOLD)
         if result.word is Word.FAILED:
             self._account.note(standing.failed_with(pair, result.text))
         else:
-            self._account.note(standing.answered(pair, result.word, barrier))
+            self._account.note(standing.answered(pair, result.word, self._hearing.next_barrier))
 
-    def _put_back(self, pairs: list[Pair]) -> None:
+    def _put_back(self, pairs: list[Pair], *, wrote: bool) -> None:
+        """Have pairs wait again that were not done, as far as is known; tell whether they may have been written."""
         for pair in pairs:
-            self._answered_unwritten(pair)
+            self._answered(pair, wrote=wrote)
             self._dirty.put_back(pair.source, pair.moment)
 
-    def _answered_unwritten(self, pair: Pair) -> None:
-        if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=False):
+    def _answered(self, pair: Pair, *, wrote: int) -> bool:
+        """Note how often at most we wrote a target; return whether somebody else has written it too."""
+        is_foreign = self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=wrote)
+        if is_foreign:
             self.standing.suspect(pair.source)
+        return is_foreign
 
     def _after_barriers(self) -> None:
         """Decide what was waiting for a barrier."""
@@ -259,10 +261,14 @@ class Follower:
     def _mend(self, lost: Rescan) -> None:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
-        if lost is not Rescan.LOST:
-            self._put_back(self._mirror.dropped())
+        # In a cluster what is in flight ends with the first error.
+        if lost is not Rescan.LOST or self._deployment.slots:
+            dropped = self._mirror.dropped()
+            self._put_back(dropped, wrote=True)
             for pair in self._large.dropped():
                 self._dirty.put_back(pair.source, pair.moment)
+            if dropped or lost is Rescan.OTHER_SERVER:
+                self.standing.loses_sight(claiming=True)
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
             self._deployment.refresh()
@@ -270,7 +276,6 @@ class Follower:
             self._deployment.accept_change()
             self._lease.take_again()
             self._fence = None
-            self.standing.loses_sight(claiming=True)
         self._hearing.listen_again(self._options.limits.patience, self._control)
         self._lost = None
         if self._fence is not None:

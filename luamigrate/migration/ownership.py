@@ -113,8 +113,11 @@ class OwnWrites:
             self._forget_if_even(target, writes)
         return False
 
-    def answered(self, target: bytes, barrier: int, *, wrote: bool) -> bool:
-        """Note whether we wrote it; all is told once this barrier has passed. Return whether others wrote it too."""
+    def answered(self, target: bytes, barrier: int, *, wrote: int) -> bool:
+        """Note how often at most we wrote it; all is told once this barrier has passed.
+
+        Return whether others wrote it too.
+        """
         # One that was sent before we listened on this connection is not known.
         writes = self._writes.setdefault(target, _Writes(in_flight=1))
         writes.in_flight -= 1

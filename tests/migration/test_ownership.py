@@ -63,6 +63,19 @@ def test_a_write_beside_ours_is_seen_when_ours_is_answered() -> None:
     assert own.answered(b"step:1", 1, wrote=False)
 
 
+def test_a_write_whose_answer_was_lost_is_ours() -> None:
+    """It was sent once more, and both may have written; a third one is somebody else's."""
+    own = OwnWrites()
+    own.sent(b"step:1")
+    for _ in range(2):
+        own.told(b"step:1")
+    assert not own.answered(b"step:1", 1, wrote=2)
+    own.sent(b"step:1")
+    for _ in range(3):
+        own.told(b"step:1")
+    assert own.answered(b"step:1", 1, wrote=2)
+
+
 def test_what_was_not_told_by_its_barrier_will_not_be() -> None:
     """Two writes in one turn are told as one: the second must not hide somebody else's."""
     own = OwnWrites()
