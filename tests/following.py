@@ -30,8 +30,11 @@ UNDECLARED = "redis.call('SET', 'job:' .. ARGV[1], ARGV[2]) return 1"
 class Following(threading.Thread):
     """Follows a plan until it is told to stop, and keeps what it said."""
 
-    def __init__(self, url: str, plan: luamigrate.Plan = PLAN, **options: Any) -> None:
+    def __init__(
+        self, url: str, plan: luamigrate.Plan = PLAN, *, tls: luamigrate.Tls | None = None, **options: Any
+    ) -> None:
         super().__init__(daemon=True)
+        self._tls = tls
         self._url, self._plan, self._options = url, plan, {"settle": 0.0, **options}
         self._done = threading.Event()
         self.now = Followed()
@@ -45,7 +48,7 @@ class Following(threading.Thread):
         """Follow."""
         control = luamigrate.Control(stop=self._done.is_set, tell=self.waited_for.append)
         try:
-            with luamigrate.connect(self._url) as server:
+            with luamigrate.connect(self._url, tls=self._tls) as server:
                 for batch in luamigrate.follow(server, self._plan, operator=control, **self._options):
                     self.summary.add(batch)
                     self.now = batch.followed or self.now

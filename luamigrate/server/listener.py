@@ -122,11 +122,11 @@ class Listener:
             # First of all, so that the server cannot be made to keep anything.
             self._ask("SUBSCRIBE", channel)
             self._ask(*tracking)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except (RedisError, OSError) as error:
             if "HELLO" in str(error) or "NOPROTO" in str(error):
                 raise Refused(f"follow: the server does not speak RESP3: {error_text(error, None)}") from None
-            raise explain(error) from None
-        except RedisError as error:
+            if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+                raise explain(error) from None
             raise Refused(f"follow: the server does not tell this user of changes: {explain(error)}") from None
 
     def _ask(self, *command: bytes | str) -> None:
