@@ -188,6 +188,8 @@ class Standing:
             self._doubts.pop(source, None)
             return []
         doubt = self._doubt(pair)
+        # One that was sent before we knew that the target is our own is sent again.
+        doubt.told |= not (pair.may_replace or self.is_somebody_elses(source)) and source in self.known
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace

@@ -63,3 +63,23 @@ def test_what_a_scan_has_seen_may_be_deleted_once_it_is_gone(standing: Standing)
     standing.loses_sight(claiming=True)
     assert look(standing, SEEN).rights == "2"
     assert look(standing, UNTOLD).rights == "1"
+
+
+def test_a_look_that_began_before_its_target_was_made_is_repeated(standing: Standing) -> None:
+    """Two of them were in flight: the first one made the target, then the source changed."""
+    first, second = look(standing, TOLD), look(standing)
+    assert standing.answered(first, Word.COPIED, BARRIER) == []
+    assert standing.answered(second, Word.FOREIGN, BARRIER) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+    assert look(standing).may_replace
+
+
+def test_a_target_that_was_written_after_it_was_made_is_news(standing: Standing) -> None:
+    """Two looks were in flight, and somebody else wrote the target between them."""
+    first, second = look(standing, TOLD), look(standing)
+    assert standing.answered(first, Word.COPIED, BARRIER) == []
+    standing.suspect(SOURCE)
+    assert standing.answered(second, Word.FOREIGN, BARRIER) == []
+    (news,) = standing.passed(BARRIER)
+    assert not isinstance(news, bytes)
+    assert news.word is Word.FOREIGN
