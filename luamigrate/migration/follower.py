@@ -13,8 +13,9 @@ from itertools import chain
 from luamigrate.migration.both_sides import BothSides
 from luamigrate.migration.cross_slot_mirror import mirror_for
 from luamigrate.migration.dirty import UNTOLD, DirtyNames, Lags
-from luamigrate.migration.hearing import REMEMBERED, Hearing
+from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.lease import Lease
+from luamigrate.migration.listening import REMEMBERED
 from luamigrate.migration.mirror import WROTE, Arrived
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.standing import Pair, Standing
