@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from luamigrate.migration.execute import migrate, rollback, verify
     from luamigrate.migration.follow import follow
     from luamigrate.model.control import Control, Operator
+    from luamigrate.model.drift import Drift
     from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
     from luamigrate.model.following import Followed
     from luamigrate.model.limits import Limits
@@ -32,6 +33,7 @@ __all__ = [
     "Command",
     "Control",
     "Deployment",
+    "Drift",
     "Error",
     "Exit",
     "Followed",
@@ -69,6 +71,7 @@ _HOMES = (
         "migration.execute",
         "migration.follow",
         "model.control",
+        "model.drift",
         "model.errors",
         "model.following",
         "model.limits",

@@ -40,8 +40,9 @@ HELP = {
     \b
     luamigrate verify --map 'job:*=step:*'
     luamigrate verify --map 'job:*=step:*' --extra --report FILE
+    luamigrate verify --map 'job:*=step:*' --follow   go on, and report pairs that drift apart
 
-    A replica will do. The rules are those of run.
+    A replica will do. --follow is for an application that writes to both names. The rules are those of run.
     """,
     Command.ROLLBACK: """Delete the targets that equal their source.
 

@@ -1,4 +1,4 @@
-"""What people see of a follow: a block that is redrawn in place on a terminal, elsewhere a line now and then."""
+"""What people see of what goes on: a block that is redrawn in place on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from luamigrate.cli import messages
+from luamigrate.cli import drift_messages, follow_messages, messages
+from luamigrate.model.drift import Drift
 from luamigrate.model.following import Followed
 
 if TYPE_CHECKING:
@@ -19,30 +20,32 @@ SECONDS_BETWEEN_FRAMES = 0.4
 
 
 class FollowDisplay:
-    """Shows how a follow stands, as often as people can read it."""
+    """Shows how a follow, or a comparison that goes on, stands, as often as people can read it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = _live(console) if console.is_terminal else None
         self._shown = -math.inf
-        self._last = Followed()
-        self._has_told_step = False
+        self._told = self._done = 0
+        self._has_told_goal = False
 
-    def show(self, followed: Followed) -> None:
-        """Show it, if it is time for that or it has come into step for the first time."""
+    def show(self, figures: Followed | Drift) -> None:
+        """Show it, if it is time for that, or it has reached for the first time what it is for."""
         now = time.monotonic()
         since = now - self._shown
-        has_news = followed.in_step and not self._has_told_step
+        is_there = figures.in_step if isinstance(figures, Followed) else figures.is_complete
+        has_news = is_there and not self._has_told_goal
         if since < (SECONDS_BETWEEN_FRAMES if self._live else SECONDS_BETWEEN_LINES) and not has_news:
             return
         seconds = since if math.isfinite(since) else 1.0
-        told, copied = (followed.told - self._last.told) / seconds, (followed.copies - self._last.copies) / seconds
-        self._shown, self._last = now, followed
-        self._has_told_step |= followed.in_step
+        done = figures.copies if isinstance(figures, Followed) else figures.compared
+        rates = (figures.told - self._told) / seconds, (done - self._done) / seconds
+        self._shown, self._told, self._done = now, figures.told, done
+        self._has_told_goal |= is_there
         if self._live:
-            self._live.update("\n".join(_block(followed, told, copied)), refresh=True)
+            self._live.update("\n".join(f"  {name:<14}{text}" for name, text in _block(figures, *rates)), refresh=True)
         else:
-            self._console.print(f"  {messages.follow_line(followed, told, copied)}")
+            self._console.print(f"  {_line(figures, *rates)}")
 
     def close(self) -> None:
         """Leave the terminal as it is for what is printed next."""
@@ -50,17 +53,16 @@ class FollowDisplay:
             self._live.stop()
 
 
-def _block(followed: Followed, told: float, copied: float) -> list[str]:
-    lag = followed.lag
-    lines = [
-        f"  {'state':<14}{messages.follow_state(followed)}",
-        f"  {'waiting':<14}{followed.dirty:,} dirty, {followed.in_flight:,} in flight",
-        f"  {'lag':<14}{lag.now:,.1f} ms now, p50 {lag.p50:,.1f}, p99 {lag.p99:,.1f}, worst {lag.worst:,.1f}",
-        f"  {'a second':<14}{told:,.0f} changes, {copied:,.0f} copies",
-        f"  {'scanned again':<14}{messages.follow_rescans(followed).removeprefix('; scanned again ') or 'never'}",
-        f"  {'longest pause':<14}{followed.longest_pause_ms:,.1f} ms",
-    ]
-    return lines + ([f"  {'waits for':<14}{followed.waiting_for}"] if followed.waiting_for else [])
+def _block(figures: Followed | Drift, told: float, done: float) -> list[tuple[str, str]]:
+    if isinstance(figures, Followed):
+        return follow_messages.follow_block(figures, told, done)
+    return drift_messages.drift_block(figures, told, done)
+
+
+def _line(figures: Followed | Drift, told: float, done: float) -> str:
+    if isinstance(figures, Followed):
+        return messages.follow_line(figures, told, done)
+    return messages.drift_line(figures, told, done)
 
 
 def _live(console: Console) -> Live:

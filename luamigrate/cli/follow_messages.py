@@ -1,8 +1,8 @@
-"""Lines at the end of a follow: what it means, and what to do next. Prints nothing itself."""
+"""How a follow stands, and lines at its end: what it means, and what to do next. Prints nothing itself."""
 
 from __future__ import annotations
 
-from luamigrate.cli.messages import count_keys, count_targets, follow_state
+from luamigrate.cli.messages import count_keys, count_targets, follow_state, rescan_reasons
 from luamigrate.model.following import Followed
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Summary
@@ -18,6 +18,20 @@ FOREIGN = (
 )
 EXTRA = "targets without a source that are not the follow's own. It never deletes them: see to them yourself."
 FAILED = "sources that could not be copied, and were tried again and again; the report has the server's text for each."
+
+
+def follow_block(followed: Followed, told: float, copied: float) -> list[tuple[str, str]]:
+    """Return how a follow stands, a name and a text for each line, with changes and copies a second."""
+    lag = followed.lag
+    lines = [
+        ("state", follow_state(followed)),
+        ("waiting", f"{followed.dirty:,} dirty, {followed.in_flight:,} in flight"),
+        ("lag", f"{lag.now:,.1f} ms now, p50 {lag.p50:,.1f}, p99 {lag.p99:,.1f}, worst {lag.worst:,.1f}"),
+        ("a second", f"{told:,.0f} changes, {copied:,.0f} copies"),
+        ("scanned again", rescan_reasons(followed.rescans) or "never"),
+        ("longest pause", f"{followed.longest_pause_ms:,.1f} ms"),
+    ]
+    return lines + ([("waits for", followed.waiting_for)] if followed.waiting_for else [])
 
 
 def follow_lines(summary: Summary, report: str | None) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from luamigrate.model.coverage import Coverage
+from luamigrate.model.drift import Drift
 from luamigrate.model.errors import printable
 from luamigrate.model.following import Followed
 from luamigrate.model.patterns import escaped
@@ -48,6 +50,8 @@ def document(summary: Summary, server: Deployment | None) -> dict[str, Any]:
         content["sample"] = summary.sample
     if summary.followed:
         content["followed"] = followed_document(summary.followed)
+    if summary.drift:
+        content["drift"] = _drift_document(summary.drift)
     return content
 
 
@@ -70,7 +74,15 @@ def key_document(rule: Rule, key: KeyOutcome) -> dict[str, Any]:
         content |= {"source_size": key.sizes[0], "target_size": key.sizes[1]}
     if key.fillable:
         content |= {"fillable": True}
-    return content | dict(key.notes)
+    return content | dict(key.notes) | _news_of(key)
+
+
+def _news_of(key: KeyOutcome) -> dict[str, Any]:
+    """Return what is only told while a comparison goes on."""
+    if key.moment is None:
+        return {}
+    time = datetime.fromtimestamp(key.moment, UTC).isoformat(timespec="milliseconds")
+    return {"time": time} | ({"was": key.was} if key.was else {})
 
 
 def totals_document(totals: Tally) -> dict[str, Any]:
@@ -100,6 +112,22 @@ def followed_document(followed: Followed) -> dict[str, Any]:
         "stragglers": followed.stragglers,
         "freeze_ms": followed.freeze_ms,
         "waiting_for": followed.waiting_for,
+    }
+
+
+def _drift_document(drift: Drift) -> dict[str, Any]:
+    return {
+        "complete": drift.is_complete,
+        "comparisons": drift.comparisons,
+        "rescans": sum(drift.rescans.values()),
+        "rescan_reasons": {str(why): count for why, count in drift.rescans.items()},
+        "told": drift.told,
+        "waiting": drift.waiting,
+        "compared": drift.compared,
+        "unequal": dict(drift.unequal),
+        "remaining": drift.remaining,
+        "drifted": drift.drifted,
+        "healed": drift.healed,
     }
 
 

@@ -36,7 +36,7 @@ class KeyReport:
             return
         try:
             for key in batch.keys:
-                if self._every_key or not key.clean:
+                if self._every_key or key.is_news:
                     line = json.dumps(json_output.key_document(batch.rule, key), ensure_ascii=False)
                     self._file.write(line + "\n")
             self._file.flush()

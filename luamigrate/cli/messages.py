@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
+from luamigrate.model.drift import Drift
 from luamigrate.model.errors import printable
-from luamigrate.model.following import Followed, Phase
+from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Finding, KeyOutcome, Note, Notes, Stage, Verdict, Word, without_reason
@@ -36,7 +38,17 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 
 
 def key_line(key: KeyOutcome) -> str:
-    """Return the line of one key."""
+    """Return the line of one key, with the time where a comparison goes on."""
+    if key.moment is None:
+        return _key_line(key)
+    at = time.strftime("%H:%M:%S", time.localtime(key.moment))
+    if key.was is None:
+        return f"{at} {_key_line(key)}"
+    how = "equal again" if key.word is Word.SAME else key.word
+    return f"{at} {'healed':<8} {printable(key.source)} -> {printable(key.target)}  was {key.was}, is {how}"
+
+
+def _key_line(key: KeyOutcome) -> str:
     if key.word is Word.EXTRA:
         there = f"is a {key.notes['source_type']}" if key.notes else "is not there"
         return f"{key.word:<8} {printable(key.target)}  {printable(key.source)} {there}"
@@ -181,6 +193,8 @@ def status(summary: Summary) -> str:
     totals = summary.totals
     if summary.followed:
         return follow_line(summary.followed, 0.0, 0.0)
+    if summary.drift:
+        return drift_line(summary.drift, 0.0, 0.0)
     waiting = f"{totals.waiting:,} to look at again" if totals.waiting else ""
     return ", ".join(filter(None, (str(totals), waiting))) or "nothing counted yet"
 
@@ -206,13 +220,33 @@ def follow_line(followed: Followed, told: float, copied: float) -> str:
     lag = followed.lag
     rates = f"{told:,.0f} changes and {copied:,.0f} copies a second; " if told or copied else ""
     lags = f"lag {lag.now:,.1f} ms now, p50 {lag.p50:,.1f}, p99 {lag.p99:,.1f}, worst {lag.worst:,.1f}"
-    return f"{follow_state(followed)}; {rates}{lags}{follow_rescans(followed)}"
+    return f"{follow_state(followed)}; {rates}{lags}{rescans(followed.rescans, 'scanned')}"
 
 
-def follow_rescans(followed: Followed) -> str:
-    """Return how often a follow had to scan again, and why; empty for never."""
-    reasons = [f"{count:,} times, because {why}" for why, count in followed.rescans.items()]
-    return f"; scanned again {'; '.join(reasons)}" if reasons else ""
+def rescans(counts: Mapping[Rescan, int], what: str) -> str:
+    """Return what was done again how often, and why; empty for never."""
+    return f"; {what} again {rescan_reasons(counts)}" if counts else ""
+
+
+def rescan_reasons(counts: Mapping[Rescan, int]) -> str:
+    """Return how often more was looked at than had been told, and why."""
+    return "; ".join(f"{count:,} times, because {why}" for why, count in counts.items())
+
+
+def drift_state(drift: Drift) -> str:
+    """Return in words how a comparison stands that goes on."""
+    words = ", ".join(f"{count:,} {word}" for word, count in drift.unequal.items())
+    state = f"{count_pairs(drift.remaining)} not equal ({words})" if words else "no pair is known not to be equal"
+    if drift.is_complete:
+        return state if words else "all pairs are equal"
+    return f"comparing everything; {state}"
+
+
+def drift_line(drift: Drift, told: float, compared: float) -> str:
+    """Return a line on how a comparison stands that goes on, with changes and comparisons a second."""
+    rates = f"; {told:,.0f} changes and {compared:,.0f} comparisons a second" if told or compared else ""
+    counts = f"; {drift.waiting:,} waiting; found unequal {drift.drifted:,}, healed {drift.healed:,}"
+    return f"{drift_state(drift)}{rates}{counts}{rescans(drift.rescans, 'everything compared')}"
 
 
 def recheck_line(waiting: int) -> str:
@@ -244,6 +278,11 @@ def question(summary: Summary, server: Deployment | None) -> str:
 def count_keys(count: int) -> str:
     """Return a count of keys, singular or plural."""
     return f"{count:,} key" + ("" if count == 1 else "s")
+
+
+def count_pairs(count: int) -> str:
+    """Return a count of pairs, singular or plural."""
+    return f"{count:,} pair" + ("" if count == 1 else "s")
 
 
 def count_targets(count: int) -> str:

@@ -104,9 +104,7 @@ Cover = Annotated[
 Excepts = Annotated[
     list[str] | None,
     typer.Option(
-        "--except",
-        metavar="PATTERN",
-        help="Names that are no sources, of whatever rule, e.g. 'job:old:*'. Repeatable.",
+        "--except", metavar="PATTERN", help="Names that are no sources, of whatever rule, e.g. 'job:old:*'. Repeatable."
     ),
 ]
 FirstMatch = Annotated[
@@ -223,6 +221,14 @@ Extra = Annotated[
     bool,
     typer.Option("--extra/--no-extra", envvar="LUAMIGRATE_EXTRA", help="Also look for targets that have no source."),
 ]
+Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow/--no-follow",
+        envvar="LUAMIGRATE_FOLLOW",
+        help="Go on until Ctrl-C: compare again what changes, once it has been quiet for as long as --settle says.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting; needed where there is no terminal.")]
 MaxPause = Annotated[
     float,
@@ -255,11 +261,7 @@ MaxLagMs = Annotated[
 WaitReplicas = Annotated[
     int,
     typer.Option(
-        envvar="WAIT_REPLICAS",
-        metavar="N",
-        min=0,
-        max=1000,
-        help="Wait until N replicas have acknowledged each batch.",
+        envvar="WAIT_REPLICAS", metavar="N", min=0, max=1000, help="Wait until N replicas have acknowledged each batch."
     ),
 ]
 Patience = Annotated[
@@ -347,6 +349,7 @@ class Options:
     fill_queues: FillQueues = _of(_WHAT, _RUN, default=False)
     sample: Sample = _of(_WHAT, _VERIFY, default=None)
     extra: Extra = _of(_WHAT, _VERIFY, _ROLLBACK, default=False)
+    follow: Follow = _of(_WHAT, _VERIFY, default=False)
     settle: Settle = _of(_WHAT, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=SETTLE_SECONDS)
     cover: Cover = _of(_WHAT, _VERIFY, _CHECK, default=None)
     ignore_expiry: IgnoreExpiry = _of(_WHAT, _RUN, _VERIFY, default=False)

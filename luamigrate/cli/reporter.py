@@ -39,7 +39,7 @@ class ConsoleReporter:
         self._numbers = {rule: number for number, rule in enumerate(summary.plan, 1)}
         self._section: _Section | None = None
         self._rechecked = Tally()
-        self._unclean_seen = 0
+        self._period = self._shown = self._hidden = 0
         self._database_size: int | None = None
         self._waited_for, self._told_waiting = "", -math.inf
         self._following: FollowDisplay | None = None
@@ -88,7 +88,7 @@ class ConsoleReporter:
             self.warn(self._summary.warnings[-1:])
         if self._quiet:
             return
-        if batch.followed:
+        if batch.followed or self._following or (batch.drift and batch.drift.is_complete):
             self._tell_following(batch)
             return
         if batch.coverage:
@@ -110,8 +110,8 @@ class ConsoleReporter:
             self._print("")
             self._following = FollowDisplay(self._console)
         self._tell_keys(batch.keys)
-        if batch.followed:
-            self._following.show(batch.followed)
+        if figures := batch.followed or batch.drift:
+            self._following.show(figures)
         if batch.large:
             self._tell_large(*batch.large)
 
@@ -145,9 +145,18 @@ class ConsoleReporter:
 
     def _tell_keys(self, keys: Sequence[KeyOutcome]) -> None:
         for key in keys:
-            self._unclean_seen += not key.clean
-            if self._verbose or (not key.clean and self._unclean_seen <= UNCLEAN_KEYS_SHOWN):
+            if self._verbose or (key.is_news and self._may_be_shown(key)):
                 self._print(f"  {messages.key_line(key)}")
+
+    def _may_be_shown(self, key: KeyOutcome) -> bool:
+        """Tell whether there is room for a key: for the first few; where a comparison goes on, for a few at a time."""
+        period = int((key.moment or 0.0) // SECONDS_BETWEEN_LINES)
+        if period != self._period:
+            self._period, self._shown = period, 0
+        self._shown += 1
+        is_shown = self._shown <= UNCLEAN_KEYS_SHOWN
+        self._hidden += not is_shown
+        return is_shown
 
     def close_section(self) -> None:
         """Print the line that ends a rule's section or the rechecks, and remove the progress bar."""
@@ -164,9 +173,8 @@ class ConsoleReporter:
         """Print the summary, what it means, and where the report is."""
         closing = summary_messages.closing_lines(self._summary, databases, report, quiet=self._quiet)
         self._print("", *summary_messages.summary_lines(self._summary), "", *closing)
-        hidden = self._unclean_seen - UNCLEAN_KEYS_SHOWN
-        if hidden > 0 and not self._verbose and not self._quiet:
-            self._print(f"{hidden:,} more such keys are not shown above.")
+        if self._hidden and not self._quiet:
+            self._print(f"{self._hidden:,} more such keys are not shown above.")
 
     def _print(self, *lines: str) -> None:
         for line in lines:

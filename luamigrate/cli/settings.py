@@ -179,6 +179,7 @@ class Settings:
     comparison: Comparison
     dry_run: bool
     settle: float
+    follow: bool
     sample: int | None
     extra: bool
     cover: tuple[Pattern, ...]
@@ -194,6 +195,11 @@ class Settings:
     """Warnings that are printed before a server is asked."""
     configuration: tuple[tuple[str, str, str], ...]
     """Name, value and origin of each setting that decides what is done."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the first signal is the normal end."""
+        return self.follow or self.command is Command.FOLLOW
 
     @classmethod
     def from_context(cls, ctx: typer.Context) -> Self:
@@ -218,6 +224,7 @@ class Settings:
             ),
             dry_run=options.dry_run,
             settle=options.settle,
+            follow=options.follow,
             sample=options.sample,
             extra=options.extra,
             cover=tuple(Pattern.parse(os.fsencode(text)) for text in options.cover or ()),
@@ -242,6 +249,8 @@ def _refuse_contradictions(command: Command, options: Options, origins: Origins)
         raise UsageError(f"--on-existing fill always compares: it excludes {named}")
     if options.fill_queues and not fills:
         raise UsageError("--fill-queues belongs to --on-existing fill")
+    if options.follow and options.sample:
+        raise UsageError(f"--follow goes on comparing all pairs: it excludes {origins['sample']}")
     for option, is_set in (("--report-all", options.report_all), ("--show-values", options.show_values)):
         if is_set and not options.report_file:
             raise UsageError(f"{option} needs --report FILE")
@@ -295,7 +304,7 @@ _OF_PLAN = ("excepts", "first_match", "to_database", "cover")
 _RARE = frozenset(
     (
         *(*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty"),
-        *("ignore_check", "allow_groups", "control_path"),
+        *("ignore_check", "allow_groups", "control_path", "follow"),
     )
 )
 """Shown only where they are set."""
@@ -303,7 +312,7 @@ _RARE = frozenset(
 _DECISIVE = (
     *_LOGIN,
     *_OF_PLAN,
-    *("dry_run", "validate", "on_existing", "fill_queues", "sample", "extra", "settle", "ignore_expiry"),
+    *("dry_run", "validate", "on_existing", "fill_queues", "follow", "sample", "extra", "settle", "ignore_expiry"),
     *("replace", "allow_groups", "control_path"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )

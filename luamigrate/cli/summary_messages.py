@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from luamigrate.cli import cover_messages
+from luamigrate.cli.drift_messages import drift_lines
 from luamigrate.cli.follow_messages import follow_lines, prospect
 from luamigrate.cli.messages import absent, count_ignored, count_keys, count_targets, no_key
+from luamigrate.model.drift import Drift
 from luamigrate.model.errors import Exit, printable
 from luamigrate.model.following import Followed
 from luamigrate.model.rules import Rule
@@ -130,7 +132,8 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
     totals, counts = summary.totals, summary.totals.counts
     match summary.command:
         case Command.VERIFY:
-            return {"Equal": counts[Word.SAME], "Not equal": totals.skipped - counts[Word.SAME] + counts[Word.MISSING]}
+            unequal = totals.skipped - counts[Word.SAME] + counts[Word.MISSING]
+            return {"Equal": counts[Word.SAME], "Not equal": unequal, **_drift_rows(summary.drift)}
         case Command.ROLLBACK:
             how = "Would be" if summary.dry_run else "Targets"
             deleted = counts[Word.SAME if summary.dry_run else Word.REMOVED]
@@ -147,6 +150,14 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
             name = "Successfully migrated" if summary.validated else "Copied, not compared"
             rows = {name: counts[Word.COPIED] + counts[Word.FILLED], "Skipped (already exist)": totals.skipped}
             return rows | vanished
+
+
+def _drift_rows(drift: Drift | None) -> dict[str, int]:
+    """Return what is counted while a comparison goes on."""
+    if not drift:
+        return {}
+    counts = {"Changes": drift.told, "Compared again": drift.compared}
+    return {**counts, "Found unequal": drift.drifted, "Healed": drift.healed, "Unequal at the end": drift.remaining}
 
 
 def _words(tally: Tally) -> str:
@@ -180,6 +191,10 @@ def closing_lines(summary: Summary, databases: dict[str, int] | None, report: st
     if summary.command is Command.FOLLOW and not summary.dry_run:
         return follow_lines(summary, report)
     verbose = "--verbose instead of --quiet" if quiet else "--verbose"
+    if summary.drift:
+        lines = [] if totals.found else _ending_lines(summary, databases, verbose)
+        lines += drift_lines(summary, summary.drift, report)
+        return [*lines, *_unmatched_lines(summary, verbose), *cover_messages.closing_lines(summary)]
     lines = _ending_lines(summary, databases, verbose)
     lines += _unmatched_lines(summary, verbose)
     lines += cover_messages.closing_lines(summary)

@@ -15,6 +15,7 @@ from luamigrate.cli.reporter import ConsoleReporter
 from luamigrate.cli.settings import Settings
 from luamigrate.cli.signals import Interruption
 from luamigrate.migration.cover import search
+from luamigrate.migration.drift_watcher import watch
 from luamigrate.migration.execute import execute
 from luamigrate.migration.follow import follow_plan
 from luamigrate.migration.options import FollowOptions, Options
@@ -157,8 +158,8 @@ def _perform(
     except KeyboardInterrupt:
         summary.interrupted = True
     interruption.over = True
-    # A follow has no other end.
-    summary.interrupted |= interruption.asked and settings.command is not Command.FOLLOW
+    # What goes on has no other end.
+    summary.interrupted |= interruption.asked and not settings.goes_on
     summary.seconds = time.monotonic() - began
     _tell_end(summary, reporter, key_report, databases)
     return server
@@ -192,7 +193,10 @@ def _batches(settings: Settings, server: Deployment, control: Control) -> Iterat
     """Carry a command out."""
     if settings.command is Command.FOLLOW:
         return follow_plan(server, settings.plan, _follow_options(settings), control)
-    return execute(server, settings.plan, _verb(settings), _options(settings), control)
+    verb = _verb(settings)
+    if settings.follow and isinstance(verb, Compare):
+        return watch(server, settings.plan, verb, _options(settings), control)
+    return execute(server, settings.plan, verb, _options(settings), control)
 
 
 def _follow_options(settings: Settings) -> FollowOptions:

@@ -58,7 +58,7 @@ class BothSides:
         self._layout = slots.layout()
         return self._layout.changed_since(before) if before else []
 
-    def in_slots(self, moved: list[int], sources_of: Callable[[Iterable[bytes]], list[bytes]]) -> Iterator[Sighting]:
+    def in_slots(self, moved: list[int], sources_of: Callable[[Iterable[bytes]], list[bytes]]) -> Iterator[list[bytes]]:
         """Yield the sources that have to do with the keys in some slots, as `sources_of` names tells them."""
         slots = self._deployment.slots
         if not slots:
@@ -70,6 +70,6 @@ class BothSides:
             except StopIteration as end:
                 crowded = end.value
                 break
-            yield Sighting(sources_of(names))
+            yield sources_of(names)
         if crowded:
-            yield from self.scanned()
+            yield from (sighting.sources for sighting in self.scanned())

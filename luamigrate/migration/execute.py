@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from luamigrate.migration.cover import search
+from luamigrate.migration.around import check, covered, runner_for
+from luamigrate.migration.drift_watcher import watch
 from luamigrate.migration.options import Options
-from luamigrate.migration.routing import scripts_for
-from luamigrate.migration.runner import Runner
 from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verbs import Compare, FindExtra, Remove, Verb, copying
 from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError
-from luamigrate.model.limits import LONGEST_SETTLE, SETTLE_SECONDS, Limits
+from luamigrate.model.limits import SETTLE_SECONDS, Limits
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import BUILT_IN, Plan
 from luamigrate.model.rules import as_bytes
-from luamigrate.model.status import Stage
 from luamigrate.model.summary import Batch
-from luamigrate.preflight import checks
-from luamigrate.scripts import library
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ServerChanged
@@ -81,6 +76,7 @@ def verify(
     server: Deployment,
     plan: Plan = BUILT_IN,
     *,
+    follow: bool = False,
     settle: float = SETTLE_SECONDS,
     ignore_expiry: bool = False,
     sample: int | None = None,
@@ -96,6 +92,10 @@ def verify(
 
     With `extra`, targets without a source are then searched for; then keys under each pattern of `cover` that no rule
     takes. The server may be a replica. Everything else is as with `migrate`.
+
+    With `follow` it goes on until `operator.stop` says so: what changes is compared again once it has been quiet for
+    `settle` seconds. Each `Batch` that has `drift` tells how it stands; `Batch.keys` are pairs that are not equal,
+    and those that are equal again (`KeyOutcome.was`). Closing the iterator ends it.
     """
     options = Options(
         limits=limits or Limits(),
@@ -107,6 +107,8 @@ def verify(
         cover=tuple(Pattern.parse(as_bytes(text)) for text in cover),
     )
     verb = Compare(comparison=Comparison(ignore_expiry=ignore_expiry, show_values=show_values))
+    if follow:
+        return watch(server, plan, verb, options, operator)
     return execute(server, plan, verb, options, operator)
 
 
@@ -141,12 +143,12 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
     plan = plan.from_database(deployment.database)
     policy = ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=verb.writes)
     deployment.reconnect_by(policy)
-    yield from _check(deployment, plan, verb, options)  # raises Refused before any write
+    yield from check(deployment, plan, verb, options)  # raises Refused before any write
     throttle = Throttle(
         deployment=deployment, limits=options.limits, verb=verb, ignored=options.ignored_checks, control=control
     )
     verbs = (verb, FindExtra()) if options.extra else (verb,)
-    runners = [_runner(deployment, plan, each, options, control=control, throttle=throttle) for each in verbs]
+    runners = [runner_for(deployment, plan, each, options, control=control, throttle=throttle) for each in verbs]
     for _ in range(BEGINNINGS):
         try:
             for runner in runners:
@@ -155,7 +157,7 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
                 yield from runner.finish_rechecks()
                 if control.stop():
                     break
-            yield from _covered(plan, options, throttle)
+            yield from covered(plan, options, throttle)
         except ServerChanged:
             runner.forget()
             deployment.accept_change()
@@ -169,41 +171,3 @@ def execute(deployment: Deployment, plan: Plan, verb: Verb, options: Options, co
         else:
             return
     raise Error(UNSTEADY)
-
-
-def _covered(plan: Plan, options: Options, throttle: Throttle) -> Iterator[Batch]:
-    """Search for keys that no rule takes."""
-    for pattern in options.cover:
-        for coverage in search(throttle.deployment, plan, pattern, throttle.limits, throttle.control.stop):
-            yield Batch(plan[0], Stage.COVER, coverage=coverage)
-            throttle.rate.sent(coverage.seen, time.monotonic)
-            throttle.wait()
-
-
-def _check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> Iterator[Batch]:
-    """Tell what the checks warn of. Raises Refused where they say no, UsageError where an option makes no sense."""
-    if not 0 <= options.settle <= LONGEST_SETTLE:
-        raise UsageError(f"the seconds to settle must be from 0 to {LONGEST_SETTLE}, not {options.settle}")
-    findings = checks.run_checks(
-        deployment,
-        plan,
-        verb.command,
-        dry_run=verb.dry_run,
-        fills=verb.fills,
-        extra=options.extra,
-        limits=options.limits,
-        ignored=options.ignored_checks,
-    )
-    checks.refuse(findings)
-    if warnings := checks.warnings(findings):
-        yield Batch(plan[0], warnings=warnings)
-
-
-def _runner(
-    deployment: Deployment, plan: Plan, verb: Verb, options: Options, *, control: Control, throttle: Throttle
-) -> Runner:
-    """Have all primaries keep the verb's scripts, and return who carries it out."""
-    for primary in deployment.primaries:
-        for name in scripts_for(deployment, verb):
-            library.register(primary, name)
-    return Runner(deployment, plan, verb, options, control=control, throttle=throttle)

@@ -13,9 +13,10 @@ from luamigrate.migration.account import SECONDS_TO_TELL, Account
 from luamigrate.migration.both_sides import BothSides, Sighting
 from luamigrate.migration.cross_slot_mirror import mirror_for
 from luamigrate.migration.dirty import SEEN, UNTOLD, DirtyNames
-from luamigrate.migration.hearing import REMEMBERED, Hearing
+from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.large_mirror import LargeMirror
 from luamigrate.migration.lease import Lease
+from luamigrate.migration.listening import REMEMBERED
 from luamigrate.migration.mirror import WROTE, Arrived, Result
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.standing import Pair, Standing
@@ -298,7 +299,9 @@ class Follower:
             self._lost = Rescan.MOVED
         elif moved:
             self._account.rescans[Rescan.MOVED] += 1
-            self._scan = chain(self._scan or (), self._both_sides.in_slots(moved, self._hearing.sources_of))
+            self._scan = chain(
+                self._scan or (), map(Sighting, self._both_sides.in_slots(moved, self._hearing.sources_of))
+            )
             self._backlog = None
         return bool(moved)
 

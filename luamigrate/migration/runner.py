@@ -79,6 +79,12 @@ class Runner:
             yield from self._salvage(in_flight)
             raise
 
+    def ask_about(self, rule: Rule, names: list[bytes]) -> Iterator[Batch]:
+        """Send some sources of a rule, or of a search for extra targets some targets; yield what came of them."""
+        pairs = yield from self._pairs(rule, scan.Found(self._deployment.primaries[0], names, 0.0))
+        for flight in self._sent(pairs):
+            yield from self._collect(flight)
+
     def finish_rechecks(self) -> Iterator[Batch]:
         """Recheck what waits for it, then check the servers once more. Raises ServerChanged, Stopped."""
         while self._rechecks and not self._control.stop():
@@ -159,13 +165,20 @@ class Runner:
         names = [outcome.source for outcome in outcomes], [outcome.target for outcome in outcomes]
         pairs = Pairs(due[0].rule, *names, [outcome.lacking for outcome in outcomes])
         try:
-            for flight in [
-                InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.RECHECK, scanned, undecided)
-                for batch in self._router.route(pairs, names[self._verb.stage is not Stage.SCAN])
-            ]:
+            for flight in self._sent(pairs, scanned, undecided):
                 yield from self._collect(flight)
         finally:
             self._rechecks.put_back(list(undecided.values()))
+
+    def _sent(
+        self, pairs: Pairs, scanned: float = 0.0, undecided: dict[bytes, Recheck] | None = None
+    ) -> list[InFlight]:
+        """Send pairs that no scan has just found."""
+        names = pairs.sources if self._verb.stage is Stage.SCAN else pairs.targets
+        return [
+            InFlight(batch, batch.ask(batch.server, batch.pairs, batch.pause), Stage.RECHECK, scanned, undecided or {})
+            for batch in self._router.route(pairs, names)
+        ]
 
     def _collect(self, flight: InFlight) -> Iterator[Batch]:
         """Wait for the answers about a batch and count them; see to the pairs that they do not decide.

@@ -180,6 +180,15 @@ class KeyOutcome:
     """Whether a run would fill it, as a dry run found."""
     clean: bool = True
     """Whether the pair needs nobody's attention."""
+    was: Word | None = None
+    """How it stood before, where it is clean again: only while a comparison goes on."""
+    moment: float | None = None
+    """When that was found, in seconds since 1970: only while a comparison goes on."""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether somebody should be told of it: it is not clean, or is clean again."""
+        return not self.clean or self.was is not None
 
     @property
     def reason(self) -> Reason | None:

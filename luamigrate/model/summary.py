@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from luamigrate.model.coverage import Coverage
+from luamigrate.model.drift import Drift
 from luamigrate.model.errors import Error, Exit
 from luamigrate.model.following import Followed
 from luamigrate.model.patterns import Pattern
@@ -126,6 +127,8 @@ class Batch:
     """The node of a cluster on which the keys were found."""
     followed: Followed | None = None
     """How a follow stands."""
+    drift: Drift | None = None
+    """How a comparison stands that goes on."""
     coverage: Coverage | None = None
     """What was found under a pattern that is to be covered."""
 
@@ -166,6 +169,8 @@ class Summary:
     rescanned: int = 0
     followed: Followed | None = None
     """How a follow stood at the last moment that is known."""
+    drift: Drift | None = None
+    """How a comparison that goes on stood at the last moment that is known."""
 
     def __post_init__(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
@@ -179,6 +184,8 @@ class Summary:
         if batch.followed and not self.followed:
             # What was found before a follow began is not what it does.
             self.by_rule = {rule: Tally() for rule in self.plan}
+        if batch.drift and self.drift and batch.drift.comparisons > self.drift.comparisons:
+            self._count_anew()
         self.by_rule[batch.rule].add(batch.tally)
         if batch.coverage:
             self.cover(batch.coverage)
@@ -188,6 +195,7 @@ class Summary:
         self.rescanned += batch.rescanned
         self.slowest_script_seconds = max(self.slowest_script_seconds, batch.seconds)
         self.followed = batch.followed or self.followed
+        self.drift = batch.drift or self.drift
 
     def cover(self, found: Coverage) -> None:
         """Count what was found under a pattern."""
@@ -198,6 +206,9 @@ class Summary:
             f"another server process answered in mid-run, so everything was compared from the beginning; "
             f"counted until then, and not in the summary: {str(self.totals) or 'nothing'}"
         )
+        self._count_anew()
+
+    def _count_anew(self) -> None:
         self.by_rule = {rule: Tally() for rule in self.plan}
         self.by_shard, self.coverage = {}, {}
 
@@ -219,10 +230,8 @@ class Summary:
             if self.error:
                 return self.error.exit_code
             return Exit.UNFINISHED if any(finding.empty for finding in self.findings) else Exit.OK
-        if self.command is Command.FOLLOW and not self.error:
-            followed = self.followed or Followed()
-            is_well = self.dry_run or (followed.was_in_step and not followed.has_trouble)
-            return Exit.OK if is_well else Exit.UNFINISHED
+        if self._goes_on and not self.error:
+            return Exit.OK if self._is_well else Exit.UNFINISHED
         if totals.counts[Word.FAILED]:
             return Exit.FAILED
         if self.error is not None:
@@ -234,3 +243,18 @@ class Summary:
         if any(found.untaken or (found.is_empty and not self.allow_empty) for found in self.coverage.values()):
             return Exit.UNFINISHED
         return Exit.OK
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the first signal is the normal end."""
+        return self.command is Command.FOLLOW or self.drift is not None
+
+    @property
+    def _is_well(self) -> bool:
+        """Whether what goes on until a signal has left nothing that somebody should look at."""
+        if drift := self.drift:
+            has_keys = self.totals.found or drift.compared or self.allow_empty
+            is_covered = not any(coverage.untaken for coverage in self.coverage.values())
+            return bool(drift.is_complete and not drift.remaining and has_keys and is_covered)
+        followed = self.followed or Followed()
+        return self.dry_run or (followed.was_in_step and not followed.has_trouble)

@@ -28,6 +28,7 @@ COMMANDS = {
 }
 HEADINGS = {
     "verify": ["verify"],
+    "verify --follow": ["verify", "verify --follow"],
     "fill": ["run", "run --on-existing fill"],
     "rollback": ["rollback"],
     "another database": ["run", "--to-database"],
