@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from itertools import chain
 
 from luamigrate.migration.account import SECONDS_TO_TELL, Account
@@ -16,15 +15,14 @@ from luamigrate.migration.dirty import SEEN, UNTOLD, DirtyNames
 from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.large_mirror import LargeMirror
 from luamigrate.migration.lease import Lease
-from luamigrate.migration.listening import REMEMBERED
 from luamigrate.migration.mirror import WROTE, Arrived, Result
 from luamigrate.migration.options import FollowOptions
+from luamigrate.migration.pairing import Pairing
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
 from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.plans import Plan
-from luamigrate.model.rules import Rule
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
 from luamigrate.server.connection import Connection
@@ -63,7 +61,7 @@ class Follower:
         self._large = LargeMirror(
             deployment, options.limits, control, lease=lease, standing=self.standing, own_writes=own_writes
         )
-        self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
+        self._pairing = Pairing(plan, self.standing, own_writes, self._account)
         self._scan: Iterator[Sighting] | None = None
         self._backlog: int | None = None
         """How many pairs that a scan has found have not been answered for; None where no scan has just ended."""
@@ -299,10 +297,8 @@ class Follower:
             self._lost = Rescan.MOVED
         elif moved:
             self._account.rescans[Rescan.MOVED] += 1
-            self._scan = chain(
-                self._scan or (), map(Sighting, self._both_sides.in_slots(moved, self._hearing.sources_of))
-            )
-            self._backlog = None
+            sources = self._both_sides.in_slots(moved, self._hearing.sources_of)
+            self._scan, self._backlog = chain(self._scan or (), map(Sighting, sources)), None
         return bool(moved)
 
     def _scan_on(self) -> None:
@@ -329,32 +325,12 @@ class Follower:
             return
         rate = self._throttle.rate
         while self._dirty and not self._mirror.is_full and not rate.seconds_to_wait(time.monotonic):
-            for pairs in self._pairs(self._dirty.take(self._mirror.size)):
+            for pairs in self._pairing.pairs(self._dirty.take(self._mirror.size)):
                 self._mirror.send(pairs)
                 rate.sent(len(pairs), time.monotonic)
             if not self._dirty:
                 self._round_due = time.monotonic() + self._throttle.limits.max_lag_ms / 1000
         self._mirror.flush()
-
-    def _pairs(self, names: list[tuple[bytes, float]]) -> Iterable[list[Pair]]:
-        """Return what is to be sent of names that changed, by database; those that must never be written fail."""
-        by_rule: dict[Rule, list[bytes]] = {}
-        for name, _ in names:
-            rule = self._rule_for(name)
-            if rule:
-                by_rule.setdefault(rule, []).append(name)
-        moments = dict(names)
-        found: dict[int | None, list[Pair]] = {}
-        for rule, sources in by_rule.items():
-            pairs, refused = self._plan.pairs(rule, sources)
-            for source, target in zip(pairs.sources, pairs.targets, strict=True):
-                pair = self.standing.pair(rule, source, target, moments[source])
-                found.setdefault(rule.database, []).append(pair)
-                self._hearing.own_writes.sent(target)
-            for outcome in refused:
-                pair = self.standing.pair(rule, outcome.source, outcome.target, UNTOLD)
-                self._account.note(self.standing.failed_with(pair, outcome.text))
-        return found.values()
 
     def _see_whether_in_step(self) -> None:
         waits = self._dirty or self._large or self._mirror.in_flight

@@ -1,0 +1,42 @@
+"""The pairs that are looked at of names that have changed, and what may be done to each target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from luamigrate.migration.account import Account
+from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.listening import REMEMBERED
+from luamigrate.migration.ownership import OwnWrites
+from luamigrate.migration.standing import Pair, Standing
+from luamigrate.model.plans import Plan
+from luamigrate.model.rules import Rule
+
+
+class Pairing:
+    """Makes pairs by a plan, and notes that their targets are about to be written."""
+
+    def __init__(self, plan: Plan, standing: Standing, own_writes: OwnWrites, account: Account) -> None:
+        self._plan, self._standing, self._own_writes, self._account = plan, standing, own_writes, account
+        self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
+
+    def pairs(self, names: Sequence[tuple[bytes, float]]) -> Iterable[list[Pair]]:
+        """Return what is to be sent of names with their moments, by database; those that must never be written fail."""
+        by_rule: dict[Rule, list[bytes]] = {}
+        for name, _ in names:
+            rule = self._rule_for(name)
+            if rule:
+                by_rule.setdefault(rule, []).append(name)
+        moments = dict(names)
+        found: dict[int | None, list[Pair]] = {}
+        for rule, sources in by_rule.items():
+            pairs, refused = self._plan.pairs(rule, sources)
+            for source, target in zip(pairs.sources, pairs.targets, strict=True):
+                pair = self._standing.pair(rule, source, target, moments[source])
+                found.setdefault(rule.database, []).append(pair)
+                self._own_writes.sent(target)
+            for outcome in refused:
+                pair = self._standing.pair(rule, outcome.source, outcome.target, UNTOLD)
+                self._account.note(self._standing.failed_with(pair, outcome.text))
+        return found.values()
