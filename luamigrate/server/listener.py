@@ -161,7 +161,7 @@ class Listener:
                 case b"PONG" | "PONG":
                     self._answered()
 
-    def _next(self) -> object:
+    def _next(self) -> Any:
         try:
             return self._reader.gets()
         except redis.InvalidResponse as error:
