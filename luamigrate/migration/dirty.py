@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
 
 MOST_NAMES = 1_000_000
 """Beyond that it is cheaper to scan again than to remember."""
@@ -35,6 +37,11 @@ class DirtyNames:
     def is_full(self) -> bool:
         """Whether there are more than may be remembered."""
         return len(self) > self._most
+
+    def told(self) -> Iterator[bytes]:
+        """Yield the names that the server told of."""
+        waiting = chain(self._first.items(), self._moments.items())
+        return (name for name, moment in waiting if moment != UNTOLD)
 
     def put(self, name: bytes, moment: float) -> None:
         """Add a name that changed; one that waits keeps its place and its first moment."""

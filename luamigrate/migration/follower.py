@@ -14,7 +14,7 @@ from luamigrate.migration.both_sides import BothSides
 from luamigrate.migration.cross_slot_mirror import mirror_for
 from luamigrate.migration.dirty import UNTOLD, DirtyNames, Lags
 from luamigrate.migration.hearing import REMEMBERED, Hearing
-from luamigrate.migration.lease import Lease
+from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.mirror import WROTE, Arrived
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.standing import Pair, Standing
@@ -80,18 +80,19 @@ class Follower:
         self._told = self._tended = self._barrier_due = self._round_due = 0.0
 
     def survey(self, batch: Batch) -> None:
-        """Take what a survey has found, and what was told meanwhile. Raises ConnectionLost."""
+        """Take what a survey has found, and what was told meanwhile."""
         for key in batch.keys:
             if key.word is Word.EXTRA:
                 self.standing.extra.add(key.source)
-        self._hearing.hear()
+        self._hearing.keep_up(self._options.limits.patience, self._control)
 
-    def run(self, away: int | None, *, claims: bool) -> Iterator[Batch]:
+    def run(self, away: int | None, *, claims: bool, owned: bool) -> Iterator[Batch]:
         """Follow until somebody asks to stop; yield figures now and then, and news at once.
 
         `away` is for how long nobody followed, where that is known. Where it `claims` the targets, all that nobody
-        else has written since are its own.
+        else has written since are its own; where a follow `owned` them, also those whose sources went meanwhile.
         """
+        self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._mirror.away = claims, away
         self._scan = self._both_sides.scanned()
         while not self._control.stop():
@@ -100,6 +101,9 @@ class Follower:
                     self._mend(self._lost)
                 else:
                     self._turn()
+            except NotWritten as problem:
+                self._in_step = False
+                self._throttle.refused(str(problem))
             except ServerChanged:
                 self._lost = Rescan.OTHER_SERVER
             except Answered as problem:
@@ -127,6 +131,9 @@ class Follower:
         self._wait()
         if self._hearing.hear():
             self._scan_again(Rescan.EMPTIED)
+            # The lease is in the database of the sources: while it is left, that was not emptied.
+            if self._fence is None and self._lease.renew(self._known):
+                self._hearing.was_emptied = False
         if self._dirty.is_full:
             self._dirty.clear()
             self._scan_again(Rescan.TOO_MANY)
@@ -152,8 +159,7 @@ class Follower:
         select.select(waiting, [], [], 0 if at_once else self._patience())
 
     def _patience(self) -> float:
-        is_quiet = self._quiet is None and not self._in_step and not self._dirty
-        return SECONDS_BETWEEN_BARRIERS if is_quiet else SECONDS_TO_SLEEP
+        return SECONDS_TO_SLEEP if self._quiet or self._in_step or self._dirty else SECONDS_BETWEEN_BARRIERS
 
     def _take(self, arrived: Arrived) -> None:
         """Take what came of a batch."""
@@ -206,12 +212,9 @@ class Follower:
             if isinstance(found, bytes):
                 self._dirty.put(found, UNTOLD)
             else:
-                self._tell(found)
+                self._news.append((self._plan.rule_for(found.source) or self._plan[0], found))
         if self._fence is not None and passed >= self._fence:
             self._take_the_lease_again()
-
-    def _tell(self, outcome: KeyOutcome) -> None:
-        self._news.append((self._plan.rule_for(outcome.source) or self._plan[0], outcome))
 
     def _tend(self) -> None:
         """See to the guards, the lease, and what failed."""
@@ -238,18 +241,18 @@ class Follower:
         """What the record is to say of the targets."""
         if self.standing.foreign:
             return "foreign"
-        return "equal" if self._in_step else "owned"
+        # It may just have been told that they are not any more.
+        return "owned" if self._is_busy or not self._in_step else "equal"
 
     def _take_the_lease_again(self) -> None:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
         self._fence = None
-        # Of a cluster it may have been one node.
-        if self._hearing.was_emptied and not self._deployment.slots:
+        # Of a cluster it may have been one node; and targets in another database have not gone with it.
+        was_emptied = self._hearing.was_emptied and not self._deployment.slots
+        if was_emptied and self._plan.databases == (None,):
             self.standing.forget()
-            self._scan_again(None)
-        else:
-            self._scan_again(Rescan.LEASE)
+        self._scan_again(None if was_emptied else Rescan.LEASE)
         self._hearing.was_emptied = False
 
     def _mend(self, lost: Rescan) -> None:
@@ -343,9 +346,12 @@ class Follower:
                 self._news += [(rule, each) for each in self.standing.failed_with(pair, outcome.text)]
         return found.values()
 
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._scan or self._dirty or self._mirror.in_flight) or self._fence is not None
+
     def _see_whether_in_step(self) -> None:
-        is_busy = self._scan is not None or self._dirty or self._mirror.in_flight or self._fence is not None
-        if is_busy or not self.standing.is_settled:
+        if self._is_busy or not self.standing.is_settled:
             self._in_step, self._quiet = False, None
         elif self._quiet is not None:
             # A slot that was moved may have taken writes of which nobody told us.
