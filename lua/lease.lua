@@ -41,12 +41,13 @@ end
 local holder = call('GET', lease)
 if holder and holder ~= mine then return 'taken' end
 if not holder and verb ~= 'take' then return 'lost' end
-keep_record()
+-- A server out of memory lets a script go on that has begun with what takes none.
 if verb == 'release' then
   call('DEL', lease)
-else
+elseif call('PEXPIRE', lease, lease_ms) == 0 then
   call('SET', lease, mine, 'PX', lease_ms)
 end
+keep_record()
 for i = 3, #KEYS do
   if verb == 'release' then
     call('HDEL', KEYS[i], plan)

@@ -16,7 +16,8 @@
 --   removed         there is no source; the target was the caller's own ('2'), and is deleted
 --   gone            there is no source, and no target
 --   ignored <type>  there is a source of another type, and no target
---   extra           there is no source; the target is not known to be the caller's own, and not touched
+--   extra           there is no source; the target is not known to be the caller's own, or of another type than the
+--                   rule's, and not touched
 --   foreign         the target is not equal and somebody else's, and not touched
 --   unheld          the lease is not the caller's (any more): nothing was touched
 --
@@ -82,11 +83,12 @@ local function judge(kind, source, target)
   return (is_equal or only_groups_differ(kind, notes)) and 'same' or 'foreign'
 end
 
--- Says what becomes of a target whose source is not there, or of another type: then that.
-local function without_source(target, may_delete, source_kind)
+-- Says what becomes of a target whose source is not there, or of another type than the wanted one: then that.
+local function without_source(target, wanted, may_delete, source_kind)
   local kind = call('TYPE', target).ok
   if kind == 'none' then return source_kind and 'ignored ' .. source_kind or 'gone' end
-  if not may_delete then return is_gone(kind, target) and 'gone' or 'extra' end
+  -- What is of another type was not made of a source of this rule.
+  if not may_delete or (kind ~= wanted and wanted ~= 'any') then return is_gone(kind, target) and 'gone' or 'extra' end
   call('UNLINK', target)
   return 'removed'
 end
@@ -96,15 +98,15 @@ return batch.each_pair(function(source, target, i)
   local wanted, rights = ARGV[i + 4], ARGV[i + 5]
   local is_own, may_delete = rights ~= '0', rights == '2'
   local kind = call('TYPE', source).ok
-  if kind == 'none' then return without_source(target, may_delete) end
-  if kind ~= wanted and wanted ~= 'any' then return without_source(target, may_delete, kind) end
-  if is_gone(kind, source) then return without_source(target, may_delete) end
+  if kind == 'none' then return without_source(target, wanted, may_delete) end
+  if kind ~= wanted and wanted ~= 'any' then return without_source(target, wanted, may_delete, kind) end
+  if is_gone(kind, source) then return without_source(target, wanted, may_delete) end
   -- Asked first, because reading may count as use.
   local idle = away and try('OBJECT', 'IDLETIME', source)
   local is_untouched = type(idle) == 'number' and idle > away
   local weight, too_big = spend_small(kind, source)
   if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and ' untouched' or '') end
-  if not weight then return without_source(target, may_delete) end
+  if not weight then return without_source(target, wanted, may_delete) end
   local bytes, too_many = spend_small(kind, target)
   local is_there = bytes or too_many
   if bytes and is_same(kind, source, target) then return 'same' end

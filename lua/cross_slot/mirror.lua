@@ -3,7 +3,8 @@
 -- KEYS  targets
 -- ARGV  1, 2  time and weight: see lib/budget.lua
 --       3  until when the caller has its lease: milliseconds since 1970, by the clock of this node
---       4..  for each target in turn: the payload, or '' where there is no source; the expiry, in milliseconds since
+--       4  the rule's type
+--       5..  for each target in turn: the payload, or '' where there is no source; the expiry, in milliseconds since
 --          1970, -1 for never; the weight in bytes; and whose the target is, as mirror.lua has it: '0', '1' or '2'
 --
 -- Answers for each target what lib/batch.lua says, or a string:
@@ -11,7 +12,8 @@
 --   copied          it was absent, or the caller's own and another; it has been made of that payload
 --   removed         there is no source, or it has expired; the target was the caller's own ('2'), and is deleted
 --   gone            there is no source, or it has expired, and no target
---   extra           there is no source; the target is not known to be the caller's own, and not touched
+--   extra           there is no source; the target is not known to be the caller's own, or of another type than the
+--                   rule's, and not touched
 --   unlike          it has another payload or expiry: it is not the caller's own, and not touched
 --   unheld          the lease may not be the caller's any more: nothing was touched
 --
@@ -24,19 +26,21 @@ local expiry = include "lib/expiry.lua"
 local payload = include "lib/payload.lua"
 
 local ARGV = request.arguments
-local held_until = tonumber(ARGV[3])
+local held_until, wanted = tonumber(ARGV[3]), ARGV[4]
 
 -- Says what becomes of a target that has no source.
 local function without_source(target, kind, rights)
   if kind == 'none' then return 'gone' end
-  if rights ~= '2' then return expiry.is_gone(kind, target) and 'gone' or 'extra' end
+  -- What is of another type was not made of a source of this rule.
+  local is_own = rights == '2' and (kind == wanted or wanted == 'any')
+  if not is_own then return expiry.is_gone(kind, target) and 'gone' or 'extra' end
   request.call('UNLINK', target)
   return 'removed'
 end
 
 return batch.each_key(function(target, i)
   if expiry.now() >= held_until then return 'unheld' end
-  local given, at, bytes, rights = unpack(ARGV, 4 * i, 4 * i + 3)
+  local given, at, bytes, rights = unpack(ARGV, 4 * i + 1, 4 * i + 4)
   local kind = request.call('TYPE', target).ok
   if given == '' then return without_source(target, kind, rights) end
   local found, too_many

@@ -118,7 +118,10 @@ def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int
         for index in indexes:
             payloads += _given(sources[index], rights[index], away)
         held_until = lease.held_until(server)
-        return calls.cross_slot_mirror(server, names, batch.pause, *payloads, held_until=held_until, alone=alone)
+        kind = batch.pairs.rule.type
+        return calls.cross_slot_mirror(
+            server, names, batch.pause, *payloads, kind=kind, held_until=held_until, alone=alone
+        )
 
     unlike: dict[int, KeyState] = {}
     for index, reply in (yield from batch.ask(batch.pairs.targets, sorted(sources), give)).items():

@@ -111,14 +111,14 @@ def remove(batch: CrossSlotBatch, comparison: Comparison, *, delete: bool) -> St
     _give_up(batch, [Word.KEPT.reply, b"reason", Word.DIFFERS.reply])
 
 
-def find_extra(batch: CrossSlotBatch) -> Steps:
-    """Find targets that have no source of the rule's type."""
+def find_extra(batch: CrossSlotBatch, *, of_all_types: bool) -> Steps:
+    """Find targets, of the rule's type or `of_all_types`, that have no source of the rule's type."""
     wanted = batch.pairs.rule.type
     targets = yield from batch.read_found(batch.pairs.targets, "")
     there = {index for index, target in targets.items() if target}
     batch.results |= {index: PairReply.PAIRED for index in targets if index not in there}
     for index, reply in list(batch.results.items()):
-        if said(reply)[0] == PairReply.BIG:
+        if said(reply)[0] == PairReply.BIG or (of_all_types and said(reply)[0] == Word.IGNORED.reply):
             there.add(index)
         elif said(reply)[0] == Word.IGNORED.reply:
             batch.results[index] = PairReply.PAIRED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
 
 from luamigrate.model.following import Lag
 
@@ -42,6 +44,11 @@ class DirtyNames:
     def is_full(self) -> bool:
         """Whether there are more than may be remembered."""
         return len(self) > self._most
+
+    def told(self) -> Iterator[bytes]:
+        """Yield the names that the server told of."""
+        waiting = chain(self._first.items(), self._moments.items())
+        return (name for name, moment in waiting if moment < SEEN)
 
     def put(self, name: bytes, moment: float) -> None:
         """Add a name that changed; one that waits keeps its place and its first moment."""

@@ -7,18 +7,20 @@ from contextlib import suppress
 
 from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.follower import Follower
-from luamigrate.migration.lease import Lease
+from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.survey import Survey
 from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verbs import Copy
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused
+from luamigrate.model.following import LEASES
 from luamigrate.model.limits import SETTLE_SECONDS, Limits
 from luamigrate.model.plans import BUILT_IN, Plan
 from luamigrate.model.status import Command
 from luamigrate.model.summary import Batch
 from luamigrate.preflight import checks
+from luamigrate.preflight.following import refuse_others
 from luamigrate.scripts import library
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
@@ -100,6 +102,8 @@ def _followed(
     """Listen first, then compare: what changes meanwhile is told. Then follow."""
     follower = None
     try:
+        # Two that have begun at one moment have not seen each other's lease before they took their own.
+        refuse_others(deployment.node_for(LEASES), plan)
         throttle = Throttle(
             deployment=deployment,
             limits=options.limits,
@@ -117,7 +121,7 @@ def _followed(
         if control.stop():
             return
         lease.use()
-        yield from follower.run(away, claims=survey.is_clean)
+        yield from follower.run(away, claims=survey.is_clean, owned=owned)
     finally:
-        with suppress(ConnectionLost, ServerChanged):
+        with suppress(ConnectionLost, ServerChanged, NotWritten):
             follower.close() if follower else lease.release("")

@@ -14,7 +14,7 @@ from luamigrate.migration.cross_slot_mirror import mirror_for
 from luamigrate.migration.dirty import SEEN, UNTOLD, DirtyNames
 from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.large_mirror import LargeMirror
-from luamigrate.migration.lease import Lease
+from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.mirror import WROTE, Arrived, Result
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.pairing import Pairing
@@ -77,18 +77,19 @@ class Follower:
         self._tended = self._barrier_due = self._round_due = 0.0
 
     def survey(self, batch: Batch) -> None:
-        """Take what a survey has found, and what was told meanwhile. Raises ConnectionLost."""
+        """Take what a survey has found, and what was told meanwhile."""
         for key in batch.keys:
             if key.word is Word.EXTRA:
                 self.standing.extra.add(key.source)
-        self._hearing.hear()
+        self._hearing.keep_up(self._options.limits.patience, self._control)
 
-    def run(self, away: int | None, *, claims: bool) -> Iterator[Batch]:
+    def run(self, away: int | None, *, claims: bool, owned: bool) -> Iterator[Batch]:
         """Follow until somebody asks to stop; yield figures now and then, and news at once.
 
         `away` is for how long nobody followed, where that is known. Where it `claims` the targets, all that nobody
-        else has written since are its own.
+        else has written since are its own; where a follow `owned` them, also those whose sources went meanwhile.
         """
+        self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._mirror.away = claims, away
         self._scan = self._both_sides.scanned()
         while not self._control.stop():
@@ -97,6 +98,9 @@ class Follower:
                     self._mend(self._lost)
                 else:
                     self._turn()
+            except NotWritten as problem:
+                self._in_step = False
+                self._throttle.refused(str(problem))
             except ServerChanged:
                 self._lost = Rescan.OTHER_SERVER
             except Answered as problem:
@@ -126,6 +130,9 @@ class Follower:
         self._wait()
         if self._hearing.hear():
             self._scan_again(Rescan.EMPTIED)
+            # The lease is in the database of the sources: while it is left, that was not emptied.
+            if self._fence is None and self._lease.renew(self._known):
+                self._hearing.was_emptied = False
         if self._dirty.is_full:
             self._dirty.clear()
             self._scan_again(Rescan.TOO_MANY)
@@ -243,18 +250,18 @@ class Follower:
         """What the record is to say of the targets."""
         if self.standing.foreign:
             return "foreign"
-        return "equal" if self._in_step else "owned"
+        # It may just have been told that they are not any more.
+        return "owned" if self._is_busy or not self._in_step else "equal"
 
     def _take_the_lease_again(self) -> None:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
         self._fence = None
-        # Of a cluster it may have been one node.
-        if self._hearing.was_emptied and not self._deployment.slots:
+        # Of a cluster it may have been one node; and targets in another database have not gone with it.
+        was_emptied = self._hearing.was_emptied and not self._deployment.slots
+        if was_emptied and self._plan.databases == (None,):
             self.standing.forget()
-            self._scan_again(None)
-        else:
-            self._scan_again(Rescan.LEASE)
+        self._scan_again(None if was_emptied else Rescan.LEASE)
         self._hearing.was_emptied = False
 
     def _mend(self, lost: Rescan) -> None:
@@ -332,10 +339,13 @@ class Follower:
                 self._round_due = time.monotonic() + self._throttle.limits.max_lag_ms / 1000
         self._mirror.flush()
 
-    def _see_whether_in_step(self) -> None:
+    @property
+    def _is_busy(self) -> bool:
         waits = self._dirty or self._large or self._mirror.in_flight
-        is_busy = waits or self._scan is not None or self._fence is not None
-        if is_busy or not self.standing.is_settled:
+        return bool(waits) or self._scan is not None or self._fence is not None
+
+    def _see_whether_in_step(self) -> None:
+        if self._is_busy or not self.standing.is_settled:
             self._in_step, self._quiet = False, None
         elif self._quiet is not None:
             # A slot that was moved may have taken writes of which nobody told us.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import select
+
 from luamigrate.migration.dirty import UNTOLD, DirtyNames
 from luamigrate.migration.listening import Listening
 from luamigrate.migration.ownership import OwnWrites
 from luamigrate.migration.standing import Standing
+from luamigrate.migration.throttle import SECONDS_TO_SLEEP
 from luamigrate.model.control import Control
 from luamigrate.model.plans import Plan
 from luamigrate.server.deployment import Deployment
+from luamigrate.server.errors import ConnectionLost
 
 
 class Hearing(Listening):
@@ -18,6 +22,27 @@ class Hearing(Listening):
         super().__init__(deployment, plan)
         self._standing, self._dirty = standing, dirty
         self.own_writes = OwnWrites()
+
+    def keep_up(self, patience: float, control: Control, *, entirely: bool = False) -> None:
+        """Take what has been told before anything is mirrored; `entirely`, all that was written before this call."""
+        try:
+            self.hear()
+            ticket = self.barrier() if entirely else 0
+            while self.passed < ticket and not control.stop():
+                select.select(self.listeners, [], [], SECONDS_TO_SLEEP)
+                self.hear()
+        except ConnectionLost:
+            # The scan of both sides is still to come.
+            self.listen_again(patience, control)
+
+    def end_survey(self, patience: float, control: Control, *, owned: bool) -> None:
+        """Take all that has been told. Targets that a follow `owned` are not extra where their sources just went."""
+        self.keep_up(patience, control, entirely=True)
+        for source in self._dirty.told() if owned else ():
+            rule = self._plan.rule_for(source)
+            # Of one name in two databases either may have been told.
+            if rule and rule.target_of(source) != source:
+                self._standing.extra.discard(source)
 
     def _sort(self, name: bytes, now: float) -> None:
         is_source, origins = self._meaning_of(name)

@@ -14,10 +14,11 @@ from typing import TypeVar
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP
 from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused, printable
-from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, lease_of, notes_of, record_of
+from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, entry_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import LeaseReply
+from luamigrate.scripts.replies import takes_no_writes
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
@@ -36,6 +37,10 @@ SLACK_SECONDS = 2
 """By which the server's idle times are off: it counts them in seconds, by a clock that it reads now and then."""
 
 _Answer = TypeVar("_Answer")
+
+
+class NotWritten(Error):
+    """The server takes no writes at present, not even that of a lease."""
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Lease:
     def __post_init__(self) -> None:
         self.value = secrets.token_hex(16).encode()
         self._digest = digest_of(self.plan)
+        self._entry = entry_of(self._digest, self.deployment.database)
         self._tag = TAG if self.deployment.slots else b""
         who = f"{socket.gethostname()}, process {os.getpid()}"
         self._about = {
@@ -147,6 +153,8 @@ class Lease:
         try:
             reply = self._ask(partial(self._send, verb, known))
         except (Refused, Answered) as problem:
+            if self.is_used and (takes_no_writes(str(problem)) or "OOM" in str(problem)):
+                raise NotWritten(str(problem)) from None
             raise Refused(f"follow: the lease cannot be taken: {problem}") from None
         if reply is LeaseReply.HELD:
             self._renewed = began
@@ -162,7 +170,7 @@ class Lease:
             (self.name, self._record, *[LEASES] * len(databases)),
             databases=(home, home, *databases) if len(databases) > 1 else (),
             value=self.value,
-            plan=self._digest,
+            plan=self._entry,
             about=[*self._about.values()],
             lease_ms=int(SECONDS * 1000),
             record_ms=int(RECORD_SECONDS * 1000),
@@ -191,6 +199,6 @@ class Lease:
         return left if isinstance(left, int) else 0
 
     def _holder(self) -> str:
-        entry = self._ask(lambda server: server.call("HGET", LEASES, self._digest).answer())
+        entry = self._ask(lambda server: server.call("HGET", LEASES, self._entry).answer())
         note = LeaseNote.read(entry.partition(b" ")[2]) if isinstance(entry, bytes) else None
         return note.who if note else printable(self.name)

@@ -43,7 +43,7 @@ class Survey:
         """Yield what is found. Raises Refused at the end where a follow must not begin."""
         if not self._options.allow_groups:
             self._refuse_groups()
-        verbs: list[Verb] = [FindExtra()]
+        verbs: list[Verb] = [FindExtra(of_all_types=True)]
         # In a dry run it tells what it would copy.
         if self._options.dry_run or not (self.owned or self._options.replace):
             verbs.insert(0, Compare(command=Command.FOLLOW, dry_run=True))

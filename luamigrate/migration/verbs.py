@@ -214,6 +214,8 @@ class FindExtra(Verb):
     stage = Stage.EXTRA
 
     command: Command = Command.VERIFY
+    of_all_types: bool = False
+    """Whether targets of other types than the rule's count too."""
 
     @property
     def possible(self) -> frozenset[Word]:
@@ -222,11 +224,11 @@ class FindExtra(Verb):
 
     def same_slot(self, server: Connection, pairs: Pairs, pause: Pause) -> ScriptCall:
         """Look for the sources in one script."""
-        return ask_about_pairs(server, "find_extra", pairs, pause, writes=False)
+        return ask_about_pairs(server, "find_extra", pairs, pause, int(self.of_all_types), writes=False)
 
     def cross_slot(self, batch: CrossSlotBatch) -> Steps:
         """Look for each source at its own node."""
-        return cross_slot_verbs.find_extra(batch)
+        return cross_slot_verbs.find_extra(batch, of_all_types=self.of_all_types)
 
     def large(self, pair: LargePair) -> LargeSteps:
         """Raise Error: a key of any size can be searched for."""

@@ -147,6 +147,11 @@ def digest_of(plan: Plan) -> bytes:
     return digest.hexdigest()[:16].encode()
 
 
+def entry_of(digest: bytes, database: int) -> bytes:
+    """Return by which the indexes know the lease of a plan whose sources are in this database."""
+    return b"%b@%d" % (digest, database)
+
+
 def lease_of(digest: bytes) -> bytes:
     """Return the name of the lease of a plan."""
     return LEASES + b":" + digest

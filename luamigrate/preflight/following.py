@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from luamigrate.model.errors import Error, Refused
-from luamigrate.model.following import LEASES, LeaseNote, digest_of, notes_of
+from luamigrate.model.following import LEASES, LeaseNote, digest_of, entry_of, notes_of
 from luamigrate.model.plans import Plan
 from luamigrate.model.prefixes import meet, told_prefixes
 from luamigrate.model.rules import RESERVED
@@ -42,12 +43,20 @@ def following(deployment: Deployment, plan: Plan, command: Command) -> Iterator[
             yield Finding("follow", Verdict.WARNING, EVERY_WRITE)
 
 
+def refuse_others(server: Connection, plan: Plan) -> None:
+    """Look once more, when the lease of a plan is held. Raises Refused where another one has been taken meanwhile."""
+    with suppress(Answered):
+        for finding in _leases(server, plan, Command.FOLLOW):
+            raise Refused(f"follow: {finding.text}")
+
+
 def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Finding]:
     """Refuse where somebody follows names that the plan would write, or writes those that it would follow."""
+    own_entry = entry_of(digest_of(plan), server.database)
     for database, own in notes_of(plan, server.database, "").items():
-        for digest, note in _notes(server, database):
+        for entry, note in _notes(server, database):
             # The lease of the same plan is waited for, or taken.
-            is_own = command is Command.FOLLOW and digest == digest_of(plan)
+            is_own = command is Command.FOLLOW and entry == own_entry
             writes_theirs = meet(own.targets, (*note.sources, *note.targets))
             if not is_own and (writes_theirs or (command is Command.FOLLOW and meet(own.sources, note.targets))):
                 text = f"a follow of such names is under way ({note.who}): it owns its targets. Stop it first"

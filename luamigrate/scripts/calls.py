@@ -402,14 +402,15 @@ def cross_slot_mirror(
     targets: Sequence[bytes],
     pause: Pause,
     *payloads: bytes | str | int,
+    kind: str,
     held_until: int,
     alone: bool = False,
 ) -> ScriptCall:
-    """Call cross_slot/mirror.lua: make targets what their sources were, while the lease is held.
+    """Call cross_slot/mirror.lua: make targets what their sources, of a `kind`, were, while the lease is held.
 
     Each payload is followed by its expiry and weight, and by whose the target is.
     """
-    return ask_about(server, "cross_slot/mirror", targets, pause, held_until, *payloads, alone=alone)
+    return ask_about(server, "cross_slot/mirror", targets, pause, held_until, kind, *payloads, alone=alone)
 
 
 def lease(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from luamigrate import Refused, connect
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ConnectionLost
 from luamigrate.server.listener import EVERYTHING, Listener, Listeners
 from tests.clusters import wait_until
@@ -139,3 +140,41 @@ def test_a_user_who_may_not_be_told_is_refused(server: Instance) -> None:
         ):
             Listener(deployment.primaries[0], [b"job:"], CHANNEL)
     server.client.acl_deluser("deaf")
+
+
+class Slow:
+    """A socket that does something between what it sends and what is read."""
+
+    def __init__(self, socket: Any, act: Callable[[], Any]) -> None:
+        self._socket, self._act = socket, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, data: bytes) -> None:
+        """Send; what is told of what is done then comes right behind the answer."""
+        self._socket.sendall(data)
+        if b"TRACKING" in data:
+            self._act()
+
+
+def test_what_is_told_in_one_piece_with_the_answer_is_not_lost(
+    server: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a message torn apart, of which only the beginning has come with it."""
+    beside = Connection.beside
+
+    def slow(connection: Connection, **settings: Any) -> Any:
+        one: Any = beside(connection, **settings)
+        connect_it = one.connect
+
+        def connect_slowly() -> None:
+            connect_it()
+            one._sock = Slow(one._sock, lambda: server.client.set("job:1", "1"))
+
+        monkeypatch.setattr(one, "connect", connect_slowly)
+        return one
+
+    monkeypatch.setattr(Connection, "beside", slow)
+    with listening(server, b"job:") as listener:
+        assert told_by(listener) == {b"job:1"}
