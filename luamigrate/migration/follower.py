@@ -273,7 +273,7 @@ class Follower:
             self._put_back(dropped, wrote=True)
             for pair in self._large.dropped():
                 self._dirty.put_back(pair.source, pair.moment)
-            if dropped or lost is Rescan.OTHER_SERVER:
+            if dropped:
                 self.standing.loses_sight(claiming=True)
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
@@ -282,6 +282,7 @@ class Follower:
             self._deployment.accept_change()
             self._lease.take_again()
             self._fence = None
+            self.standing.goes_back()
         self._hearing.listen_again(self._options.limits.patience, self._control)
         self._lost = None
         if self._fence is not None:

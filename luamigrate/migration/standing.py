@@ -19,6 +19,8 @@ from luamigrate.model.status import KeyOutcome, Word, reason_for
 
 MOST_FAILED = 100_000
 """When more sources cannot be copied, something is wrong with the server."""
+MOST_GONE_LATELY = 100_000
+"""More than a server loses that is killed, or that a replica lacks."""
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds before a source that failed is tried again; they double each time."""
 
@@ -99,6 +101,8 @@ class Standing:
         self._doubts: dict[bytes, _Doubt] = {}
         self._due: deque[tuple[int, bytes]] = deque()
         """Sources with a doubt, by the barrier that decides."""
+        self._gone_lately: deque[bytes] = deque(maxlen=MOST_GONE_LATELY)
+        """Sources that went, and their targets with them: another process may have the targets back."""
         self._failures: dict[bytes, _Failure] = {}
         self._postponed: set[bytes] = set()
         """Sources whose targets stay claimed when the scan is over, because big ones are answered for late."""
@@ -174,6 +178,8 @@ class Standing:
         if word in _EQUAL:
             self.known.add(source)
         elif word in _ABSENT:
+            if source in self.known:
+                self._gone_lately.append(source)
             self.known.discard(source)
         if word in _EQUAL or word in _ABSENT:
             self._postponed.discard(source)
@@ -271,6 +277,12 @@ class Standing:
         self.claiming |= claiming
         for doubt in self._doubts.values():
             doubt.blind = True
+
+    def goes_back(self) -> None:
+        """Note that another process answers, which may lack the last writes of both sides."""
+        self.loses_sight(claiming=True)
+        for source in self._gone_lately:
+            self.known.add(source)
 
     def scan_begins(self) -> list[bytes]:
         """Return the sources that have to be looked at, whether a scan of both sides finds them or not."""

@@ -83,3 +83,12 @@ def test_a_target_that_was_written_after_it_was_made_is_news(standing: Standing)
     (news,) = standing.passed(BARRIER)
     assert not isinstance(news, bytes)
     assert news.word is Word.FOREIGN
+
+
+def test_a_target_that_came_back_with_another_process_may_be_deleted(standing: Standing) -> None:
+    """Which lacks that it was deleted, and not that its source was."""
+    standing.known.add(SOURCE)
+    assert standing.answered(look(standing, TOLD), Word.REMOVED, BARRIER) == []
+    assert look(standing).rights == "0"
+    standing.goes_back()
+    assert look(standing).rights == "2"
