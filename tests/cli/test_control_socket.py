@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from luamigrate.cli import control_client
+from luamigrate.cli import control_client, control_socket
 from tests.cli.test_control import copies, fill
 from tests.clusters import wait_until
 from tests.conftest import luamigrate
-from tests.controlled import HARDLY, RULE, Controlled
+from tests.controlled import HARDLY, RULE, Controlled, answer_to
 from tests.instances import Instance
 from tests.preflight.test_preflight import busy_client
 
@@ -170,3 +170,31 @@ def test_it_answers_while_the_server_does_not(path: Path) -> None:
     assert waiting.ask("stop")["stopping"] is True
     assert waiting.end()[0] == 130
     assert not path.exists()
+
+
+def test_nobody_who_does_not_read_is_waited_for() -> None:
+    """What does not fit into the buffers of the system is not sent, and that is told."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client = control_socket._Client(ours)
+        taken = [client.tell({"text": "x" * 1000}) for _ in range(200)]
+    assert (taken[0], taken[-1]) == (True, False)
+
+
+def test_the_one_that_has_been_silent_for_longest_makes_room(path: Path) -> None:
+    """There are never more clients than so many, and whoever speaks is among them."""
+    with control_socket.listening(path, lambda line: {"error": line.decode()}):
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(3 * control_socket.MOST_CLIENTS)]
+        first, *others = clients
+        for client in clients:
+            client.settimeout(20)
+            client.connect(str(path))
+            first.sendall(b"again\n")
+            assert answer_to(first) == {"error": "again"}
+        last = others[-1]
+        last.sendall(b"me too\n")
+        assert answer_to(last) == {"error": "me too"}
+        assert others[0].recv(1) == b""
+        for client in clients:
+            client.close()
