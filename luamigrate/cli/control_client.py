@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from luamigrate.cli import console
+from luamigrate.cli.control_options import WORDS
 from luamigrate.cli.control_socket import LONGEST_PATH
-from luamigrate.cli.control_words import WORDS
 from luamigrate.model.errors import Error, Exit, UsageError, as_typed, printable
 from luamigrate.model.status import Command
 
 SECONDS_TO_ANSWER = 10.0
 LONGEST_ANSWER = 1_000_000
 """Bytes."""
+OLD_MS = 2000
+"""From this age of the figures on it is told."""
 MISFIT = "does not answer as luamigrate does"
 
 
@@ -75,6 +77,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     rows |= {
         "limits": ", ".join(f"{name} {'none' if value is None else f'{value:g}'}" for name, value in limits.items()),
         "waits for": document["waiting_for"],
+        "as it was": f"{document['age_ms'] / 1000:,.0f} s ago" if document["age_ms"] >= OLD_MS else None,
     }
     state = "stopping" if document["stopping"] else "paused" if document["paused"] else "at work"
     yield f"{document['command']}: {state}"

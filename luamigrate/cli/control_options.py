@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+WORDS = ("status", "pause", "resume", "set", "stop")
+"""What a run or a follow obeys."""
+
 ControlPath = Annotated[
     Path | None,
     typer.Option(
@@ -18,7 +21,10 @@ ControlPath = Annotated[
 ]
 Socket = Annotated[Path, typer.Argument(metavar="SOCKET", help="The path that --control has.", show_default=False)]
 ControlWord = Annotated[
-    str, typer.Argument(metavar="WORD", help="One of status, pause, resume, set, stop.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="WORD", autocompletion=lambda: WORDS, help=f"One of {', '.join(WORDS)}.", show_default=False
+    ),
 ]
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="NAME=VALUE", help="The limit to set.", show_default=False)

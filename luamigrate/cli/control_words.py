@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from luamigrate.cli import console
+from luamigrate.cli.control_options import WORDS
 from luamigrate.cli.progress import Progress
 from luamigrate.cli.signals import Interruption
 from luamigrate.model.errors import UsageError, as_typed
 from luamigrate.model.limits import Limits
 from luamigrate.model.status import Command
 
-WORDS = ("status", "pause", "resume", "set", "stop")
 SETTABLE = {
     Command.RUN: ("max_pause", "max_rate"),
     Command.FOLLOW: ("max_pause", "max_rate", "max_lag_ms"),
@@ -83,9 +83,10 @@ class Words:
         if not limit:
             raise UsageError(f"'{_shown(name)}' cannot be set; what can is {', '.join(names)}")
         changed: dict[str, Any] = {limit: _value(limit, text)}
-        self.limits = replace(self.limits, **changed)
-        self.interruption.limits = self.limits
-        console.notice(f"by control: {_shown(setting)}")
+        limits = replace(self.limits, **changed)
+        if limits != self.limits:
+            self.limits = self.interruption.limits = limits
+            console.notice(f"by control: {_shown(setting)}")
 
     def _status(self) -> dict[str, Any]:
         return {

@@ -31,6 +31,7 @@ class Progress:
         self._waiting_for: str | None = None
         """What is waited for, as it was told since the last batch."""
         self._found = 0
+        self._noted = time.monotonic()
         self._samples = deque([(time.monotonic(), 0)], maxlen=SAMPLES_OF_RATE)
         """When how many keys had been found."""
 
@@ -40,7 +41,7 @@ class Progress:
 
     def note(self, batch: Batch) -> None:
         """Note a batch."""
-        self._waiting_for = None
+        self._waiting_for, self._noted = None, time.monotonic()
         if self._command is Command.FOLLOW:
             self._followed = batch.followed or self._followed
             return
@@ -51,12 +52,14 @@ class Progress:
             if batch.stage is Stage.SCAN:
                 self._rule, self._scanned = batch.rule, batch.scanned
             self._found += batch.tally.found
-        now = time.monotonic()
-        if now - self._samples[-1][0] >= 1:
-            self._samples.append((now, self._found))
+        if self._noted - self._samples[-1][0] >= 1:
+            self._samples.append((self._noted, self._found))
 
     def document(self) -> dict[str, Any]:
-        """Return how it stands."""
+        """Return how it stands, and how old that is."""
+        return self._figures() | {"age_ms": int((time.monotonic() - self._noted) * 1000)}
+
+    def _figures(self) -> dict[str, Any]:
         if self._command is Command.FOLLOW:
             document = followed_document(self._followed)
             return document | {"waiting_for": document["waiting_for"] or self._waiting_for}

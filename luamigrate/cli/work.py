@@ -31,7 +31,10 @@ from luamigrate.server.info import read_database_sizes
 
 
 def carry_out(settings: Settings) -> Exit:
-    """Do what a command is for, and return its exit code. Raises UsageError where the report cannot be opened."""
+    """Do what a command is for, and return its exit code.
+
+    Raises UsageError where the report cannot be opened, or nobody can listen at the path for control.
+    """
     if settings.command is Command.CHECK:
         return _check(settings)
     if settings.control_path:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from luamigrate.cli import control_client, control_socket
 from tests.cli.test_control import copies, fill
 from tests.clusters import wait_until
 from tests.conftest import luamigrate
-from tests.controlled import HARDLY, RULE, Controlled
+from tests.controlled import HARDLY, RULE, Controlled, answer_to
 from tests.instances import Instance
 from tests.preflight.test_preflight import busy_client
 
@@ -95,6 +96,22 @@ def test_one_that_is_alive_is_refused_and_not_disturbed(any_server: Instance, pa
     assert first.end()[0] == 130
 
 
+def test_one_that_hangs_is_alive(any_server: Instance, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes its place, and who speaks to it is not kept waiting for ever."""
+    monkeypatch.setattr(control_client, "SECONDS_TO_ANSWER", 0.2)
+    fill(any_server)
+    hanging = Controlled(any_server.url, path, "run", *HARDLY)
+    wait_until(lambda: copies(any_server) > 0)
+    hanging.process.send_signal(signal.SIGSTOP)
+    silent = luamigrate("control", str(path), "status")
+    assert (silent.code, silent.err) == (1, f"luamigrate: what listens at {path} gives no answer\n")
+    second = luamigrate("run", *RULE, "--control", str(path), url=any_server.url)
+    assert (second.code, second.err) == (2, f"luamigrate: --control: somebody listens at {path} already\n")
+    hanging.process.send_signal(signal.SIGCONT)
+    assert hanging.ask("stop")["done"] is True
+    assert hanging.end()[0] == 130
+
+
 def test_one_that_was_left_by_kill_9_is_replaced(any_server: Instance, path: Path) -> None:
     """Nobody else could have removed it."""
     fill(any_server)
@@ -148,6 +165,36 @@ def test_it_answers_while_the_server_does_not(path: Path) -> None:
     status = waiting.wait_until(rule=None)
     wait_until(lambda: "waiting for the server" in (waiting.ask("status")["waiting_for"] or ""))
     assert status["totals"] == {"found": 0, "ignored": 0}
+    wait_until(lambda: waiting.ask("status")["age_ms"] >= control_client.OLD_MS)
+    assert " s ago\n" in luamigrate("control", str(path), "status").out
     assert waiting.ask("stop")["stopping"] is True
     assert waiting.end()[0] == 130
     assert not path.exists()
+
+
+def test_nobody_who_does_not_read_is_waited_for() -> None:
+    """What does not fit into the buffers of the system is not sent, and that is told."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client = control_socket._Client(ours)
+        taken = [client.tell({"text": "x" * 1000}) for _ in range(200)]
+    assert (taken[0], taken[-1]) == (True, False)
+
+
+def test_the_one_that_has_been_silent_for_longest_makes_room(path: Path) -> None:
+    """There are never more clients than so many, and whoever speaks is among them."""
+    with control_socket.listening(path, lambda line: {"error": line.decode()}):
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(3 * control_socket.MOST_CLIENTS)]
+        first, *others = clients
+        for client in clients:
+            client.settimeout(20)
+            client.connect(str(path))
+            first.sendall(b"again\n")
+            assert answer_to(first) == {"error": "again"}
+        last = others[-1]
+        last.sendall(b"me too\n")
+        assert answer_to(last) == {"error": "me too"}
+        assert others[0].recv(1) == b""
+        for client in clients:
+            client.close()

@@ -240,6 +240,7 @@ def test_without_a_rate_nothing_waits() -> None:
         *(("max_pause", value) for value in (0, -1, 60_001, math.nan, math.inf)),
         *(("max_rate", value) for value in (0, -5, math.nan, math.inf)),
         *(("max_lag", value) for value in (0, -1)),
+        *(("max_lag_ms", value) for value in (-1, 60_001, math.nan)),
         *(("wait_replicas", value) for value in (-1, 1001)),
         *(("patience", value) for value in (-1, 86_401, math.nan, math.inf)),
     ],
