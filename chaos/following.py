@@ -16,7 +16,7 @@ from typing import Any, cast
 from chaos import faults, in_step, sites, worlds
 from chaos.faults import LEASES, Fault
 from chaos.in_step import Followed, Sides
-from chaos.processes import Ended, Tool
+from chaos.processes import LONGEST, Ended, Tool
 from chaos.sites import Site
 from chaos.trials import PATIENCE, Trial
 from chaos.worlds import Keys
@@ -141,7 +141,7 @@ def _under_faults(
 ) -> Course:
     """Follow, and follow again where it was killed."""
     course = Course(Tool(folder, site.url(), arguments, "follow"))
-    course.tool.wait_until_begun(FOLLOWS)
+    course.tool.wait_until_begun(FOLLOWS, LONGEST)
     for fault in chosen:
         time.sleep(chance.uniform(0, 1.0))
         fault.strike(site, chance, course.tool)
@@ -149,7 +149,7 @@ def _under_faults(
             course.end()
             surviving(partial(_end_leases, site))
             course.tool = Tool(folder, site.url(), arguments, f"follow-{len(course.follows)}")
-            course.tool.wait_until_begun(FOLLOWS)
+            course.tool.wait_until_begun(FOLLOWS, LONGEST)
     time.sleep(chance.uniform(0, 0.5))
     return course
 

@@ -78,9 +78,9 @@ class Tool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
-    def wait_until_begun(self, sign: str = "Connected") -> None:
+    def wait_until_begun(self, sign: str = "Connected", seconds: float = LONGEST_START) -> None:
         """Wait until it says that it is connected, or something else, or has ended."""
-        deadline = time.monotonic() + LONGEST_START
+        deadline = time.monotonic() + seconds
         while self.is_under_way and time.monotonic() < deadline:
             if sign in self.said:
                 return

@@ -18,7 +18,7 @@ from chaos import worlds
 from chaos.faults import possible_in_a_follow
 from chaos.following import FOLLOWS, JOBS
 from chaos.in_step import Followed, judge
-from chaos.processes import Tool
+from chaos.processes import LONGEST, Tool
 from tests.clusters import wait_until
 from tests.instances import Instance
 
@@ -39,7 +39,7 @@ def sound(any_server: Instance, tmp_path: Path) -> Callable[[], Followed]:
     worlds.write(any_server.client, keys | unrelated)
     arguments = ("follow", "--map", JOBS.rule, "--json", "--settle", "0")
     tool = Tool(tmp_path, any_server.url, arguments)
-    tool.wait_until_begun(FOLLOWS)
+    tool.wait_until_begun(FOLLOWS, LONGEST)
     wait_until(lambda: tool.ask().startswith("in step"))
     other = tool.beside("run")
     wait_until(lambda: not other.is_under_way)
