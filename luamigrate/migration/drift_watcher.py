@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import IntEnum
 from itertools import chain
@@ -100,7 +100,6 @@ class DriftWatcher:
         self._unequal = UnequalPairs()
         self._doubts: Counter[bytes] = Counter()
         """By how many looks one after the other pairs were found not to be equal that are to be looked at again."""
-        self._told = ToldPairs(deployment, plan, self._names)
         self._heeding = Control(stop=self._hears_stop, paused=control.paused, tell=control.tell)
         self._throttle = Throttle(
             deployment=deployment,
@@ -128,6 +127,8 @@ class DriftWatcher:
         self._longest = 0.0
         self._shown = self._tended = 0.0
         self._retried = time.monotonic()
+        # The last of all, so that no connection is left where anything else fails.
+        self._told = ToldPairs(deployment, plan, self._names)
 
     def batches(self) -> Iterator[Batch]:
         """Yield what is found, and several times a second how it stands. Raises Error, Stopped."""
@@ -222,7 +223,7 @@ class DriftWatcher:
         self._comparisons += 1
         self._rescans.update([why] if why else [])
         # It does not tell of what is equal, or is gone.
-        self._look_too(iter([self._unequal.sources]))
+        self._look_too([self._unequal.sources])
         self._everything = self._compare_everything()
         return self._figures_alone()
 
@@ -250,9 +251,11 @@ class DriftWatcher:
         news = self._news([key for key in batch.keys if not key.clean], Look.LAST)
         return replace(batch, keys=clean + news)
 
-    def _look_too(self, sources: Iterator[list[bytes]]) -> None:
+    def _look_too(self, lists: Iterable[list[bytes]]) -> None:
         """Have pairs looked at, though nobody has told of them."""
-        self._others = chain(self._others or (), sources)
+        size = self._options.limits.batch_size
+        portions = (names[first : first + size] for names in lists for first in range(0, len(names), size))
+        self._others = chain(self._others or (), portions)
 
     def _look_at_others(self) -> Iterator[Batch]:
         if not self._others:
@@ -323,8 +326,9 @@ class DriftWatcher:
             return
         self._tended = now
         self._deployment.confirm()
-        moved = self._both_sides.moved()
-        if moved and not self._told.hears_all:
+        # Else those of a slot that is being moved for long would come to be more and more.
+        moved = [] if self._others else self._both_sides.moved()
+        if not self._told.hears_all:
             self._lost = Rescan.MOVED
         elif moved:
             # A node that has a slot now may have taken writes before it had us to tell.
@@ -332,7 +336,7 @@ class DriftWatcher:
             self._look_too(self._both_sides.in_slots(moved, self._told.sources_of))
         if now - self._retried >= SECONDS_TO_RETRY:
             self._retried = now
-            self._look_too(iter([self._unequal.failed]))
+            self._look_too([self._unequal.failed])
 
     def _wait(self) -> None:
         """Wait until something is told or due, if nothing else is to be done."""

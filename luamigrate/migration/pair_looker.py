@@ -23,7 +23,6 @@ class PairLooker:
 
     def __init__(self, plan: Plan, verbs: Sequence[Verb], options: Options, throttle: Throttle) -> None:
         self._plan, self._throttle = plan, throttle
-        self._size = options.limits.batch_size
         at_once = replace(options, settle=0.0, every_key=True)
         self._runners = [
             runner_for(throttle.deployment, plan, verb, at_once, control=throttle.control, throttle=throttle)
@@ -41,14 +40,13 @@ class PairLooker:
                 by_rule.setdefault(rule, []).append(source)
         comparing, *finding_extra = self._runners
         for rule, names in by_rule.items():
-            for first in range(0, len(names), self._size):
-                self._throttle.wait()
-                of_these: dict[bytes, KeyOutcome] = {}
-                yield from self._asked(comparing, rule, names[first : first + self._size], of_these)
-                for runner in finding_extra:
-                    targets = [outcome.target for outcome in of_these.values() if outcome.word in WITHOUT_SOURCE]
-                    yield from self._asked(runner, rule, targets, of_these)
-                found |= of_these
+            self._throttle.wait()
+            of_these: dict[bytes, KeyOutcome] = {}
+            yield from self._asked(comparing, rule, names, of_these)
+            for runner in finding_extra:
+                targets = [outcome.target for outcome in of_these.values() if outcome.word in WITHOUT_SOURCE]
+                yield from self._asked(runner, rule, targets, of_these)
+            found |= of_these
 
     def _asked(self, runner: Runner, rule: Rule, names: list[bytes], found: dict[bytes, KeyOutcome]) -> Iterator[Batch]:
         for batch in runner.ask_about(rule, names):

@@ -360,3 +360,19 @@ def test_without_drift_the_exit_code_is_0_and_before_the_end_it_is_3(any_server:
     assert slow.returncode == 3
     assert json.loads(out)["drift"]["complete"] is False
     assert "INCOMPLETE" in err
+
+
+def test_a_replica_tells_of_what_reaches_it(server_name: str) -> None:
+    """It is compared as it is, and warned of."""
+    with watched(server_name) as servers:
+        for side in ("job", "step"):
+            servers.primary.hset(f"{side}:1", "a", 1)
+        assert servers.primary.execute_command("WAIT", 1, 10_000) == 1
+        port = servers.replica.connection_pool.connection_kwargs["port"]
+        with Verifying(f"redis://127.0.0.1:{port}") as verifying:
+            verifying.wait_until_complete()
+            servers.primary.hset("job:1", "a", 2)
+            verifying.wait_for(Word.DIFFERS, "job:1")
+            servers.primary.hset("step:1", "a", 2)
+            verifying.wait_for(None, "job:1")
+        assert "this is a REPLICA" in verifying.summary.warnings[0]
