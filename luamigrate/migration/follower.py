@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,10 +24,9 @@ from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.model.summary import Batch, Tally
-from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
-from luamigrate.server.listener import Listener
+from luamigrate.server.listener import wait_for
 
 SECONDS_TO_TELL = 0.2
 """Between two batches that tell figures alone."""
@@ -155,8 +153,7 @@ class Follower:
             time.sleep(min(left, SECONDS_TO_SLEEP))
         may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
         at_once = self._mirror.has_arrived or (may_go_on and (bool(self._dirty) or self._scan is not None))
-        waiting: list[Listener | Connection] = [*self._hearing.listeners, *self._mirror.busy]
-        select.select(waiting, [], [], 0 if at_once else self._patience())
+        wait_for([*self._hearing.listeners, *self._mirror.busy], 0 if at_once else self._patience())
 
     def _patience(self) -> float:
         return SECONDS_TO_SLEEP if self._quiet or self._in_step or self._dirty else SECONDS_BETWEEN_BARRIERS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,7 +18,7 @@ from luamigrate.preflight.following import CHANNEL
 from luamigrate.server.connection import ANSWER_SECONDS, FIRST_DELAY
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost, ServerChanged
-from luamigrate.server.listener import EVERYTHING, Listener, Listeners
+from luamigrate.server.listener import EVERYTHING, Listener, Listeners, wait_for
 
 REMEMBERED = 65_536
 """Names of which it is remembered what they are to the plan: many are told again and again."""
@@ -88,7 +87,7 @@ class Hearing:
             self.hear()
             ticket = self.barrier() if entirely else 0
             while self.passed < ticket and not control.stop():
-                select.select(self.listeners, [], [], SECONDS_TO_SLEEP)
+                wait_for(self.listeners, SECONDS_TO_SLEEP)
                 self.hear()
         except ConnectionLost:
             # The scan of both sides is still to come.

@@ -26,6 +26,8 @@ from luamigrate.server.info import read_time_ms
 
 SECONDS = 30.0
 """For which a lease lives that nobody renews."""
+FOR_EVER = -1
+"""What the server says of a key that does not expire."""
 SECONDS_TO_RENEW = 5.0
 SECONDS_OF_DOUBT = 1.0
 """By which it is thought to expire sooner than it does."""
@@ -93,6 +95,10 @@ class Lease:
         left = 0
         while self._call("take") is not LeaseReply.HELD:
             before, left = left, self._left()
+            if left == FOR_EVER:
+                raise Refused(
+                    f"follow: the lease {printable(self.name)} never expires, so no follow wrote it: delete it"
+                )
             if before and left > before:
                 raise Refused(f"follow: a follow of this plan is under way ({self._holder()}): stop it first")
             self.control.tell(f"waiting for the lease of a follow that has ended: {max(0, left) / 1000:.0f} s left")

@@ -6,6 +6,7 @@ lost: then everything has to be looked at again.
 
 from __future__ import annotations
 
+import selectors
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -29,6 +30,14 @@ _AT_ONCE = 32_768
 """Bytes that are read at once: some hundred names, so that nobody who is told without end forgets his other work."""
 _SECONDS_TO_SEND = 5.0
 """A PING is sent in this time, or the connection is lost."""
+
+
+def wait_for(sources: Iterable[Listener | Connection], seconds: float) -> None:
+    """Wait until one has something to be read; not by select(), which knows no file number from 1024 on."""
+    with selectors.DefaultSelector() as selector:
+        for source in sources:
+            selector.register(source, selectors.EVENT_READ)
+        selector.select(seconds)
 
 
 class Listeners:
