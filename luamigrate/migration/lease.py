@@ -16,6 +16,7 @@ from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, entry_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
+from luamigrate.preflight.following import refuse_others
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import LeaseReply
 from luamigrate.scripts.replies import takes_no_writes
@@ -107,11 +108,13 @@ class Lease:
             time.sleep(SECONDS_TO_LOOK)
 
     def take_again(self) -> None:
-        """Take the lease that has expired, or went with all keys. Raises Refused where somebody else has it now."""
+        """Take the lease that has expired, or went with all keys. Raises Refused where somebody has such names now."""
         if self._call("take") is not LeaseReply.HELD:
             raise Refused(
                 f"follow: meanwhile another follow has begun ({self._holder()}): this one has lost its targets"
             )
+        # Nor may one of another plan, about some of the same names, have seen that there was none.
+        self._ask(lambda server: refuse_others(server, self.plan))
 
     def use(self) -> None:
         """Note that the targets are owned, before the first of them is written. Raises Refused where it is lost."""

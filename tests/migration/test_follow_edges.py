@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import luamigrate
 from luamigrate.migration import follow, follower, lease
 from luamigrate.migration.survey import Survey
-from luamigrate.model.following import digest_of, lease_of
+from luamigrate.model.following import LEASES, digest_of, lease_of, notes_of
 from luamigrate.model.summary import Batch
 from tests.clusters import wait_until
 from tests.following import PLAN, Following, assert_in_step
@@ -208,3 +209,15 @@ def test_a_process_may_have_more_than_a_thousand_files_open(server: Instance, cl
         with Following(server.url) as following:
             following.wait_until_in_step()
     resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+
+def test_a_lease_is_not_taken_again_once_another_plan_has_its_names(server: Instance, client: Any) -> None:
+    """One that hung for longer than its lease lived has not kept that one away."""
+    other = notes_of(BACKWARDS, 0, "the other one")[0].written()
+    with Following(server.url) as following:
+        following.wait_until_in_step()
+        pipeline = client.pipeline(transaction=True)
+        pipeline.hset(LEASES, "other@0", b"%d %b" % (time.time() * 1000 + 60_000, other))
+        pipeline.delete(LEASE).execute()
+        following.join(20)
+    assert "a follow of such names is under way (the other one)" in str(following.error)
