@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -33,6 +32,7 @@ from luamigrate.model.summary import Batch
 from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
+from luamigrate.server.listener import wait_for
 
 SECONDS_TO_TELL = 0.2
 """Between two batches that tell figures alone."""
@@ -316,7 +316,7 @@ class DriftWatcher:
         """Wait until all that was written until now has been told."""
         ticket = self._told.barrier()
         while self._told.passed < ticket and not self._lost:
-            select.select(self._told.listeners, [], [], SECONDS_TO_SLEEP)
+            wait_for(self._told.listeners, SECONDS_TO_SLEEP)
             self._hear()
 
     def _tend(self) -> None:
@@ -343,7 +343,7 @@ class DriftWatcher:
         left = self._names.seconds_left(time.perf_counter())
         if self._everything or self._again or self._lost or self._others or left == 0:
             return
-        select.select(self._told.listeners, [], [], SECONDS_TO_SLEEP if left is None else min(left, SECONDS_TO_SLEEP))
+        wait_for(self._told.listeners, SECONDS_TO_SLEEP if left is None else min(left, SECONDS_TO_SLEEP))
         time.sleep(SECONDS_TO_GATHER)
 
     def _runner(self, verb: Verb, options: Options) -> Runner:

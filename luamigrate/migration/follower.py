@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,10 +24,9 @@ from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.plans import Plan
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
-from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
-from luamigrate.server.listener import Listener
+from luamigrate.server.listener import wait_for
 
 SECONDS_TO_TEND = 1.0
 """Between two times that the lease, the guards and what failed are seen to."""
@@ -159,10 +157,9 @@ class Follower:
             time.sleep(min(left, SECONDS_TO_SLEEP))
         may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
         at_once = self._mirror.has_arrived or (may_go_on and (self._dirty or self._large or self._scan is not None))
-        waiting: list[Listener | Connection] = [*self._hearing.listeners, *self._mirror.busy]
         is_quiet = self._quiet is None and not self._in_step and not self._dirty
         patience = SECONDS_BETWEEN_BARRIERS if is_quiet else SECONDS_TO_SLEEP
-        select.select(waiting, [], [], 0 if at_once else patience)
+        wait_for([*self._hearing.listeners, *self._mirror.busy], 0 if at_once else patience)
 
     def _take(self, arrived: Arrived) -> None:
         """Take what came of a batch."""

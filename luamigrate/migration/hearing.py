@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import select
-
 from luamigrate.migration.dirty import UNTOLD, DirtyNames
 from luamigrate.migration.listening import Listening
 from luamigrate.migration.ownership import OwnWrites
@@ -13,6 +11,7 @@ from luamigrate.model.control import Control
 from luamigrate.model.plans import Plan
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost
+from luamigrate.server.listener import wait_for
 
 
 class Hearing(Listening):
@@ -29,7 +28,7 @@ class Hearing(Listening):
             self.hear()
             ticket = self.barrier() if entirely else 0
             while self.passed < ticket and not control.stop():
-                select.select(self.listeners, [], [], SECONDS_TO_SLEEP)
+                wait_for(self.listeners, SECONDS_TO_SLEEP)
                 self.hear()
         except ConnectionLost:
             # The scan of both sides is still to come.

@@ -16,6 +16,7 @@ from luamigrate.model.control import Control
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, entry_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
+from luamigrate.preflight.following import refuse_others
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import LeaseReply
 from luamigrate.scripts.replies import takes_no_writes
@@ -26,6 +27,8 @@ from luamigrate.server.info import read_time_ms
 
 SECONDS = 30.0
 """For which a lease lives that nobody renews."""
+FOR_EVER = -1
+"""What the server says of a key that does not expire."""
 SECONDS_TO_RENEW = 5.0
 SECONDS_OF_DOUBT = 1.0
 """By which it is thought to expire sooner than it does."""
@@ -98,6 +101,10 @@ class Lease:
         left = 0
         while self._call("take") is not LeaseReply.HELD:
             before, left = left, self._left()
+            if left == FOR_EVER:
+                raise Refused(
+                    f"follow: the lease {printable(self.name)} never expires, so no follow wrote it: delete it"
+                )
             if before and left > before:
                 raise Refused(f"follow: a follow of this plan is under way ({self._holder()}): stop it first")
             self.control.tell(f"waiting for the lease of a follow that has ended: {max(0, left) / 1000:.0f} s left")
@@ -106,11 +113,13 @@ class Lease:
             time.sleep(SECONDS_TO_LOOK)
 
     def take_again(self) -> None:
-        """Take the lease that has expired, or went with all keys. Raises Refused where somebody else has it now."""
+        """Take the lease that has expired, or went with all keys. Raises Refused where somebody has such names now."""
         if self._call("take") is not LeaseReply.HELD:
             raise Refused(
                 f"follow: meanwhile another follow has begun ({self._holder()}): this one has lost its targets"
             )
+        # Nor may one of another plan, about some of the same names, have seen that there was none.
+        self._ask(lambda server: refuse_others(server, self.plan))
 
     def use(self) -> None:
         """Note that the targets are owned, before the first of them is written. Raises Refused where it is lost."""

@@ -191,6 +191,7 @@ class Standing:
                 self._doubts.pop(source, None)
                 return []
         elif source in self.foreign and word is Word.FOREIGN:
+            self._suspects.discard(source)
             self._doubts.pop(source, None)
             return []
         doubt = self._doubt(pair)

@@ -6,6 +6,7 @@ lost: then everything has to be looked at again.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -29,6 +30,14 @@ _AT_ONCE = 8_192
 """Bytes that are read at once: some hundred names, so that nobody who is told without end forgets his other work."""
 _SECONDS_TO_SEND = 5.0
 """A PING is sent in this time, or the connection is lost."""
+
+
+def wait_for(sources: Iterable[Listener | Connection], seconds: float) -> None:
+    """Wait until one has something to be read; not by select(), which knows no file number from 1024 on."""
+    poll = select.poll()
+    for source in sources:
+        poll.register(source, select.POLLIN)
+    poll.poll(seconds * 1000)
 
 
 class Listeners:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +16,7 @@ import pytest
 import luamigrate
 from luamigrate.migration import follow, follower, lease
 from luamigrate.migration.survey import Survey
-from luamigrate.model.following import digest_of, lease_of
+from luamigrate.model.following import LEASES, digest_of, lease_of, notes_of
 from luamigrate.model.summary import Batch
 from tests.clusters import wait_until
 from tests.following import PLAN, Following, assert_in_step
@@ -20,6 +25,7 @@ from tests.instances import Instance
 pytestmark = pytest.mark.single_server("the same is decided for clusters, and two databases are refused there")
 
 LEASE = lease_of(digest_of(PLAN))
+FILES = 1100
 HASHES = luamigrate.plan([("job:*", "step:*", "hash")])
 BACKWARDS = luamigrate.plan([("step:*", "job:*", "any")])
 ELSEWHERE = luamigrate.plan([("job:*", "step:*", "any")], database=5)
@@ -181,3 +187,37 @@ def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(server: Instanc
         following.wait_until_in_step()
         assert_in_step(server)
     assert following.summary.exit_code == 0
+
+
+def test_a_lease_that_never_expires_is_not_waited_for(server: Instance, client: Any) -> None:
+    """No follow has written it so."""
+    client.set(LEASE, "somebody's")
+    with Following(server.url) as following:
+        following.join(20)
+    assert "never expires" in str(following.error)
+
+
+def test_a_process_may_have_more_than_a_thousand_files_open(server: Instance, client: Any) -> None:
+    """The numbers of its connections are higher than select() knows."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most[1] != resource.RLIM_INFINITY and most[1] < FILES + 500:
+        pytest.skip("so many files may not be opened here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most[0], FILES + 500), most[1]))
+    with ExitStack() as stack:
+        for _ in range(FILES):
+            stack.enter_context(Path(os.devnull).open())
+        with Following(server.url) as following:
+            following.wait_until_in_step()
+    resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+
+def test_a_lease_is_not_taken_again_once_another_plan_has_its_names(server: Instance, client: Any) -> None:
+    """One that hung for longer than its lease lived has not kept that one away."""
+    other = notes_of(BACKWARDS, 0, "the other one")[0].written()
+    with Following(server.url) as following:
+        following.wait_until_in_step()
+        pipeline = client.pipeline(transaction=True)
+        pipeline.hset(LEASES, "other@0", b"%d %b" % (time.time() * 1000 + 60_000, other))
+        pipeline.delete(LEASE).execute()
+        following.join(20)
+    assert "a follow of such names is under way (the other one)" in str(following.error)
