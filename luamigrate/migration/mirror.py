@@ -119,7 +119,8 @@ class Mirror:
     @property
     def is_full(self) -> bool:
         """Whether as many batches are in flight as may be."""
-        return len(self._flights) >= IN_FLIGHT
+        # A look counts as use on old servers: another one at the same pair would take its source for touched.
+        return len(self._flights) >= (IN_FLIGHT if self.away is None else 1)
 
     @property
     def has_arrived(self) -> bool:

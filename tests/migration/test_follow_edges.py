@@ -221,3 +221,20 @@ def test_a_lease_is_not_taken_again_once_another_plan_has_its_names(server: Inst
         pipeline.delete(LEASE).execute()
         following.join(20)
     assert "a follow of such names is under way (the other one)" in str(following.error)
+
+
+def test_a_look_at_a_source_is_not_taken_for_its_use(
+    server: Instance, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started again, it sees each pair from both sides; what somebody else has written is left by both looks."""
+    monkeypatch.setattr(lease, "SLACK_SECONDS", 1)
+    for number in range(300):
+        client.hset(f"job:{number}", "a", number)
+    with Following(server.url) as following:
+        time.sleep(4.1)  # idle times are told in seconds
+        following.wait_until_in_step()
+    for number in range(300):
+        client.hset(f"step:{number}", "mine", "1")
+    with Following(server.url) as following:
+        following.wait_until(lambda now: now.foreign == 300)
+    assert all(client.hexists(f"step:{number}", "mine") for number in range(300))
