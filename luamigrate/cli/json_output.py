@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from luamigrate.model.coverage import Coverage
@@ -81,8 +80,7 @@ def _news_of(key: KeyOutcome) -> dict[str, Any]:
     """Return what is only told while a comparison goes on."""
     if key.moment is None:
         return {}
-    time = datetime.fromtimestamp(key.moment, UTC).isoformat(timespec="milliseconds")
-    return {"time": time} | ({"was": key.was} if key.was else {})
+    return {"time_ms": key.moment} | ({"was": key.was} if key.was else {})
 
 
 def totals_document(totals: Tally) -> dict[str, Any]:

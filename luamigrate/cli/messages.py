@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 from luamigrate.model.drift import Drift
@@ -38,10 +37,11 @@ _UNIT = {"hash": "fields", "set": "members", "zset": "members", "list": "items",
 
 
 def key_line(key: KeyOutcome) -> str:
-    """Return the line of one key, with the time where a comparison goes on."""
+    """Return the line of one key, with the time (UTC) where a comparison goes on."""
     if key.moment is None:
         return _key_line(key)
-    at = time.strftime("%H:%M:%S", time.localtime(key.moment))
+    minutes, seconds = divmod(key.moment // 1000, 60)
+    at = f"{minutes // 60 % 24:02}:{minutes % 60:02}:{seconds:02}"
     if key.was is None:
         return f"{at} {_key_line(key)}"
     how = "equal again" if key.word is Word.SAME else key.word

@@ -150,7 +150,7 @@ class ConsoleReporter:
 
     def _may_be_shown(self, key: KeyOutcome) -> bool:
         """Tell whether there is room for a key: for the first few; where a comparison goes on, for a few at a time."""
-        period = int((key.moment or 0.0) // SECONDS_BETWEEN_LINES)
+        period = int((key.moment or 0) / 1000 // SECONDS_BETWEEN_LINES)
         if period != self._period:
             self._period, self._shown = period, 0
         self._shown += 1

@@ -17,6 +17,7 @@ from luamigrate.migration.options import Options
 from luamigrate.migration.pace import Pace
 from luamigrate.migration.pair_looker import PairLooker
 from luamigrate.migration.runner import Runner
+from luamigrate.migration.server_clock import ServerClock
 from luamigrate.migration.settling import SettlingNames
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.migration.unequal import UnequalPairs
@@ -39,7 +40,7 @@ SECONDS_TO_TELL = 0.2
 SECONDS_TO_TEND = 1.0
 """Between two times that the servers are confirmed, and moved slots looked for."""
 SECONDS_TO_RETRY = 60.0
-"""Between two times that pairs are tried again that could not be compared."""
+"""Between two times that pairs are tried again that could not be compared, and the server is asked for its time."""
 SECONDS_TO_GATHER = 0.002
 """Names that are told in this time are taken together: waking for each would cost more than sorting it."""
 
@@ -97,7 +98,8 @@ class DriftWatcher:
         """Register for both sides. Raises Refused where a server does not tell this user, Error."""
         self._deployment, self._plan, self._options, self._control = deployment, plan, options, control
         self._names = SettlingNames(options.settle)
-        self._unequal = UnequalPairs()
+        self._clock = ServerClock(deployment)
+        self._unequal = UnequalPairs(self._clock.now)
         self._doubts: Counter[bytes] = Counter()
         """By how many looks one after the other pairs were found not to be equal that are to be looked at again."""
         self._heeding = Control(stop=self._hears_stop, paused=control.paused, tell=control.tell)
@@ -336,6 +338,7 @@ class DriftWatcher:
             self._look_too(self._both_sides.in_slots(moved, self._told.sources_of))
         if now - self._retried >= SECONDS_TO_RETRY:
             self._retried = now
+            self._clock.ask()
             self._look_too([self._unequal.failed])
 
     def _wait(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from luamigrate.model.errors import Stopped
@@ -16,7 +16,9 @@ MOST_UNEQUAL = 1_000_000
 class UnequalPairs:
     """How each pair stands that is not equal; turns the results of comparisons into news."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], int]) -> None:
+        """`now` tells the time that news have, in milliseconds since 1970."""
+        self._now = now
         self._words: dict[bytes, Word] = {}
         """By source."""
         self.counts: Counter[Word] = Counter()
@@ -42,7 +44,7 @@ class UnequalPairs:
             self.counts[before] -= 1
         if outcome.clean:
             self.healed += before is not None
-            return replace(outcome, was=before, moment=time.time()) if before else None
+            return replace(outcome, was=before, moment=self._now()) if before else None
         self._words[outcome.source] = outcome.word
         self.counts[outcome.word] += 1
         self.drifted += before is None
@@ -51,4 +53,4 @@ class UnequalPairs:
                 f"drift: more than {MOST_UNEQUAL:,} pairs are not equal: compare them once, without --follow, and "
                 "make them equal first"
             )
-        return replace(outcome, moment=time.time()) if before is not outcome.word else None
+        return replace(outcome, moment=self._now()) if before is not outcome.word else None

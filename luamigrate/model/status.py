@@ -182,8 +182,8 @@ class KeyOutcome:
     """Whether the pair needs nobody's attention."""
     was: Word | None = None
     """How it stood before, where it is clean again: only while a comparison goes on."""
-    moment: float | None = None
-    """When that was found, in seconds since 1970: only while a comparison goes on."""
+    moment: int | None = None
+    """When that was found, in milliseconds since 1970 by the server's clock: only while a comparison goes on."""
 
     @property
     def is_news(self) -> bool:
