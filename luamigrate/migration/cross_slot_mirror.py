@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from luamigrate.migration.cross_slot import CrossSlotBatch, KeyStates, Steps
 from luamigrate.migration.cross_slot_verbs import Comparing
 from luamigrate.migration.lease import Lease
-from luamigrate.migration.mirror import UNDECIDED, Arrived, Flight, Mirror
+from luamigrate.migration.mirror import Arrived, Flight, Mirror
 from luamigrate.migration.pace import Pace
 from luamigrate.migration.routing import cluster_of
 from luamigrate.migration.standing import Pair
@@ -24,7 +24,7 @@ from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import Word
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import Answer, ScriptCall
-from luamigrate.scripts.replies import CrossSlotReply, KeyState, PairReply, said
+from luamigrate.scripts.replies import CrossSlotReply, KeyState, MirrorReply, PairReply, said
 from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
@@ -67,8 +67,12 @@ class CrossSlotMirror(Mirror):
     def flush(self) -> None:
         """Do nothing: what was asked has been sent."""
 
-    def send(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
+    def send(self, pairs: Sequence[Pair]) -> None:
         """Send pairs, by the nodes that have the sources."""
+        self.send_on(pairs)
+
+    def send_on(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
+        """Send pairs, by the nodes that have the sources; `whole`, if the only one may take the longest pause."""
         groups: dict[tuple[Rule, Connection], list[Pair]] = {}
         for pair in pairs:
             node = self._cluster.node_of(key_slot(pair.source))
@@ -80,7 +84,7 @@ class CrossSlotMirror(Mirror):
             rights = [pair.rights for pair in group]
             steps = partial(_mirror, rights=rights, lease=self._lease, away=self.away)
             batch = CrossSlotBatch(self._cluster, node, together, pause, steps)
-            self._flights.append(Flight(group, batch, pace, whole))
+            self._flights.append(Flight(group, batch, pace, is_whole=whole))
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
         """Yield what came of all batches, one step of all after the other."""
@@ -99,7 +103,7 @@ def mirror_for(deployment: Deployment, limits: Limits, lease: Lease) -> Mirror:
 
 def scripts_for(deployment: Deployment) -> tuple[str, ...]:
     """Return the scripts that a follow calls."""
-    return ("lease", *(SCRIPTS if deployment.slots else ("mirror",)))
+    return ("lease", *(SCRIPTS if deployment.slots else ("mirror", "mirror_plain")))
 
 
 def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int | None) -> Steps:
@@ -160,7 +164,7 @@ def _judge(batch: CrossSlotBatch, sources: dict[int, KeyState]) -> Generator[Non
     for index in sources:
         if batch.results.get(index) in (Word.MISSING.reply, Word.GONE.reply):
             # One of the two was deleted meanwhile: how the other one is, is not known.
-            batch.results[index] = UNDECIDED
+            batch.results[index] = MirrorReply.UNDECIDED
     for index, result in found.items():
         expires_together = result.target is not None and result.target.at == result.source.at
         is_same = expires_together and result.answer == Word.SAME.reply

@@ -21,10 +21,14 @@ from luamigrate.scripts.replies import MirrorReply, PairReply, said, takes_no_wr
 from luamigrate.server.connection import Connection
 
 _WORDS = {word.reply: word for word in (Word.SAME, Word.COPIED, Word.REMOVED, Word.GONE, Word.EXTRA, Word.FOREIGN)}
-UNDECIDED = b"undecided"
-"""What several scripts may come to, of a pair that has to be sent again."""
 _BIG = re.compile(r"(?P<kind>\S+) (?P<size>[0-9]{1,20})(?P<untouched> untouched)?")
 WROTE = frozenset((Word.COPIED, Word.REMOVED))
+
+
+def _keys_and_how(pairs: Sequence[Pair]) -> tuple[list[bytes], list[str]]:
+    """Return what the scripts take for pairs: their keys, and two texts for each."""
+    keys = [key for pair in pairs for key in (pair.source, pair.target)]
+    return keys, [text for pair in pairs for text in (pair.rule.type, pair.rights)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,10 @@ class Flight:
     pairs: Sequence[Pair]
     call: PairsCall
     pace: Pace
-    is_whole: bool
+    is_whole: bool = False
     """Whether it is one pair that may take the longest pause alone."""
+    is_plain: bool = False
+    """Whether it was sent to the script that leaves what is not plain to the other one."""
 
 
 class Mirror:
@@ -133,17 +139,25 @@ class Mirror:
         """How many pairs are in flight."""
         return sum(len(flight.pairs) for flight in self._flights)
 
-    def send(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
+    def send(self, pairs: Sequence[Pair]) -> None:
         """Send a batch, whose targets are in one database."""
-        keys = [key for pair in pairs for key in (pair.source, pair.target)]
-        how = [text for pair in pairs for text in (pair.rule.type, pair.rights)]
+        if self.away is None and pairs[0].rule.database is None:
+            keys, how = _keys_and_how(pairs)
+            call = calls.mirror_plain(self._server, keys, self._pace.pause, lease=self._lease.proof, how=how)
+            self._flights.append(Flight(pairs, call, self._pace, is_plain=True))
+        else:
+            self.send_on(pairs)
+
+    def send_on(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
+        """Send a batch to the script that decides about whatever there is."""
+        keys, how = _keys_and_how(pairs)
         pause = Pause(int(self._limits.max_pause * 1000), self._pace.whole_key) if whole else self._pace.pause
         other = pairs[0].rule.database
         databases = () if other is None else (self._server.database, other)
         call = calls.mirror(
             self._server, keys, pause, lease=self._lease.proof, away=self.away, how=how, databases=databases
         )
-        self._flights.append(Flight(pairs, call, self._pace, whole))
+        self._flights.append(Flight(pairs, call, self._pace, is_whole=whole))
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
         """Yield what came of the batches that are answered; with `wait`, of all. Raises what calls do."""
@@ -171,12 +185,15 @@ class Mirror:
 
     def _read(self, flight: Flight, answers: list[Answer], seconds: float) -> Arrived:
         results, big, undone = list[Result](), list[Big](), list(flight.pairs[len(answers) :])
+        left_open = list[Pair]()
         refusal, is_unheld = "", False
         for pair, answer in zip(flight.pairs, answers, strict=False):
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
             if word:
                 results.append(Result(pair, word))
-            elif answer in (MirrorReply.UNHELD, UNDECIDED):
+            elif answer == MirrorReply.UNDECIDED and flight.is_plain:
+                left_open.append(pair)
+            elif answer in (MirrorReply.UNHELD, MirrorReply.UNDECIDED):
                 is_unheld |= answer == MirrorReply.UNHELD
                 undone.append(pair)
             else:
@@ -188,6 +205,8 @@ class Mirror:
                     undone.append(pair)
                 elif result:
                     results.append(result)
+        if left_open:
+            self.send_on(left_open)
         return Arrived(
             results=results,
             big=big,
@@ -208,7 +227,7 @@ class Mirror:
             big = Big(pair, told["kind"], int(told["size"]), bool(told["untouched"]))
             if flight.is_whole or big.size > flight.pace.whole_key:
                 return big
-            self.send([pair], whole=True)
+            self.send_on([pair], whole=True)
             return None
         if first == Word.FAILED.reply:
             return Result(pair, Word.FAILED, text)

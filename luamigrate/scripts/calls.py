@@ -397,6 +397,15 @@ def mirror(
     return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options, databases=databases)
 
 
+def mirror_plain(
+    server: Connection, keys: Sequence[bytes], pause: Pause, *, lease: tuple[bytes, bytes], how: Sequence[str]
+) -> ScriptCall:
+    """Call mirror_plain.lua: as mirror.lua, for pairs of one database that are mostly plain and small."""
+    name, value = lease
+    options: list[bytes | str | int] = [pause.microseconds, pause.capacity, value, *how]
+    return ScriptCall(server, "mirror_plain", "EVALSHA", (*keys, name), *options)
+
+
 def cross_slot_mirror(
     server: Connection,
     targets: Sequence[bytes],

@@ -36,6 +36,8 @@ class MirrorReply(bytes, Enum):
 
     UNHELD = b"unheld"
     """The lease is not the caller's, and nothing was touched."""
+    UNDECIDED = b"undecided"
+    """It is for another look to decide."""
 
 
 class CrossSlotReply(bytes, Enum):

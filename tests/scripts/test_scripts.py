@@ -88,7 +88,9 @@ def test_every_file_in_the_folder_is_a_script_or_included() -> None:
     assert "for name in library.names():" in makefile
 
 
-@pytest.mark.parametrize("name", sorted({*FILES} - {"lib/request.lua", "probe.lua", "in_database.lua"}))
+@pytest.mark.parametrize(
+    "name", sorted({*FILES} - {"lib/request.lua", "probe.lua", "in_database.lua", "mirror_plain.lua"})
+)
 def test_only_one_library_reads_what_the_server_gave(name: str) -> None:
     """In a cluster the names of a batch are not in KEYS: whoever reads that would read nothing."""
     own = re.search(r"^local (KEYS|ARGV|KEYS, ARGV) = ", text := code_of(name), re.MULTILINE)
@@ -114,7 +116,7 @@ FOR_PAIRS = {*Word, *(reply.decode() for reply in PairReply)}
         ([name for name in FILES if name.startswith("cross_slot/")], FOR_PAIRS | {"unheld"}, {*CrossSlotReply}),
         ([f"chunk/{name}.lua" for name in ("publish", "stage", "append", "add_fields")], set(), {*ChunkReply}),
         (["probe.lua"], set(), {*ProbeReply}),
-        (["mirror.lua"], {*Word}, {*MirrorReply}),
+        (["mirror.lua", "mirror_plain.lua"], {*Word}, {*MirrorReply}),
         (["lease.lua"], set(), {*LeaseReply}),
         (["chunk/compare.lua"], set(), {*ChunkValue}),
     ],
