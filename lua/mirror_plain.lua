@@ -1,8 +1,8 @@
--- mirror_plain.lua: makes plain small targets what their sources are, by the least commands; the rest is for mirror.lua.
+-- mirror_plain.lua: makes plain targets what their sources are, by the least commands; the rest is for mirror.lua.
 --
--- It includes no library: most calls are about one or two pairs, and to load what mirror.lua needs would take the server
--- five times as long as this takes. It decides only where equal payloads, as DUMP gives them, prove all that there
--- is to know, and only about types of which a payload's first byte tells that no field expires.
+-- It includes no library: most calls are about one or two pairs, and to load what mirror.lua needs would take the
+-- server three times as long as this takes. It decides only where equal payloads, as DUMP gives them, prove all that
+-- there is to know, and only about types of which a payload's first byte tells that no field expires.
 --
 -- KEYS  source 1, target 1, source 2, target 2, ..., and at the end the lease; all in the connection's database
 -- ARGV  1, 2  time (not used) and weight: how many bytes of memory it may go through, source and target together
@@ -27,8 +27,8 @@ local LEAST_PAIR = 200
 -- The types of payloads by their first byte. Of hashtables the order may differ, and fields may expire in others than
 -- these, so they are not here.
 local KIND = {
-  [0] = 'string', [11] = 'set', [12] = 'zset', [13] = 'hash', [14] = 'list', [16] = 'hash', [17] = 'zset', [18] = 'list',
-  [20] = 'set', [5] = 'zset',
+  [0] = 'string', [5] = 'zset', [11] = 'set', [12] = 'zset', [13] = 'hash', [14] = 'list', [16] = 'hash',
+  [17] = 'zset', [18] = 'list', [20] = 'set',
 }
 
 -- Whether a key of this many bytes, nil for one that is absent, fits into what is left.

@@ -27,8 +27,15 @@ class KnownNames:
         return sum(map(len, self._arrays)) + len(self._added) - len(self._removed)
 
     def __contains__(self, name: bytes) -> bool:
+        if not self.is_used:
+            return False
         number = hash(name) % _LIMIT
         return number in self._added or (number not in self._removed and self._is_sorted_in(number))
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it may have any names."""
+        return bool(self._added or self._arrays)
 
     def add(self, name: bytes) -> None:
         """Add a name."""

@@ -141,6 +141,19 @@ class Standing:
         doubt.blind |= pair.blind
         return doubt
 
+    @property
+    def _is_calm(self) -> bool:
+        """Whether nothing is remembered but what is known, as mostly."""
+        return not (
+            self._suspects
+            or self._doubts
+            or self._failures
+            or self._behind
+            or self._postponed
+            or self.foreign
+            or self.extra.is_used
+        )
+
     def postpone(self, pair: Pair) -> bool:
         """Note that a pair is too big to be answered for at once; return whether it may be tried now."""
         if pair.may_replace:
@@ -171,6 +184,9 @@ class Standing:
     def answered(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
         """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
         source = pair.source
+        if word in _EQUAL and self._is_calm:
+            self.known.add(source)
+            return []
         self._failures.pop(source, None)
         # Where it was foreign, somebody has deleted it so that it is made anew.
         was_ours = source in self._suspects and source in self.known and source not in self.foreign
