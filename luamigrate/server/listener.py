@@ -26,7 +26,7 @@ EVERYTHING = None
 PINGS = 2
 """Of one barrier: what was written in the same turn of the server's loop as the first is told before the second."""
 
-_AT_ONCE = 8_192
+_AT_ONCE = 32_768
 """Bytes that are read at once: some hundred names, so that nobody who is told without end forgets his other work."""
 _SECONDS_TO_SEND = 5.0
 """A PING is sent in this time, or the connection is lost."""
