@@ -22,7 +22,7 @@ from tests.instances import Instance, start
 from tests.proxies import cutting
 from tests.sentinels import watched
 
-pytestmark = pytest.mark.single_server("a cluster is refused")
+pytestmark = pytest.mark.single_server("the faults are of one server")
 
 SECONDS_BETWEEN = 0.25
 
