@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from luamigrate.migration.around import check
 from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.follower import Follower
 from luamigrate.migration.lease import Lease, NotWritten
@@ -19,7 +20,6 @@ from luamigrate.model.limits import SETTLE_SECONDS, Limits
 from luamigrate.model.plans import BUILT_IN, Plan
 from luamigrate.model.status import Command
 from luamigrate.model.summary import Batch
-from luamigrate.preflight import checks
 from luamigrate.preflight.following import refuse_others
 from luamigrate.scripts import library
 from luamigrate.server.connection import ReconnectPolicy
@@ -63,7 +63,8 @@ def follow(
 def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, control: Control) -> Iterator[Batch]:
     """Check, take the lease, see how the targets stand, and follow."""
     deployment.reconnect_by(ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=True))
-    yield from _check(deployment, plan, options)  # raises Refused before any write
+    # Raises Refused before any write.
+    yield from check(deployment, plan, Copy(command=Command.FOLLOW, dry_run=options.dry_run), options)
     lease = Lease(deployment, plan, control, options.limits.patience)
     if options.dry_run:
         owned, _ = lease.read_record()
@@ -78,22 +79,6 @@ def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, cont
     except Refused as problem:
         # That is what checks do, before anything is written.
         raise (Error(str(problem)) if lease.is_used else problem) from None
-
-
-def _check(deployment: Deployment, plan: Plan, options: FollowOptions) -> Iterator[Batch]:
-    """Tell what the checks warn of. Raises Refused where they say no."""
-    findings = checks.run_checks(
-        deployment,
-        plan,
-        Command.FOLLOW,
-        dry_run=options.dry_run,
-        extra=True,
-        limits=options.limits,
-        ignored=options.ignored_checks,
-    )
-    checks.refuse(findings)
-    if warnings := checks.warnings(findings):
-        yield Batch(plan[0], warnings=warnings)
 
 
 def _followed(

@@ -31,6 +31,7 @@ class Options:
 class FollowOptions(Options):
     """What the user has said about how to follow, besides."""
 
+    extra: bool = True
     dry_run: bool = False
     """Whether it only says how it would begin."""
     replace: bool = False

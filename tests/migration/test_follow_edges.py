@@ -56,13 +56,13 @@ def test_of_two_that_begin_at_one_moment_at_most_one_goes_on(
     server: Instance, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have passed the check when neither had a lease."""
-    checks, check = threading.Barrier(2), follow._check
+    checks, check = threading.Barrier(2), follow.check
 
     def together(*words: Any) -> Iterator[Batch]:
         yield from check(*words)
         checks.wait(10)
 
-    monkeypatch.setattr(follow, "_check", together)
+    monkeypatch.setattr(follow, "check", together)
     client.delete(*(f"job:{number}" for number in range(50)))
     with Following(server.url) as one, Following(server.url, BACKWARDS) as other:
         both = (one, other)
