@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import luamigrate
-from luamigrate.migration import follow, follower, lease
+from luamigrate.migration import around, follow, follower, lease
 from luamigrate.migration.survey import Survey
 from luamigrate.model.following import LEASES, digest_of, lease_of, notes_of
 from luamigrate.model.summary import Batch
@@ -56,7 +56,7 @@ def test_of_two_that_begin_at_one_moment_at_most_one_goes_on(
     server: Instance, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have passed the check when neither had a lease."""
-    checks, check = threading.Barrier(2), follow.check
+    checks, check = threading.Barrier(2), around.check
 
     def together(*words: Any) -> Iterator[Batch]:
         yield from check(*words)
