@@ -363,7 +363,9 @@ def test_a_stream_too_big_for_one_script_fails(server: Instance, impatient: None
     client: Any = server.client
     with follow(server) as following:
         following.wait_until_in_step()
-        write_stream(server, "job:stream", 1000)
+        # All of it at once, or its beginning would be copied.
+        write_stream(server, "{job:stream}", 1000)
+        client.rename("{job:stream}", "job:stream")
         following.wait_until(lambda now: now.failed == 1 and not now.in_step)
         client.xadd("job:stream", {"a": "1"})
         following.wait_until(lambda now: not now.dirty and not now.in_flight)
