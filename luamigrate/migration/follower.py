@@ -179,7 +179,7 @@ class Follower:
             if word is Word.FAILED:
                 news = self.standing.failed_with(pair, result.text)
             else:
-                news = self.standing.answered(pair, word, barrier)
+                news = self.standing.answered(pair, word, barrier, repeated=arrived.repeated)
             if self._phase is Phase.COPYING and not was_known:
                 self._tallies.setdefault(pair.rule, Tally()).count(word, result.text)
             self._news += [(pair.rule, outcome) for outcome in news]
