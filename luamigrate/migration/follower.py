@@ -193,7 +193,8 @@ class Follower:
         if result.word is Word.FAILED:
             self._account.note(standing.failed_with(pair, result.text))
         else:
-            self._account.note(standing.answered(pair, result.word, self._hearing.next_barrier))
+            barrier = self._hearing.next_barrier
+            self._account.note(standing.answered(pair, result.word, barrier, repeated=repeated))
 
     def _put_back(self, pairs: list[Pair], *, wrote: bool) -> None:
         """Have pairs wait again that were not done, as far as is known; tell whether they may have been written."""

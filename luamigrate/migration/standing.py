@@ -181,12 +181,17 @@ class Standing:
         if doubt and not doubt.has_one_name:
             doubt.told = True
 
-    def answered(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
-        """Take the word on a pair; `barrier` will tell what changed until now. Return what is news."""
+    def answered(self, pair: Pair, word: Word, barrier: int, *, repeated: bool = False) -> list[KeyOutcome]:
+        """Take the word on a pair; `barrier` will tell what changed until now. Return what is news.
+
+        Where it was sent twice because an answer was lost (`repeated`), the first one may have made the target.
+        """
         source = pair.source
         if word in _EQUAL and self._is_calm:
             self.known.add(source)
             return []
+        if repeated and not self.is_somebody_elses(source):
+            self.known.add(source)
         self._failures.pop(source, None)
         # Where it was foreign, somebody has deleted it so that it is made anew.
         was_ours = source in self._suspects and source in self.known and source not in self.foreign

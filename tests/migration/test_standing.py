@@ -92,3 +92,21 @@ def test_a_target_that_came_back_with_another_process_may_be_deleted(standing: S
     assert look(standing).rights == "0"
     standing.goes_back()
     assert look(standing).rights == "2"
+
+
+@pytest.mark.parametrize("word", [Word.FOREIGN, Word.EXTRA])
+def test_what_the_first_of_two_sendings_has_made_is_our_own(standing: Standing, word: Word) -> None:
+    """The answer was lost, and the source changed or was deleted before the second one came."""
+    sent = look(standing, TOLD)
+    assert standing.answered(sent, word, BARRIER, repeated=True) == []
+    assert list(standing.passed(BARRIER)) == [SOURCE]
+    assert look(standing).may_delete
+
+
+def test_what_was_somebody_elses_before_two_sendings_is_not_our_own(standing: Standing) -> None:
+    """Somebody had written the target, or it had been there without a source."""
+    for note in (standing.suspect, standing.extra.add):
+        note(SOURCE)
+        sent = look(standing, TOLD)
+        standing.answered(sent, Word.EXTRA, BARRIER, repeated=True)
+        assert not look(standing, TOLD).may_replace
