@@ -32,13 +32,13 @@ class Account:
         self._news: list[tuple[Rule, KeyOutcome]] = []
         self._told = 0.0
 
-    def count(self, result: Result, *, is_first: bool) -> None:
-        """Count what came of a pair; if it is the first that did, in the tally of its rule too."""
+    def count(self, result: Result, now: float, *, is_first: bool) -> None:
+        """Count what came of a pair, now by `perf_counter`; if it is the first that did, for its rule too."""
         pair, word = result.pair, result.word
         self.copies += word is Word.COPIED
         self.removed += word is Word.REMOVED
         if pair.moment < SEEN:
-            self.lags.add(time.perf_counter() - pair.moment)
+            self.lags.add(now - pair.moment)
         if is_first:
             self._tallies.setdefault(pair.rule, Tally()).count(word, result.text)
 

@@ -168,8 +168,9 @@ class Follower:
             # What it made at first has been answered for as if it had been there.
             self.standing.loses_sight(claiming=True)
             self._scan_again(Rescan.LOST)
+        now, barrier = time.perf_counter(), self._hearing.next_barrier
         for result in arrived.results:
-            self._take_result(result, repeated=arrived.repeated)
+            self._take_result(result, now, barrier, repeated=arrived.repeated)
         for big in arrived.big:
             self._answered(big.pair, wrote=arrived.repeated)
             if self.standing.postpone(big.pair):
@@ -182,19 +183,23 @@ class Follower:
         else:
             self._throttle.accepted()
 
-    def _take_result(self, result: Result, *, repeated: bool) -> None:
+    def _take_result(self, result: Result, now: float, barrier: int, *, repeated: bool) -> None:
         pair, standing = result.pair, self.standing
         is_first = self._phase is Phase.COPYING or standing.is_postponed(pair.source)
-        self._account.count(result, is_first=is_first and pair.source not in standing.known)
-        self._large.drop(pair.source)
+        self._account.count(result, now, is_first=is_first and pair.source not in standing.known)
+        if self._large:
+            self._large.drop(pair.source)
         # The one before may have written, and its answer was lost.
-        if self._answered(pair, wrote=(result.word in WROTE) + repeated):
+        wrote = (result.word in WROTE) + repeated
+        if self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote):
+            standing.suspect(pair.source)
             self._dirty.put(pair.source, UNTOLD)
         if result.word is Word.FAILED:
-            self._account.note(standing.failed_with(pair, result.text))
+            news = standing.failed_with(pair, result.text)
         else:
-            barrier = self._hearing.next_barrier
-            self._account.note(standing.answered(pair, result.word, barrier, repeated=repeated))
+            news = standing.answered(pair, result.word, barrier, repeated=repeated)
+        if news:
+            self._account.note(news)
 
     def _put_back(self, pairs: list[Pair], *, wrote: bool) -> None:
         """Have pairs wait again that were not done, as far as is known; tell whether they may have been written."""
@@ -202,12 +207,10 @@ class Follower:
             self._answered(pair, wrote=wrote)
             self._dirty.put_back(pair.source, pair.moment)
 
-    def _answered(self, pair: Pair, *, wrote: int) -> bool:
-        """Note how often at most we wrote a target; return whether somebody else has written it too."""
-        is_foreign = self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=wrote)
-        if is_foreign:
+    def _answered(self, pair: Pair, *, wrote: int) -> None:
+        """Note how often at most we wrote a target of which nothing more is known."""
+        if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=wrote):
             self.standing.suspect(pair.source)
-        return is_foreign
 
     def _after_barriers(self) -> None:
         """Decide what was waiting for a barrier."""

@@ -31,9 +31,9 @@ def _keys_and_how(pairs: Sequence[Pair]) -> tuple[list[bytes], list[str]]:
     return keys, [text for pair in pairs for text in (pair.rule.type, pair.rights)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
-    """What came of a pair."""
+    """What came of a pair; like that one, it is made for each change."""
 
     pair: Pair
     word: Word

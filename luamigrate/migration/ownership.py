@@ -106,7 +106,11 @@ class OwnWrites:
 
     def sent(self, target: bytes) -> None:
         """Note that a target may be about to be written."""
-        self._writes.setdefault(target, _Writes()).in_flight += 1
+        writes = self._writes.get(target)
+        if writes is None:
+            self._writes[target] = _Writes(in_flight=1)
+        else:
+            writes.in_flight += 1
 
     def told(self, target: bytes) -> bool:
         """Return whether a target that is told was written by somebody else, as far as that is known yet."""
@@ -125,8 +129,10 @@ class OwnWrites:
 
         Return whether others wrote it too.
         """
-        # One that was sent before we listened on this connection is not known.
-        writes = self._writes.setdefault(target, _Writes(in_flight=1))
+        writes = self._writes.get(target)
+        if writes is None:
+            # One that was sent before we listened on this connection is not known.
+            writes = self._writes[target] = _Writes(in_flight=1)
         writes.in_flight -= 1
         writes.owed += wrote
         if wrote:
@@ -135,7 +141,7 @@ class OwnWrites:
             return False
         told, writes.told = writes.told, 0
         is_foreign = told > writes.owed
-        writes.owed = max(0, writes.owed - told)
+        writes.owed = 0 if is_foreign else writes.owed - told
         self._forget_if_even(target, writes)
         return is_foreign
 

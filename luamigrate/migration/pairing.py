@@ -23,20 +23,21 @@ class Pairing:
 
     def pairs(self, names: Sequence[tuple[bytes, float]]) -> Iterable[list[Pair]]:
         """Return what is to be sent of names with their moments, by database; those that must never be written fail."""
-        by_rule: dict[Rule, list[bytes]] = {}
+        # By identity: a rule's hash is that of all its parts.
+        by_rule: dict[int, tuple[Rule, list[bytes]]] = {}
         for name, _ in names:
             rule = self._rule_for(name)
             if rule:
-                by_rule.setdefault(rule, []).append(name)
-        moments = dict(names)
+                by_rule.setdefault(id(rule), (rule, []))[1].append(name)
+        moments, sent, pair_of = dict(names), self._own_writes.sent, self._standing.pair
         found: dict[int | None, list[Pair]] = {}
-        for rule, sources in by_rule.items():
+        for rule, sources in by_rule.values():
             pairs, refused = self._plan.pairs(rule, sources)
+            together = found.setdefault(rule.database, [])
             for source, target in zip(pairs.sources, pairs.targets, strict=True):
-                pair = self._standing.pair(rule, source, target, moments[source])
-                found.setdefault(rule.database, []).append(pair)
-                self._own_writes.sent(target)
+                together.append(pair_of(rule, source, target, moments[source]))
+                sent(target)
             for outcome in refused:
                 pair = self._standing.pair(rule, outcome.source, outcome.target, UNTOLD)
                 self._account.note(self._standing.failed_with(pair, outcome.text))
-        return found.values()
+        return filter(None, found.values())

@@ -31,9 +31,9 @@ _EQUAL = frozenset((Word.SAME, Word.COPIED))
 _ABSENT = frozenset((Word.REMOVED, Word.GONE, Word.IGNORED))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pair:
-    """A source that is looked at, and its target."""
+    """A source that is looked at, and its target. Not frozen, because to make a frozen one takes twice as long."""
 
     rule: Rule
     source: bytes
