@@ -76,7 +76,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     limits = {name.replace("_", "-"): value for name, value in document["limits"].items()}
     rows |= {
         "limits": ", ".join(f"{name} {'none' if value is None else f'{value:g}'}" for name, value in limits.items()),
-        "waits for": document["waiting_for"],
+        "waits for": (document["waiting_for"] or "").removeprefix("waiting for ") or None,
         "as it was": f"{document['age_ms'] / 1000:,.0f} s ago" if document["age_ms"] >= OLD_MS else None,
     }
     state = "stopping" if document["stopping"] else "paused" if document["paused"] else "at work"

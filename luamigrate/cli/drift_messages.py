@@ -38,7 +38,7 @@ def drift_lines(summary: Summary, drift: Drift, report: str | None) -> list[str]
     elif drift.is_complete:
         lines.append(NO_DRIFT)
     if drift.waiting:
-        lines.append(f"{count_pairs(drift.waiting)} had changed just before and were not compared again.")
+        lines.append(f"BUT {count_pairs(drift.waiting)} had changed since then, and had not been compared again.")
     return lines
 
 

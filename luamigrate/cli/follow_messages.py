@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from luamigrate.cli.messages import count_keys, count_targets, follow_state, rescan_reasons
+from luamigrate.model.errors import Refused
 from luamigrate.model.following import Followed
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Summary
@@ -12,10 +13,12 @@ GOES_ON = (
     "Nobody follows now, and what changes is not copied. The same command goes on; it knows its targets again for "
     "seven days, and needs no --replace for that."
 )
+REFUSED = "REFUSED: nothing was written. See to what is named above; the same command then begins."
 FOREIGN = (
-    "targets that somebody else has written, left as they are (or copied again where they had been deleted). Who "
-    "writes the new names already? Delete those that are wrong (DEL): a follow makes them anew."
+    "targets that somebody else has written, and left as they are. Who writes the new names already? Where the source "
+    "is right, delete the target (DEL): a follow makes it anew."
 )
+SEEN = "targets were written or deleted by somebody else at some time, and are put right."
 EXTRA = "targets without a source that are not the follow's own. It never deletes them: see to them yourself."
 FAILED = "sources that could not be copied, and were tried again and again; the report has the server's text for each."
 
@@ -37,6 +40,8 @@ def follow_block(followed: Followed, told: float, copied: float) -> list[tuple[s
 def follow_lines(summary: Summary, report: str | None) -> list[str]:
     """Return what the end of a follow means."""
     followed = summary.followed or Followed()
+    if isinstance(summary.error, Refused):
+        return [REFUSED, *([f"Which keys: {report}."] if report else [])]
     if summary.error or summary.interrupted:
         how = "INTERRUPTED" if summary.interrupted else "STOPPED"
         lines = [f"{how}: each target is what its source was when it was copied last, whole or absent. {GOES_ON}"]
@@ -44,7 +49,9 @@ def follow_lines(summary: Summary, report: str | None) -> list[str]:
         lines = [IN_STEP, GOES_ON]
     else:
         lines = [f"NOT IN STEP at the end ({follow_state(followed).partition(': ')[2]}). {GOES_ON}"]
-    counts = ((followed.foreign_seen, "foreign", FOREIGN), (followed.extra, "extra", EXTRA))
+    if past := followed.foreign_seen - followed.foreign:
+        lines.append(f"{past:,} {SEEN}")
+    counts = ((followed.foreign, "foreign", FOREIGN), (followed.extra, "extra", EXTRA))
     lines += [
         f"{count:,} {word}: {text}" for count, word, text in (*counts, (followed.failed, "failed", FAILED)) if count
     ]
@@ -58,5 +65,6 @@ def prospect(summary: Summary) -> str:
     counts = summary.totals.counts
     unequal = sum(counts[word] for word in (Word.DIFFERS, Word.PARTIAL, Word.EXPIRY))
     would = [f"copy {count_keys(counts[Word.MISSING])}"] if counts[Word.MISSING] else []
-    would += [f"make {count_targets(unequal)} what their sources are"] if unequal else []
-    return f"The same command without --dry-run would {', '.join([*would, 'and follow every change'])}."
+    would += [f"make {count_targets(unequal)} equal to {'its' if unequal == 1 else 'their'} source"] if unequal else []
+    first = f"{', '.join(would)}, and " if would else ""
+    return f"The same command without --dry-run would {first}follow every change."

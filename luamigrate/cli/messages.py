@@ -212,7 +212,7 @@ def follow_state(followed: Followed) -> str:
         reasons.append(f"{followed.phase}")
     elif followed.dirty + followed.in_flight:
         reasons.append(f"{followed.dirty + followed.in_flight:,} to mirror")
-    return f"not in step: {', '.join(reasons) or 'about to be seen'}"
+    return f"not in step: {', '.join(reasons) or 'a barrier is under way'}"
 
 
 def follow_line(followed: Followed, told: float, copied: float) -> str:

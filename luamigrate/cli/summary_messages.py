@@ -10,7 +10,7 @@ from luamigrate.cli.drift_messages import drift_lines
 from luamigrate.cli.follow_messages import follow_lines, prospect
 from luamigrate.cli.messages import absent, count_ignored, count_keys, count_targets, no_key
 from luamigrate.model.drift import Drift
-from luamigrate.model.errors import Exit, printable
+from luamigrate.model.errors import Exit, Refused, printable
 from luamigrate.model.following import Followed
 from luamigrate.model.rules import Rule
 from luamigrate.model.status import Command, Reason, Word, unfinished, without_reason
@@ -295,6 +295,8 @@ def _ending_lines(summary: Summary, databases: dict[str, int] | None, verbose: s
     looks_only = summary.dry_run or summary.command is Command.VERIFY
     if summary.interrupted or summary.error:
         how = "INTERRUPTED" if summary.interrupted else "STOPPED before the end"
+        if summary.dry_run and isinstance(summary.error, Refused):
+            return ["REFUSED, as the command itself would be. Nothing was written."]
         if looks_only:
             return [f"{how}: what is counted above has been compared, and nothing was written."]
         if summary.error and str(summary.error).startswith("eviction"):

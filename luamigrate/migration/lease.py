@@ -107,7 +107,8 @@ class Lease:
                 )
             if before and left > before:
                 raise Refused(f"follow: a follow of this plan is under way ({self._holder()}): stop it first")
-            self.control.tell(f"waiting for the lease of a follow that has ended: {max(0, left) / 1000:.0f} s left")
+            seconds = max(0, left) / 1000
+            self.control.tell(f"waiting for a lease, of a follow that has ended or is alive: {seconds:.0f} s left")
             if self.control.stop():
                 raise Refused("follow: it was stopped before it had the lease")
             time.sleep(SECONDS_TO_LOOK)

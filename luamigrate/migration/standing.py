@@ -25,7 +25,7 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds before a source that failed is tried again; they double each time."""
 
 DELETED = "its target was deleted by somebody else, and is copied again"
-WRITTEN = "its target was written by somebody else: delete the one that is wrong, and it is made anew"
+WRITTEN = "its target was written by somebody else: if the source is right, delete the target, and it is made anew"
 
 _EQUAL = frozenset((Word.SAME, Word.COPIED))
 _ABSENT = frozenset((Word.REMOVED, Word.GONE, Word.IGNORED))

@@ -59,7 +59,10 @@ def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Findin
             is_own = command is Command.FOLLOW and entry == own_entry
             writes_theirs = meet(own.targets, (*note.sources, *note.targets))
             if not is_own and (writes_theirs or (command is Command.FOLLOW and meet(own.sources, note.targets))):
-                text = f"a follow of such names is under way ({note.who}): it owns its targets. Stop it first"
+                text = (
+                    f"a follow of such names is under way ({note.who}), or was killed less than 30 s ago: "
+                    "it owns its targets. Stop it first"
+                )
                 yield Finding("follow", Verdict.REFUSED, text)
                 return
 

@@ -112,7 +112,7 @@ def test_a_dry_run_says_how_it_would_begin(any_server: Instance) -> None:
     assert (refused.code, refused.totals["differs"]) == (4, 1)
     replacing = command_line("follow", *RULE, "--dry-run", "--replace", "--settle", "0", url=any_server.url)
     assert replacing.code == 0
-    assert "would copy 14 keys, make 1 target what their sources are, and follow every change" in replacing.out
+    assert "would copy 14 keys, make 1 target equal to its source, and follow every change" in replacing.out
 
 
 def refusal(server: Instance, **options: Any) -> str:
