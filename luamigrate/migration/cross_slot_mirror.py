@@ -22,7 +22,7 @@ from luamigrate.model.comparison import Comparison
 from luamigrate.model.limits import Limits, Pause
 from luamigrate.model.rules import Pairs, Rule
 from luamigrate.model.status import Word
-from luamigrate.scripts import calls
+from luamigrate.scripts import follow_calls
 from luamigrate.scripts.calls import Answer, ScriptCall
 from luamigrate.scripts.replies import CrossSlotReply, KeyState, MirrorReply, PairReply, said
 from luamigrate.server.cluster import Cluster
@@ -123,7 +123,7 @@ def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int
             payloads += _given(sources[index], rights[index], away)
         held_until = lease.held_until(server)
         kind = batch.pairs.rule.type
-        return calls.cross_slot_mirror(
+        return follow_calls.cross_slot_mirror(
             server, names, batch.pause, *payloads, kind=kind, held_until=held_until, alone=alone
         )
 

@@ -17,8 +17,8 @@ from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, entry_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
 from luamigrate.preflight.following import refuse_others
-from luamigrate.scripts import calls
-from luamigrate.scripts.calls import LeaseReply
+from luamigrate.scripts import follow_calls
+from luamigrate.scripts.follow_calls import LeaseReply
 from luamigrate.scripts.replies import takes_no_writes
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
@@ -174,7 +174,7 @@ class Lease:
 
     def _send(self, verb: str, known: str, server: Connection) -> LeaseReply:
         home, databases = server.database, tuple(self._about)
-        return calls.lease(
+        return follow_calls.lease(
             server,
             verb,
             (self.name, self._record, *[LEASES] * len(databases)),

@@ -15,7 +15,7 @@ from luamigrate.migration.standing import Pair
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Limits, Pause
 from luamigrate.model.status import Word
-from luamigrate.scripts import calls
+from luamigrate.scripts import follow_calls
 from luamigrate.scripts.calls import Answer, ScriptCall
 from luamigrate.scripts.replies import MirrorReply, PairReply, said, takes_no_writes
 from luamigrate.server.connection import Connection
@@ -143,7 +143,7 @@ class Mirror:
         """Send a batch, whose targets are in one database."""
         if self.away is None and pairs[0].rule.database is None:
             keys, how = _keys_and_how(pairs)
-            call = calls.mirror_plain(self._server, keys, self._pace.pause, lease=self._lease.proof, how=how)
+            call = follow_calls.mirror_plain(self._server, keys, self._pace.pause, lease=self._lease.proof, how=how)
             self._flights.append(Flight(pairs, call, self._pace, is_plain=True))
         else:
             self.send_on(pairs)
@@ -154,7 +154,7 @@ class Mirror:
         pause = Pause(int(self._limits.max_pause * 1000), self._pace.whole_key) if whole else self._pace.pause
         other = pairs[0].rule.database
         databases = () if other is None else (self._server.database, other)
-        call = calls.mirror(
+        call = follow_calls.mirror(
             self._server, keys, pause, lease=self._lease.proof, away=self.away, how=how, databases=databases
         )
         self._flights.append(Flight(pairs, call, self._pace, is_whole=whole))

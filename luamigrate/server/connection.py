@@ -409,22 +409,3 @@ class Connection:
         # From here on scripts may run, and a slow script is no lost server.
         self._connection.update_current_socket_timeout(ANSWER_SECONDS)
         return identity
-
-
-def at_one_moment(server: Connection, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
-    """Return the answers to commands between which no other client's command runs. Raises Error."""
-    for _ in range(RECONNECTIONS):
-        try:
-            server.call("MULTI", once=True)
-            for command in commands:
-                server.call(*command, once=True)
-            answers = server.call("EXEC", once=True).answer()
-        except ConnectionLost:
-            if server.is_lost:
-                raise
-        else:
-            return list(answers)
-    raise Error(
-        f"the connection to {server.url} was lost {RECONNECTIONS} times between MULTI and EXEC: see what ends it, then "
-        "run again"
-    )

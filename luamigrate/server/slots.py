@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from luamigrate.model.errors import Error, printable
-from luamigrate.server.connection import Connection, at_one_moment
+from luamigrate.server.connection import RECONNECTIONS, Connection
+from luamigrate.server.errors import ConnectionLost
 
 SLOTS = 16_384
 """How many slots a cluster has."""
@@ -187,3 +188,22 @@ def _line_and_keys(server: Connection, slots: list[int]) -> tuple[NodeLine, list
     keys_of_slots = [("CLUSTER", "GETKEYSINSLOT", slot, 2 * MOST_KEYS_AT_ONCE) for slot in slots]
     nodes, *keys = at_one_moment(server, [("CLUSTER", "NODES"), *keys_of_slots])
     return NodeLine.parse(nodes), keys
+
+
+def at_one_moment(server: Connection, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any]:
+    """Return the answers to commands between which no other client's command runs. Raises Error."""
+    for _ in range(RECONNECTIONS):
+        try:
+            server.call("MULTI", once=True)
+            for command in commands:
+                server.call(*command, once=True)
+            answers = server.call("EXEC", once=True).answer()
+        except ConnectionLost:
+            if server.is_lost:
+                raise
+        else:
+            return list(answers)
+    raise Error(
+        f"the connection to {server.url} was lost {RECONNECTIONS} times between MULTI and EXEC: see what ends it, then "
+        "run again"
+    )

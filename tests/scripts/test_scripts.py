@@ -9,8 +9,8 @@ import pytest
 
 from luamigrate.model.status import Word
 from luamigrate.scripts import library
-from luamigrate.scripts.calls import LeaseReply
 from luamigrate.scripts.chunk_replies import ChunkReply, ChunkValue
+from luamigrate.scripts.follow_calls import LeaseReply
 from luamigrate.scripts.replies import CrossSlotReply, MirrorReply, PairReply, ProbeReply
 
 FOLDER = library.folder()

@@ -16,7 +16,8 @@ from luamigrate import Control, Error, Waiting, connect
 from luamigrate.cli.embedded import free_port
 from luamigrate.cli.options import environment
 from luamigrate.migration.execute import BEGINNINGS
-from luamigrate.server.connection import ReconnectPolicy, at_one_moment
+from luamigrate.server.connection import ReconnectPolicy
+from luamigrate.server.slots import at_one_moment
 from tests import binaries
 from tests.cli.test_bad_input import assert_one_line
 from tests.conftest import luamigrate

@@ -1,0 +1,87 @@
+"""Calls of the scripts of a follow: those that mirror, and the one that keeps its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from luamigrate.model.limits import Pause
+from luamigrate.scripts.calls import ScriptCall, ask_about
+from luamigrate.server.connection import Connection
+
+
+class LeaseReply(bytes, Enum):
+    """What lease.lua may say."""
+
+    HELD = b"held"
+    """The lease is the caller's."""
+    LOST = b"lost"
+    """There is none, though there should be."""
+    TAKEN = b"taken"
+    """It is somebody else's."""
+
+
+def mirror(
+    server: Connection,
+    keys: Sequence[bytes],
+    pause: Pause,
+    *,
+    lease: tuple[bytes, bytes],
+    away: int | None,
+    how: Sequence[str],
+    databases: Sequence[int] = (),
+) -> ScriptCall:
+    """Call mirror.lua: make targets what their sources are, while the lease has this value.
+
+    `away` and `how`, two texts for each pair: see there.
+    """
+    name, value = lease
+    options = (pause.microseconds, pause.capacity, value, "" if away is None else away, *how)
+    return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options, databases=databases)
+
+
+def mirror_plain(
+    server: Connection, keys: Sequence[bytes], pause: Pause, *, lease: tuple[bytes, bytes], how: Sequence[str]
+) -> ScriptCall:
+    """Call mirror_plain.lua: as mirror.lua, for pairs of one database that are mostly plain and small."""
+    name, value = lease
+    options: list[bytes | str | int] = [pause.microseconds, pause.capacity, value, *how]
+    return ScriptCall(server, "mirror_plain", "EVALSHA", (*keys, name), *options)
+
+
+def cross_slot_mirror(
+    server: Connection,
+    targets: Sequence[bytes],
+    pause: Pause,
+    *payloads: bytes | str | int,
+    kind: str,
+    held_until: int,
+    alone: bool = False,
+) -> ScriptCall:
+    """Call cross_slot/mirror.lua: make targets what their sources, of a `kind`, were, while the lease is held.
+
+    Each payload is followed by its expiry and weight, and by whose the target is.
+    """
+    return ask_about(server, "cross_slot/mirror", targets, pause, held_until, kind, *payloads, alone=alone)
+
+
+def lease(
+    server: Connection,
+    verb: str,
+    keys: Sequence[bytes],
+    *,
+    value: bytes,
+    plan: bytes,
+    about: Sequence[bytes],
+    lease_ms: int,
+    record_ms: int,
+    known: str,
+    databases: Sequence[int] = (),
+) -> LeaseReply:
+    """Call lease.lua: take, renew or release the lease of a follow. Raises Error."""
+    options: list[bytes | str | int] = [verb, value, plan, lease_ms, record_ms, known, *about]
+    call = ScriptCall(server, "lease", "EVALSHA", keys, *options, databases=databases)
+    reply = call.answer()
+    if reply not in set(LeaseReply):
+        raise call.odd()
+    return LeaseReply(reply)
