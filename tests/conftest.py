@@ -30,7 +30,9 @@ SHORT = "0.02"
 
 
 TOPOLOGIES = ("standalone", "cluster")
+OLDEST_AND_NEWEST = ("redis-6.2", "valkey-9.1")
 MARKERS = {
+    "oldest_and_newest": "two kinds of server are enough: what lies between them is alike",
     "single_server(why)": "makes no sense on a cluster",
     "cluster": "makes sense on a cluster only",
 }
@@ -61,7 +63,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what asks for a server on each of them, alone or as a cluster."""
     if "server_name" in metafunc.fixturenames:
         prefix = ON_A_CLUSTER if _is_on_clusters(metafunc.config) else ""
-        metafunc.parametrize("server_name", [prefix + name for name in binaries.NAMES], indirect=True)
+        names = OLDEST_AND_NEWEST if metafunc.definition.get_closest_marker("oldest_and_newest") else binaries.NAMES
+        metafunc.parametrize("server_name", [prefix + name for name in names], indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

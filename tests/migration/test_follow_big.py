@@ -35,6 +35,8 @@ from tests.migration.test_big_trouble import LARGE, staging_key
 from tests.migration.test_follow_owner import kill, start
 from tests.migration.test_run import assert_equal
 
+pytestmark = pytest.mark.oldest_and_newest
+
 GENTLE = Limits(max_pause=0.1)
 LEASE = lease_of(digest_of(PLAN))
 Step = Callable[[bytes, float], object]

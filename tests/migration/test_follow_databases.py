@@ -17,7 +17,7 @@ from tests.conftest import luamigrate as command_line
 from tests.following import Following
 from tests.instances import Instance
 
-pytestmark = pytest.mark.single_server("a cluster has one database")
+pytestmark = [pytest.mark.oldest_and_newest, pytest.mark.single_server("a cluster has one database")]
 
 OTHER = 5
 SAME_NAMES = luamigrate.plan([("job:*", "job:*", "any")], database=OTHER)

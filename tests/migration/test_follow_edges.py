@@ -22,7 +22,10 @@ from tests.clusters import wait_until
 from tests.following import PLAN, Following, assert_in_step
 from tests.instances import Instance
 
-pytestmark = pytest.mark.single_server("the same is decided for clusters, and two databases are refused there")
+pytestmark = [
+    pytest.mark.oldest_and_newest,
+    pytest.mark.single_server("the same is decided for clusters, and two databases are refused there"),
+]
 
 LEASE = lease_of(digest_of(PLAN))
 FILES = 1100

@@ -17,7 +17,7 @@ from tests.instances import Instance, start
 from tests.liar import Lie, lying
 from tests.tls import context, speaking_tls
 
-pytestmark = pytest.mark.single_server("each is one server")
+pytestmark = [pytest.mark.oldest_and_newest, pytest.mark.single_server("each is one server")]
 
 
 def fill(server: Instance) -> Any:

@@ -27,6 +27,8 @@ from tests.schemas import read_document, read_report
 from tests.sentinels import watched
 from tests.verifying import SETTLE, Application, Verifying
 
+pytestmark = pytest.mark.oldest_and_newest
+
 RULE = ("--map", "job:*=step:*")
 
 
