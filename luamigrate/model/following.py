@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Self
 
 from luamigrate.model.errors import printable
@@ -126,14 +127,15 @@ class LeaseNote:
 
 def notes_of(plan: Plan, database: int, who: str) -> dict[int, LeaseNote]:
     """Return what a lease of a plan is about in each of its databases, its sources being in this one."""
-    sources = {database: tuple(source_prefixes(plan))}
-    targets = {database if each is None else each: tuple(target_prefixes(plan, each)) for each in plan.databases}
+    sources = {database: source_prefixes(plan)}
+    targets = {database if each is None else each: target_prefixes(plan, each) for each in plan.databases}
     return {
         each: LeaseNote(who=who, sources=sources.get(each, ()), targets=targets.get(each, ()))
         for each in dict.fromkeys((database, *targets))
     }
 
 
+@lru_cache(maxsize=8)
 def digest_of(plan: Plan) -> bytes:
     """Return by which a plan is known again, whatever file it came from."""
     digest = hashlib.sha1(str(plan.first_match).encode(), usedforsecurity=False)

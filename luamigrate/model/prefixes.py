@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import Plan
@@ -73,15 +74,17 @@ def told_prefixes(plan: Plan) -> list[bytes]:
     return merged((*source_prefixes(plan), *targets))
 
 
-def source_prefixes(plan: Plan) -> list[bytes]:
+@lru_cache(maxsize=8)
+def source_prefixes(plan: Plan) -> tuple[bytes, ...]:
     """Return prefixes that cover the sources of a plan."""
-    return merged(prefix for rule in plan for prefix in _prefixes(rule.source, rule.source_names))
+    return tuple(merged(prefix for rule in plan for prefix in _prefixes(rule.source, rule.source_names)))
 
 
-def target_prefixes(plan: Plan, database: int | None) -> list[bytes]:
+@lru_cache(maxsize=8)
+def target_prefixes(plan: Plan, database: int | None) -> tuple[bytes, ...]:
     """Return prefixes that cover the targets of a plan in one database, None for that of the sources."""
     rules = [rule for rule in plan if rule.database == database]
-    return merged(prefix for rule in rules for prefix in _prefixes(rule.target, rule.target_names))
+    return tuple(merged(prefix for rule in rules for prefix in _prefixes(rule.target, rule.target_names)))
 
 
 def _prefixes(pattern: Pattern, names: Collection[bytes] | None) -> Iterable[bytes]:

@@ -52,9 +52,14 @@ def refuse_others(server: Connection, plan: Plan) -> None:
 
 def _leases(server: Connection, plan: Plan, command: Command) -> Iterator[Finding]:
     """Refuse where somebody follows names that the plan would write, or writes those that it would follow."""
-    own_entry = entry_of(digest_of(plan), server.database)
-    for database, own in notes_of(plan, server.database, "").items():
-        for entry, note in _notes(server, database):
+    databases = dict.fromkeys(server.database if each is None else each for each in (None, *plan.databases))
+    held = {database: notes for database in databases if (notes := [*_notes(server, database)])}
+    if not held:
+        return  # mostly; and to tell what a long table of names is about takes a second
+    own_entry, own_notes = entry_of(digest_of(plan), server.database), notes_of(plan, server.database, "")
+    for database, notes in held.items():
+        own = own_notes[database]
+        for entry, note in notes:
             # The lease of the same plan is waited for, or taken.
             is_own = command is Command.FOLLOW and entry == own_entry
             writes_theirs = meet(own.targets, (*note.sources, *note.targets))
