@@ -25,7 +25,7 @@ from tests.instances import Instance
 DISK_SECONDS = 2.0
 """In which a server ends whose disk is full, if anything is written."""
 OTHER_DATABASE = 3
-"""To which the writers of a follow move keys."""
+"""The number of the database to which the writers of a follow move keys."""
 LEASES = RESERVED + b"follow:*"
 FLOOD = """
 for number = 1, 1000 do

@@ -19,7 +19,7 @@ SECONDS_TO_ANSWER = 10.0
 LONGEST_ANSWER = 1_000_000
 """Bytes."""
 OLD_MS = 2000
-"""From this age of the figures on it is told."""
+"""The age in milliseconds from which on `status` says how old its figures are."""
 MISFIT = "does not answer as luamigrate does"
 
 

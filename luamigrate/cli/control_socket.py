@@ -161,7 +161,7 @@ class _Server(threading.Thread):
         super().__init__(name="control", daemon=True)
         self._listener, self._answer = listener, answer
         self._clients: list[_Client] = []
-        """Whoever has spoken last comes last."""
+        """All clients that are connected; the one that has spoken last is the last."""
         self._selector = selectors.DefaultSelector()
         self._ending, self._end = socket.socketpair()
         listener.settimeout(0)

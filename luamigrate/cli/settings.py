@@ -187,7 +187,7 @@ class Settings:
     replace: bool
     allow_groups: bool
     control_path: Path | None
-    """Where it listens for whoever controls it."""
+    """The path of the Unix socket by which the command is controlled; None for none."""
     ignored_checks: frozenset[str]
     asks: bool
     """Whether the user is asked first, after a dry run."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from enum import IntEnum
 from itertools import chain
 
+from luamigrate.migration.account import SECONDS_TO_TELL
 from luamigrate.migration.around import check, covered, runner_for
 from luamigrate.migration.both_sides import BothSides
 from luamigrate.migration.dirty import MOST_NAMES
@@ -35,8 +36,6 @@ from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
 from luamigrate.server.listener import wait_for
 
-SECONDS_TO_TELL = 0.2
-"""Between two batches that tell figures alone."""
 SECONDS_TO_TEND = 1.0
 """Between two times that the servers are confirmed, and moved slots looked for."""
 SECONDS_TO_RETRY = 60.0

@@ -172,7 +172,7 @@ class Follower:
         for result in arrived.results:
             self._take_result(result, now, barrier, repeated=arrived.repeated)
         for big in arrived.big:
-            self._answered(big.pair, wrote=arrived.repeated)
+            self._answered(big.pair, barrier, wrote=arrived.repeated)
             if self.standing.postpone(big.pair):
                 self._large.put(big)
         self._put_back(arrived.undone, wrote=arrived.repeated)
@@ -190,9 +190,7 @@ class Follower:
         if self._large:
             self._large.drop(pair.source)
         # The one before may have written, and its answer was lost.
-        wrote = (result.word in WROTE) + repeated
-        if self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote):
-            standing.suspect(pair.source)
+        if self._answered(pair, barrier, wrote=(result.word in WROTE) + repeated):
             self._dirty.put(pair.source, UNTOLD)
         if result.word is Word.FAILED:
             news = standing.failed_with(pair, result.text)
@@ -203,14 +201,17 @@ class Follower:
 
     def _put_back(self, pairs: list[Pair], *, wrote: bool) -> None:
         """Have pairs wait again that were not done, as far as is known; tell whether they may have been written."""
+        barrier = self._hearing.next_barrier
         for pair in pairs:
-            self._answered(pair, wrote=wrote)
+            self._answered(pair, barrier, wrote=wrote)
             self._dirty.put_back(pair.source, pair.moment)
 
-    def _answered(self, pair: Pair, *, wrote: int) -> None:
-        """Note how often at most we wrote a target of which nothing more is known."""
-        if self._hearing.own_writes.answered(pair.target, self._hearing.next_barrier, wrote=wrote):
+    def _answered(self, pair: Pair, barrier: int, *, wrote: int) -> bool:
+        """Note how often at most we wrote a target; return whether somebody else has written it too."""
+        is_foreign = self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote)
+        if is_foreign:
             self.standing.suspect(pair.source)
+        return is_foreign
 
     def _after_barriers(self) -> None:
         """Decide what was waiting for a barrier."""

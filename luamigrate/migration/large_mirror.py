@@ -44,7 +44,7 @@ class LargeMirror:
         self._deployment, self._control = deployment, control
         self._lease, self._standing, self._own_writes = lease, standing, own_writes
         self._waiting: dict[bytes, Big] = {}
-        """By source; the first one is under way, if any is."""
+        """Big pairs to be mirrored, by source; if one is under way, it is the first."""
         self._steps: LargeSteps | None = None
         self._is_disturbed = False
         """Whether what is under way was told to have changed, so that it has to begin anew."""

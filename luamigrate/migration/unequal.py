@@ -20,7 +20,7 @@ class UnequalPairs:
         """`now` tells the time that news have, in milliseconds since 1970."""
         self._now = now
         self._words: dict[bytes, Word] = {}
-        """By source."""
+        """How each pair stands that is not equal, by its source."""
         self.counts: Counter[Word] = Counter()
         self.drifted = self.healed = 0
 
