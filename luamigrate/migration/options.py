@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from luamigrate.model.cutover import CutoverOptions
 from luamigrate.model.limits import Limits
 from luamigrate.model.patterns import Pattern
 
@@ -38,3 +39,5 @@ class FollowOptions(Options):
     """Whether targets that are there may be made what their sources are."""
     allow_groups: bool = False
     """Whether streams may have groups, of whose changes nobody is told."""
+    cutover: CutoverOptions | None = None
+    """How it cuts over; None where it never does."""

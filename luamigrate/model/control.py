@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from luamigrate.model.cutover import Wish
 from luamigrate.model.limits import Limits
 
 
@@ -20,6 +21,10 @@ class Control:
     """The limits that hold from now on, asked for between two batches; None for those that the work began with."""
     tell: Callable[[str], None] = lambda _: None
     """Is told what is waited for, repeatedly while it lasts."""
+    wish: Callable[[], Wish | None] = lambda: None
+    """What somebody wishes of a follow; it stays until `granted` is called."""
+    granted: Callable[[Wish, str], None] = lambda _, __: None
+    """Is told that a wish has been granted, or why not: a text, empty where it was."""
 
 
 NOBODY = Control()

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Self
 
+from luamigrate.model.cutover import Side
 from luamigrate.model.errors import printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.prefixes import source_prefixes, target_prefixes
@@ -29,6 +30,9 @@ class Phase(StrEnum):
     CHECKING = "checking"
     COPYING = "copying"
     FOLLOWING = "following"
+    FREEZING = "freezing"
+    MIRRORING_BACK = "mirroring back"
+    FINISHED = "finished"
 
 
 class Rescan(StrEnum):
@@ -81,9 +85,15 @@ class Followed:
     """Targets without a source that are not the follow's own."""
     lag: Lag = field(default_factory=Lag)
     stragglers: int = 0
-    """Writes to names that had been left: none before a cut-over."""
+    """Old names that were written after the flip by somebody else: none before a cut-over."""
     freeze_ms: float | None = None
     """Milliseconds for which the last cut-over held writes; None before one."""
+    side: Side = Side.SOURCES
+    """Which names the application writes."""
+    attempts: int = 0
+    """Of the cut-over that is wished for, or was the last one."""
+    steps: tuple[str, ...] = ()
+    """What was done for cut-overs, and why: a line for each step, the last ones."""
     longest_pause_ms: float = 0.0
     """Milliseconds for which the longest script held the server."""
     waiting_for: str | None = None
@@ -94,7 +104,7 @@ class Followed:
     @property
     def has_trouble(self) -> bool:
         """Whether there is something for somebody to look at."""
-        return bool(self.foreign_seen or self.failed or self.extra)
+        return bool(self.foreign_seen or self.failed or self.extra or self.stragglers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

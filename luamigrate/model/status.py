@@ -52,6 +52,8 @@ class Word(StrEnum):
     """A target that has no source; not in the sum."""
     FOREIGN = "foreign"
     """A target that somebody else has written while it was followed; not in the sum."""
+    STRAGGLER = "straggler"
+    """An old name that somebody else has written after the cut-over; not in the sum."""
 
     def __init__(self, word: str) -> None:
         self.reply = word.encode()
