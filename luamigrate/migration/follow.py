@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from luamigrate.migration.around import check
 from luamigrate.migration.cross_slot_mirror import scripts_for
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.follower import Follower
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
@@ -96,7 +97,8 @@ def _followed(
             ignored=options.ignored_checks,
             control=control,
         )
-        follower = Follower(deployment, plan, options, control, lease=lease, throttle=throttle)
+        direction = Direction(plan, deployment.database)
+        follower = Follower(deployment, direction, options, control, lease=lease, throttle=throttle)
         owned, away = lease.read_record()
         survey = Survey(deployment, plan, options, control, owned=owned)
         for batch in survey.batches():
