@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from luamigrate.cli import console
-from luamigrate.cli.control_options import WORDS
+from luamigrate.cli.control_options import ALL_WORDS, WISHES
 from luamigrate.cli.control_socket import LONGEST_PATH
 from luamigrate.model.errors import Error, Exit, UsageError, as_typed, printable
 from luamigrate.model.status import Command
@@ -28,8 +28,12 @@ def speak(path: Path, word: str, arguments: Sequence[str], *, as_json: bool) -> 
     _refuse_misfits(path, word, arguments)
     line = os.fsencode(" ".join((word, *arguments))) + b"\n"
     shown = as_typed(os.fsencode(path))
+    is_wish = word in WISHES
     try:
-        document: dict[str, Any] = dict(json.loads(_exchange(path, line)))
+        answer = _exchange(path, line, None if is_wish else SECONDS_TO_ANSWER)
+        if is_wish and not answer:
+            raise Error(f"what listened at {shown} has gone without an answer to '{word}'")
+        document: dict[str, Any] = dict(json.loads(answer))
         told = "" if as_json or "error" in document else "\n".join(_lines(document))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         raise Error(f"what listens at {shown} {MISFIT}") from None
@@ -37,6 +41,10 @@ def speak(path: Path, word: str, arguments: Sequence[str], *, as_json: bool) -> 
         raise Error(f"what listens at {shown} gives no answer") from None
     except OSError as error:
         raise Error(f"nobody answers at {shown}: {error.strerror}") from None
+    except KeyboardInterrupt:
+        if is_wish:
+            console.fail(f"'{word}' goes on without you: 'luamigrate control {shown} status' says how it stands")
+        raise
     if as_json:
         console.print_document(document)
     elif "error" in document:
@@ -49,8 +57,8 @@ def speak(path: Path, word: str, arguments: Sequence[str], *, as_json: bool) -> 
 def _refuse_misfits(path: Path, word: str, arguments: Sequence[str]) -> None:
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise UsageError(f"SOCKET: the path of a socket has {LONGEST_PATH} bytes at most")
-    if word not in WORDS:
-        raise UsageError(f"'{as_typed(os.fsencode(word))}' is no word for control; there are {', '.join(WORDS)}")
+    if word not in ALL_WORDS:
+        raise UsageError(f"'{as_typed(os.fsencode(word))}' is no word for control; there are {', '.join(ALL_WORDS)}")
     if len(arguments) != (word == "set") or not all(_is_setting(text) for text in arguments):
         raise UsageError("control takes NAME=VALUE after set, as in 'set max-rate=1000', and nothing after other words")
 
@@ -59,12 +67,13 @@ def _is_setting(text: str) -> bool:
     return "=" in text and text.isprintable() and " " not in text
 
 
-def _exchange(path: Path, line: bytes) -> bytes:
-    """Return the line that answers a line. Raises OSError."""
+def _exchange(path: Path, line: bytes, patience: float | None) -> bytes:
+    """Return the line that answers a line, which may take so many seconds; None for without end. Raises OSError."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(SECONDS_TO_ANSWER)
         connection.connect(os.fspath(path))
         connection.sendall(line)
+        connection.settimeout(patience)
         answer = b""
         while b"\n" not in answer and len(answer) < LONGEST_ANSWER and (more := connection.recv(65_536)):
             answer += more

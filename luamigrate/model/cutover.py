@@ -60,6 +60,8 @@ class Hooks:
     """Where names that had been left were written."""
     seconds: float = HOOK_SECONDS
     """For which each may run."""
+    without: frozenset[str] = frozenset()
+    """Variables of the environment that they do not get, because these may hold passwords."""
 
 
 @dataclass(frozen=True, kw_only=True)
