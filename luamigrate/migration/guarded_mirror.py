@@ -156,6 +156,11 @@ class GuardedMirror(Mirror):
             self.connection = self._server.once_more()
         return pairs
 
+    @property
+    def connections(self) -> list[Connection]:
+        """The one on which old names are watched and written."""
+        return [self.connection]
+
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()

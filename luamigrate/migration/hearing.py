@@ -11,6 +11,7 @@ from luamigrate.migration.ownership import OwnWrites
 from luamigrate.migration.standing import Standing
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP
 from luamigrate.model.control import Control
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import ConnectionLost
 from luamigrate.server.listener import wait_for
@@ -24,6 +25,16 @@ class Hearing(Listening):
         self._direction, self._standing, self._dirty = direction, standing, dirty
         self._changed_and_copied = lru_cache(REMEMBERED)(self._find_changed_and_copied)
         self.own_writes = OwnWrites()
+
+    @property
+    def client_ids(self) -> dict[Connection, int | None]:
+        """By which number each server knows the connection on which it tells of changes."""
+        return self._listeners.client_ids
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a barrier is under way."""
+        return self._listeners.is_asked
 
     def turned(self) -> None:
         """Take what is told from now on the other way round: the direction has changed."""

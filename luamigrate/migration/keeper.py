@@ -20,6 +20,7 @@ from luamigrate.migration.routing import cluster_of
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.migration.throttle import Throttle
 from luamigrate.model.control import Control
+from luamigrate.model.cutover import Side
 from luamigrate.model.following import Rescan
 from luamigrate.model.status import Word
 from luamigrate.server.connection import Connection
@@ -139,6 +140,14 @@ class Keeper:
         self.mirror.flush()
         return sent_all
 
+    def send_a_little(self, pairs_at_once: int) -> None:
+        """Send what waits, each batch on its own and of no more pairs than these."""
+        while self.dirty and not self.mirror.is_full:
+            for pairs in self._pairing.pairs(self.dirty.take(min(pairs_at_once, self.mirror.size))):
+                self.mirror.send(pairs)
+                self.mirror.flush()
+        self.mirror.flush()
+
     def forget_flights(self) -> None:
         """Have all pairs wait again that are in flight, whose answers will not come."""
         dropped = self.mirror.dropped()
@@ -168,8 +177,9 @@ class Keeper:
         self.mirror.close()
         self.hearing.close()
 
-    def turned(self) -> None:
-        """Mirror the other way round from now on: nothing is in flight, and the direction has changed."""
+    def turn(self, side: Side) -> None:
+        """Mirror from these names to the others from now on: nothing is in flight, and all pairs are equal."""
+        self.direction.side = side
         self.hearing.turned()
         self.standing.turned(is_back=self.direction.is_back)
         self.mirror.close()

@@ -172,8 +172,13 @@ class Mirror:
             keys = [key for pair in pairs for key in (pair.source, pair.target)]
         return keys, [text for pair in pairs for text in (pair.rule.type, pair.rights)]
 
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that it has of its own."""
+        return []
+
     def close(self) -> None:
-        """Close what it has of its own."""
+        """Close them."""
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
         """Yield what came of the batches that are answered; with `wait`, of all. Raises what calls do."""

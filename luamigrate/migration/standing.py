@@ -125,6 +125,12 @@ class Standing:
         return not (self.is_doubtful or self.foreign or self.extra or self._failures)
 
     @property
+    def trouble(self) -> str:
+        """Say what of the pairs is for somebody to see to before a cut-over; empty where nothing is."""
+        counts = ((len(self.foreign), "foreign"), (len(self.extra), "extra"), (self.failed, "failed"))
+        return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+
+    @property
     def is_doubtful(self) -> bool:
         """Whether something waits for a look, or for a barrier."""
         return bool(self._suspects or self._doubts)

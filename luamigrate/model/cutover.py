@@ -93,6 +93,22 @@ class CutoverOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CutoverProgress:
+    """How far a follow is with a cut-over."""
+
+    attempts: int = 0
+    """Of the cut-over that is under way, or was the last one."""
+    freeze_ms: float | None = None
+    """Milliseconds for which the last flip held writes; None before one."""
+    steps: tuple[str, ...] = ()
+    """What was done, and why: a line for each step, the last ones."""
+    steps_told: int = 0
+    """How many steps there have been."""
+    waiting_for: str = ""
+    """What is waited for; empty where that is nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CutoverRecord:
     """What a flip leaves beside the flag until the way back, or until it is finished."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,9 +115,20 @@ class Freeze:
     answer is waited for.
     """
 
-    def __init__(self, servers: Sequence[Connection], home: Connection, most_ms: int, harmless: Command) -> None:
-        """Prepare nothing yet. `home` has the clock that counts, `harmless` is a write that changes nothing."""
-        self._mains, self._home, self._most_ms = servers, home, most_ms
+    def __init__(
+        self,
+        servers: Sequence[Connection],
+        home: Connection,
+        most_ms: int,
+        harmless: Command,
+        *,
+        beside: Mapping[Connection, Sequence[Connection]] | None = None,
+    ) -> None:
+        """Prepare nothing yet. `home` has the clock that counts, `harmless` is a write that changes nothing.
+
+        `beside` has further connections of ours, by the server's main one, whose calls are framed too.
+        """
+        self._mains, self._home, self._most_ms, self._beside = servers, home, most_ms, beside or {}
         self._harmless = _packed(*harmless)
         self._servers: list[_Server] = []
         self._began: float | None = None
@@ -162,7 +173,11 @@ class Freeze:
             self.end()
             raise problem
         for server in self._servers:
-            server.main.frame = partial(self._frame, server)
+            for connection in self._framed(server):
+                connection.frame = partial(self._frame, server, connection)
+
+    def _framed(self, server: _Server) -> list[Connection]:
+        return [server.main, *self._beside.get(server.main, ())]
 
     @property
     def left_ms(self) -> float:
@@ -196,7 +211,8 @@ class Freeze:
             self._close()
             return self._held_ms or 0.0
         for server in self._servers:
-            server.main.frame = None
+            for connection in self._framed(server):
+                connection.frame = None
         left_ms = max(0.0, self._most_ms - self._passed_ms)
         for server in self._servers:
             self._attempt(server, partial(self._unpause, left_ms))
@@ -228,14 +244,14 @@ class Freeze:
         if refusal:
             raise refusal
 
-    def _frame(self, server: _Server, calls: Sequence[Call]) -> tuple[Call, Call] | None:
+    def _frame(self, server: _Server, connection: Connection, calls: Sequence[Call]) -> tuple[Call, Call] | None:
         """Return what goes around calls; nothing where they need nothing, or writes are not held for long enough.
 
         Then a server that still holds writes holds the calls too, until after the deadline.
         """
         if self.is_over or all(call.watch is None and call.name in NEVER_HELD for call in calls):
             return None
-        first, last = (Call(server.main.read_next, packed, once=True) for packed in (_UNPAUSE, _pause(self.left_ms)))
+        first, last = (Call(connection.read_next, packed, once=True) for packed in (_UNPAUSE, _pause(self.left_ms)))
         server.frames += first, last
         return first, last
 
