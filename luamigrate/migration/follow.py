@@ -16,12 +16,10 @@ from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verbs import Copy
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused
-from luamigrate.model.following import LEASES
 from luamigrate.model.limits import SETTLE_SECONDS, Limits
 from luamigrate.model.plans import BUILT_IN, Plan
 from luamigrate.model.status import Command
 from luamigrate.model.summary import Batch
-from luamigrate.preflight.following import refuse_others
 from luamigrate.scripts import library
 from luamigrate.server.connection import ReconnectPolicy
 from luamigrate.server.deployment import Deployment
@@ -66,7 +64,7 @@ def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, cont
     deployment.reconnect_by(ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=True))
     # Raises Refused before any write.
     yield from check(deployment, plan, Copy(command=Command.FOLLOW, dry_run=options.dry_run), options)
-    lease = Lease(deployment, plan, control, options.limits.patience)
+    lease = Lease(deployment, plan, control, options.limits.patience, options.flag)
     if options.dry_run:
         owned, _ = lease.read_record()
         yield from Survey(deployment, plan, options, control, owned=owned).batches()
@@ -89,7 +87,7 @@ def _followed(
     follower = None
     try:
         # Two that have begun at one moment have not seen each other's lease before they took their own.
-        refuse_others(deployment.node_for(LEASES), plan)
+        lease.refuse_others()
         throttle = Throttle(
             deployment=deployment,
             limits=options.limits,
