@@ -17,7 +17,7 @@ from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverOptions, CutoverProgress, Side, Wish
-from luamigrate.model.errors import Error, Refused, printable
+from luamigrate.model.errors import Error, Refused, Stopped, printable
 from luamigrate.model.status import Command, KeyOutcome, Word
 from luamigrate.scripts import cutover_calls
 from luamigrate.scripts.cutover_calls import FlipReply
@@ -65,7 +65,6 @@ class Cutover:
     is_freezing: bool = field(init=False, default=False)
     """Whether writes are about to be held."""
     _steps: deque[str] = field(init=False, default_factory=lambda: deque(maxlen=MOST_STEPS))
-    _count: int = field(init=False, default=0)
     _attempts: int = field(init=False, default=0)
     _freeze_ms: float | None = field(init=False, default=None)
     _waiting_for: str = field(init=False, default="")
@@ -85,7 +84,6 @@ class Cutover:
 
     def note(self, text: str) -> None:
         """Tell a step."""
-        self._count += 1
         self._steps.append(text)
 
     @property
@@ -95,26 +93,26 @@ class Cutover:
             attempts=self._attempts,
             freeze_ms=self._freeze_ms,
             steps=tuple(self._steps),
-            steps_told=self._count,
             waiting_for=self._waiting_for,
         )
 
     def advance(self) -> None:
-        """Take a step. Raises what has ended an attempt and is for the follow to mend; Refused for good."""
+        """Take a step. Raises what has ended an attempt and is for the follow to mend; Stopped where it is not."""
         if failure := self.hooks.tend():
             self.note(failure)
         if not self._work and (wish := self.control.wish() or self._own_wish()):
             self._wish, self._work = wish, self._carried_out(wish)
         if self._work:
             self._step()
+        problem, self._problem = self._problem, None
+        if problem:
+            raise problem
 
     def _step(self) -> None:
         why = ""
         try:
-            next(self._work or iter(()))
-            return
-        except StopIteration:
-            pass
+            if next(self._work or iter(()), self) is None:
+                return
         except Denied as reason:
             why = str(reason)
             self.note(f"{self._wish}: {why}")
@@ -123,16 +121,19 @@ class Cutover:
         if wish and wish is self.control.wish():
             self.control.granted(wish, why)
         elif why:
-            raise Refused(f"cut-over: {why}")
+            raise Stopped(f"cut-over: {why}")
 
     def mended(self) -> None:
-        """Take that the follow has connected again. Raises Refused where flag and record are not as they were."""
-        found = self.state.find()
+        """Take that the follow has connected again. Raises Stopped where flag and record are not as they were."""
+        try:
+            found = self.state.find()
+        except Refused as problem:
+            raise Stopped(str(problem)) from None
         if found.side is self.side:
             self.flipper.is_unsure = False
             return
         if not self.flipper.is_unsure:
-            raise Refused("cut-over: flag and record have changed while nobody listened: see who has written them")
+            raise Stopped("cut-over: flag and record have changed while nobody listened: see who has written them")
         # The answer to our own flip was lost.
         self.flipper.is_unsure = False
         self.flipper.keeper.turn(found.side)

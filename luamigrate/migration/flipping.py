@@ -147,9 +147,7 @@ class Flipper:
             return "a big key has changed, whose copy would take too long"
         return keeper.standing.trouble
 
-    def _flip(
-        self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None
-    ) -> bool:
+    def _flip(self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""
         flag, record, value = self.state.flag, self.state.record, self.options.value
         self.is_unsure = True
@@ -198,5 +196,7 @@ class Flipper:
 def _killed_text(killed: Killed, options: CutoverOptions) -> str:
     if options.kill is Kill.NONE:
         return "no connection was closed (--kill none): whoever has read the old flag may write the old names once more"
-    names = ", ".join(f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES))
+    names = ", ".join(
+        f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES)
+    )
     return f"{killed.count:,} connections were closed" + (f": {names}" if names else "")

@@ -9,13 +9,18 @@ from itertools import chain
 
 from luamigrate.migration.account import SECONDS_TO_TELL
 from luamigrate.migration.both_sides import BothSides, Sighting
+from luamigrate.migration.cutover import Cutover
 from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import SEEN, UNTOLD
+from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
+from luamigrate.migration.proof import Proof
+from luamigrate.migration.sides import CutoverState
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
+from luamigrate.model.cutover import CutoverProgress
 from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
@@ -27,6 +32,8 @@ SECONDS_TO_TEND = 1.0
 """Between two times that the lease, the guards and what failed are seen to."""
 SECONDS_BETWEEN_BARRIERS = 0.05
 """At least: each costs the server two answers."""
+MOST_WAITING = 500
+"""Changes that may wait to be mirrored when writes are to be held: they are mirrored in some milliseconds."""
 ROUNDS_SCANNED_AHEAD = 4
 """How many batches a scan may be ahead of the copying: what is told meanwhile comes behind them."""
 
@@ -43,6 +50,7 @@ class Follower:
         *,
         lease: Lease,
         throttle: Throttle,
+        state: CutoverState | None = None,
     ) -> None:
         self._deployment, self._options, self._control = deployment, options, control
         self._lease, self._throttle = lease, throttle
@@ -57,12 +65,20 @@ class Follower:
         """The barrier after which it is in step, if nothing comes before it."""
         self._lost: Rescan | None = None
         """What was lost, while that is not mended."""
-        self._tended = self._barrier_due = self._round_due = 0.0
+        self._tended = self._barrier_due = self._round_due = self._heard = 0.0
+        self.cutover: Cutover | None = None
+        if state and options.cutover:
+            flipper = Flipper(deployment, options.cutover, control, self._keeper, lease, state, self._note)
+            self.cutover = Cutover(options.cutover, control, self, lease, state, flipper)
+
+    def _note(self, step: str) -> None:
+        if self.cutover:
+            self.cutover.note(step)
 
     def survey(self, batch: Batch) -> None:
         """Take what a survey has found, and what was told meanwhile."""
         for key in batch.keys:
-            if key.word is Word.EXTRA:
+            if key.word is Word.EXTRA and not self._keeper.direction.is_back:
                 self.standing.extra.add(key.source)
         self._hearing.keep_up(self._options.limits.patience, self._control)
 
@@ -75,7 +91,7 @@ class Follower:
         self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._keeper.mirror.away = claims, away
         self._scan = self._both_sides.scanned()
-        while not self._control.stop():
+        while not (self._control.stop() or (self.cutover and self.cutover.is_finished)):
             try:
                 if self._lost:
                     self._mend(self._lost)
@@ -103,12 +119,15 @@ class Follower:
 
     def close(self) -> None:
         """Stop listening, and give up the lease."""
+        if self.cutover:
+            self.cutover.close()
         self._keeper.close()
         # Where it did not begin, it owns nothing that the next one should know of.
         self._lease.release(self._known if self._lease.is_used else "")
 
     def _turn(self) -> None:
         self._wait()
+        self._heard = time.monotonic()
         if self._hearing.hear():
             self._scan_again(Rescan.EMPTIED)
             # The lease is in the database of the sources: while it is left, that was not emptied.
@@ -131,6 +150,8 @@ class Follower:
             self._scan_again(doubt)
         self._see_whether_all_was_scanned()
         self._see_whether_in_step()
+        if self.cutover:
+            self.cutover.advance()
 
     def _wait(self) -> None:
         """Wait until something is told or answered, or there is something else to do."""
@@ -189,8 +210,9 @@ class Follower:
     def _mend(self, lost: Rescan) -> None:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
-        # In a cluster what is in flight ends with the first error.
-        if lost is not Rescan.LOST or self._deployment.slots:
+        is_back = self._keeper.direction.is_back
+        # In a cluster what is in flight ends with the first error, and what is under WATCH with its connection.
+        if lost is not Rescan.LOST or self._deployment.slots or is_back:
             self._keeper.forget_flights()
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
@@ -201,6 +223,9 @@ class Follower:
             self._keeper.fence = None
             self.standing.goes_back()
         self._hearing.listen_again(self._options.limits.patience, self._control)
+        if self.cutover:
+            self.cutover.mended()
+        self._keeper.mirror.reconnect(unwatched_since=self._heard)
         self._lost = None
         if self._keeper.fence is not None:
             self._keeper.fence = self._hearing.barrier()
@@ -250,7 +275,8 @@ class Follower:
         if self._keeper.backlog is not None and (
             self._keeper.backlog <= 0 or not (self._dirty or self._keeper.mirror.in_flight)
         ):
-            self._keeper.backlog, self._keeper.mirror.away, self._keeper.is_copying = None, None, False
+            self._keeper.backlog, self._keeper.is_copying = None, False
+            self._keeper.mirror.knows_all()
             self.standing.scan_ended()
 
     @property
@@ -276,14 +302,71 @@ class Follower:
         self._has_told_step = self._in_step
         large, longest = self._keeper.large.progress, self._account.longest
         for rule, tally, keys in self._account.taken():
+            if self.cutover:
+                self.cutover.stragglers(keys)
             yield Batch(rule, tally=tally, keys=keys, seconds=longest, large=large, followed=self.figures)
+
+    @property
+    def _phase(self) -> Phase:
+        if self.cutover and self.cutover.is_finished:
+            return Phase.FINISHED
+        if self.cutover and self.cutover.is_freezing:
+            return Phase.FREEZING
+        if self._keeper.direction.is_back:
+            return Phase.MIRRORING_BACK
+        return Phase.COPYING if self._keeper.is_copying else Phase.FOLLOWING
+
+    def what_is_missing(self) -> str:
+        """Say what speaks against holding writes now; empty where nothing does."""
+        keeper = self._keeper
+        waiting = len(self._dirty) + keeper.mirror.in_flight
+        if self._lost or self._scan is not None or keeper.backlog is not None:
+            return "both sides to be compared"
+        if self._waiting_for:
+            return self._waiting_for.removeprefix("waiting for ")
+        if keeper.fence is not None:
+            return "the lease"
+        if keeper.large:
+            return "a big key that is being copied"
+        if waiting > MOST_WAITING:
+            return f"{waiting:,} changes to be mirrored"
+        return f"what is not in step: {trouble}" if (trouble := keeper.standing.trouble) else ""
+
+    def prove(self) -> None:
+        """Begin to compare all pairs once more."""
+        self._hearing.proof = Proof()
+        self._scan_again(None)
+
+    @property
+    def unequal(self) -> int | None:
+        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
+        proof = self._hearing.proof
+        if not proof:
+            return 0
+        if proof.is_doubtful and not self._hearing.is_asked:
+            self._hearing.barrier()
+        if proof.is_doubtful or self._scan is not None or self._keeper.backlog is not None:
+            return None
+        self._hearing.proof = None
+        return proof.unequal
+
+    @property
+    def changes(self) -> int:
+        """How many changes were told."""
+        return self._hearing.told
 
     @property
     def figures(self) -> Followed:
         """How it stands."""
         account = self._account
+        progress = self.cutover.progress if self.cutover else CutoverProgress()
         return Followed(
-            phase=Phase.COPYING if self._keeper.is_copying else Phase.FOLLOWING,
+            phase=self._phase,
+            side=self._keeper.direction.side,
+            stragglers=self.standing.stragglers_seen,
+            attempts=progress.attempts,
+            freeze_ms=progress.freeze_ms,
+            steps=progress.steps,
             in_step=self._in_step,
             dirty=len(self._dirty),
             in_flight=self._keeper.mirror.in_flight + len(self._keeper.large),
@@ -297,6 +380,6 @@ class Follower:
             extra=len(self.standing.extra),
             lag=account.lags.figures,
             longest_pause_ms=round(account.longest * 1000, 3),
-            waiting_for=self._waiting_for or None,
+            waiting_for=self._waiting_for or progress.waiting_for or None,
             was_in_step=self._was_in_step,
         )

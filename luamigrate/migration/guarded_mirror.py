@@ -7,6 +7,7 @@ one since. So the write of a straggler is never overwritten unseen.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,12 @@ from luamigrate.model.errors import Error
 from luamigrate.model.limits import Limits
 from luamigrate.scripts import library
 from luamigrate.scripts.calls import Answer
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ScriptMissing, explain
+
+SLACK_SECONDS = 3
+"""By which the server's idle times are off, and its answers late."""
 
 
 class Guard(Protocol):
@@ -91,6 +96,8 @@ class GuardedMirror(Mirror):
         self._waiting: deque[tuple[list[Pair], bool]] = deque()
         """Pairs for the batches to come, and whether each may take the longest pause."""
         self._batch: _Batch | None = None
+        self._unwatched_since: float | None = None
+        """Since when, by `time.monotonic`, old names may have been written without being told."""
 
     @property
     def busy(self) -> list[Connection]:
@@ -150,11 +157,17 @@ class GuardedMirror(Mirror):
         pairs = [*batch.pairs, *(batch.left_alone or ())] if batch else []
         pairs += [pair for waiting, _ in self._waiting for pair in waiting]
         self._waiting.clear()
-        if batch:
-            # WATCH ends with its connection.
-            self.connection.close()
-            self.connection = self._server.once_more()
         return pairs
+
+    def reconnect(self, *, unwatched_since: float) -> None:
+        """Make its own connection anew; old names that were touched since that moment may be a straggler's."""
+        self.connection.close()
+        self.connection = self._server.once_more()
+        self._unwatched_since = min(unwatched_since, self._unwatched_since or unwatched_since)
+
+    def knows_all(self) -> None:
+        """Note that all pairs have been looked at since."""
+        self._unwatched_since = None
 
     @property
     def connections(self) -> list[Connection]:
@@ -201,6 +214,8 @@ class GuardedMirror(Mirror):
         batch.left_alone = [pair for pair in batch.pairs if pair not in owned]
         batch.pairs = owned
         if owned:
+            since = self._unwatched_since
+            self.away = None if since is None else -math.ceil(time.monotonic() - since + SLACK_SECONDS)
             self.connection.call("MULTI", once=True)
             self._called(self.connection, owned, whole=batch.is_whole)
             batch.executed = self.connection.call("EXEC", once=True)

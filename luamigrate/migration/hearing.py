@@ -8,6 +8,7 @@ from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import UNTOLD, DirtyNames
 from luamigrate.migration.listening import REMEMBERED, Listening
 from luamigrate.migration.ownership import OwnWrites
+from luamigrate.migration.proof import Proof
 from luamigrate.migration.standing import Standing
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP
 from luamigrate.model.control import Control
@@ -25,6 +26,8 @@ class Hearing(Listening):
         self._direction, self._standing, self._dirty = direction, standing, dirty
         self._changed_and_copied = lru_cache(REMEMBERED)(self._find_changed_and_copied)
         self.own_writes = OwnWrites()
+        self.proof: Proof | None = None
+        """What takes the changes that are told while all pairs are compared."""
 
     @property
     def client_ids(self) -> dict[Connection, int | None]:
@@ -68,6 +71,8 @@ class Hearing(Listening):
             self.told += 1
             self._dirty.put(source, now)
             self._standing.source_told(source)
+            if self.proof:
+                self.proof.told(source)
         if not copied or (name in self.own_writes and not self.own_writes.told(name)):
             return
         for source in copied:

@@ -43,6 +43,7 @@ class Keeper:
         self._deployment, self._limits, self._lease = deployment, options.limits, lease
         self.direction, self.throttle = direction, throttle
         self.standing, self.dirty, self.account = Standing(), DirtyNames(), Account(direction.plan)
+        self.standing.is_back = direction.is_back
         self.hearing = Hearing(deployment, direction, self.standing, self.dirty)
         self.mirror = self._new_mirror()
         self.large = LargeMirror(
@@ -93,6 +94,8 @@ class Keeper:
         self.account.count(result, now, is_first=is_first and pair.source not in standing.known)
         if self.large:
             self.large.drop(pair.source)
+        if proof := self.hearing.proof:
+            proof.take(result, barrier)
         # The one before may have written, and its answer was lost.
         if self.answered(pair, barrier, wrote=(result.word in WROTE) + repeated):
             self.dirty.put(pair.source, UNTOLD)
@@ -122,6 +125,8 @@ class Keeper:
         """Decide what was waiting for a barrier; tell whether the lease may be taken again now."""
         passed = self.hearing.passed
         self.hearing.own_writes.passed(passed)
+        if proof := self.hearing.proof:
+            self.account.note(proof.passed(passed))
         for found in self.standing.passed(passed):
             if isinstance(found, bytes):
                 self.dirty.put(found, UNTOLD)

@@ -172,6 +172,13 @@ class Mirror:
             keys = [key for pair in pairs for key in (pair.source, pair.target)]
         return keys, [text for pair in pairs for text in (pair.rule.type, pair.rights)]
 
+    def knows_all(self) -> None:
+        """Note that all pairs have been looked at since changes were last not told."""
+        self.away = None
+
+    def reconnect(self, *, unwatched_since: float) -> None:
+        """Make its own connections anew; since that moment, by `time.monotonic`, nobody was told of changes."""
+
     @property
     def connections(self) -> list[Connection]:
         """The connections that it has of its own."""

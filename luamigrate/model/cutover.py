@@ -115,8 +115,6 @@ class CutoverProgress:
     """Milliseconds for which the last flip held writes; None before one."""
     steps: tuple[str, ...] = ()
     """What was done, and why: a line for each step, the last ones."""
-    steps_told: int = 0
-    """How many steps there have been."""
     waiting_for: str = ""
     """What is waited for; empty where that is nothing."""
 

@@ -8,7 +8,8 @@ from enum import Enum
 from luamigrate.model.limits import Pause
 from luamigrate.scripts import library
 from luamigrate.scripts.calls import ScriptCall, ask_about, in_database
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 
 
 class LeaseReply(bytes, Enum):
