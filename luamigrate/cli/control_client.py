@@ -37,6 +37,7 @@ def speak(path: Path, word: str, arguments: Sequence[str], *, as_json: bool) -> 
             raise Error(f"what listened at {shown} has gone without an answer to '{word}'")
         document: dict[str, Any] = dict(json.loads(answer))
         told = "" if as_json or "error" in document else "\n".join(_lines(document))
+        told = f"{word}: done\n{told}" if is_wish else told
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         raise Error(f"what listens at {shown} {MISFIT}") from None
     except TimeoutError:
