@@ -12,6 +12,8 @@ from typing import Any
 from luamigrate.cli import console
 from luamigrate.cli.control_options import ALL_WORDS, WISHES
 from luamigrate.cli.control_socket import LONGEST_PATH
+from luamigrate.cli.follow_messages import NEW_NAMES
+from luamigrate.model.cutover import Side
 from luamigrate.model.errors import Error, Exit, UsageError, as_typed, printable
 from luamigrate.model.status import Command
 
@@ -35,6 +37,7 @@ def speak(path: Path, word: str, arguments: Sequence[str], *, as_json: bool) -> 
             raise Error(f"what listened at {shown} has gone without an answer to '{word}'")
         document: dict[str, Any] = dict(json.loads(answer))
         told = "" if as_json or "error" in document else "\n".join(_lines(document))
+        told = f"{word}: done\n{told}" if is_wish else told
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         raise Error(f"what listens at {shown} {MISFIT}") from None
     except TimeoutError:
@@ -95,8 +98,13 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
 
 def _follow_rows(document: dict[str, Any]) -> dict[str, Any]:
     lag = document["lag_ms"]
+    frozen, steps = document["freeze_ms"], document["steps"]
     return {
         "state": f"{document['phase']}, {'in step' if document['in_step'] else 'not in step'}",
+        "writes": NEW_NAMES if document["side"] == Side.TARGETS else None,
+        "under way": document["wish"],
+        "last step": steps[-1] if steps else None,
+        "frozen for": f"{frozen:,.1f} ms" if frozen is not None else None,
         "waiting": f"{document['dirty']:,} dirty, {document['in_flight']:,} in flight",
         "lag": f"p50 {lag['p50']:,.1f} ms, p99 {lag['p99']:,.1f}, worst {lag['max']:,.1f}",
         "so far": f"{document['told']:,} changes, {document['copies']:,} copies, {document['removed']:,} removed",

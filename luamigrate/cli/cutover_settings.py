@@ -97,9 +97,9 @@ def _command(given: Mapping[str, str], name: str, text: str | None) -> tuple[str
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
-        raise UsageError(f"{given[name]}: is no command: {error}") from None
+        raise UsageError(f"{given[name]} is no command: {error}") from None
     if not words or not words[0]:
-        raise UsageError(f"{given[name]}: names no command")
+        raise UsageError(f"{given[name]} names no command")
     if not shutil.which(words[0]):
         raise UsageError(f"{given[name]}: there is no program {as_typed(os.fsencode(words[0]))}")
     return words
