@@ -374,7 +374,7 @@ class Follower:
             copies=account.copies,
             removed=account.removed,
             rescans=dict(account.rescans),
-            foreign=len(self.standing.foreign),
+            foreign=0 if self.standing.is_back else len(self.standing.foreign),
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),
