@@ -4,7 +4,8 @@
 -- ARGV  1, 2  time and weight: see lib/budget.lua
 --       3  the value that the lease has while the caller holds it
 --       4  seconds for which nobody followed: a target that differs though its source has not been touched for
---          longer was written by somebody else; '' where that is not asked
+--          longer was written by somebody else; '' where that is not asked. Below 0, seconds for which nobody was told
+--          of changes after a cut-over: a target that differs and was touched since may be somebody else's
 --       5..  for each pair two: the rule's type (a source of another type counts as none), and '0' where the target
 --          may be somebody else's, '1' where it is the caller's own, which may be made anew, '2' where it may be
 --          deleted too, because the caller knows that there was a source
@@ -102,15 +103,15 @@ return batch.each_pair(function(source, target, i)
   if kind ~= wanted and wanted ~= 'any' then return without_source(target, wanted, may_delete, kind) end
   if is_gone(kind, source) then return without_source(target, wanted, may_delete) end
   -- Asked first, because reading may count as use.
-  local idle = away and try('OBJECT', 'IDLETIME', source)
-  local is_untouched = type(idle) == 'number' and idle > away
+  local idle = away and try('OBJECT', 'IDLETIME', away < 0 and target or source)
+  local is_untouched = type(idle) == 'number' and idle > math.abs(away)
   local weight, too_big = spend_small(kind, source)
-  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and ' untouched' or '') end
+  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and away >= 0 and ' untouched' or '') end
   if not weight then return without_source(target, wanted, may_delete) end
   local bytes, too_many = spend_small(kind, target)
   local is_there = bytes or too_many
   if bytes and is_same(kind, source, target) then return 'same' end
-  if is_there and is_untouched then is_own = false end
+  if is_there and away and is_untouched == (away >= 0) then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
   -- It is freed in the background.
   if too_many then call('UNLINK', target) end
