@@ -19,7 +19,7 @@ from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
 from luamigrate.scripts.cutover_calls import FlipReply
 from luamigrate.server.changes import read_changes
-from luamigrate.server.clients import Killed, kill
+from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.freeze import Freeze, permitted
@@ -91,6 +91,7 @@ class Flipper:
             killed = self._flip_frozen(freeze, home, wish, found)
         finally:
             held = freeze.end()
+            self.keeper.mirror.may_wait = 0 if self.keeper.direction.is_back else None
         self.note(f"writes were held for {held:.1f} ms; {_killed_text(killed, self.options)}")
         return held
 
@@ -101,7 +102,7 @@ class Flipper:
     def _flip_frozen(self, freeze: Freeze, home: Connection, wish: Wish, found: Found) -> Killed:
         # Workers that wait for jobs under the new names take none while these are mirrored back.
         if wish is Wish.BACK:
-            self._kill(freeze, Kill.HELD)
+            self._free_queues(freeze)
         while True:
             mark = self._drained(freeze, home)
             if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
@@ -109,6 +110,15 @@ class Flipper:
             self.note("somebody wrote between the last barrier and the flip: drained again")
         self._wait_for_replica(freeze, home)
         return self._kill(freeze, self.options.kill)
+
+    def _free_queues(self, freeze: Freeze) -> None:
+        """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
+        if self.keeper.waiting:
+            self._kill(freeze, Kill.NONE if self.options.kill is Kill.NONE else Kill.HELD)
+            if any(database == self.deployment.database for database in waiting_clients(self.deployment.primaries[0])):
+                raise NotNow("clients wait for something, and would be handed what is mirrored back: stop them")
+        self.keeper.try_waiting(in_freeze=True)
+        self.keeper.mirror.may_wait = None
 
     def _drained(self, freeze: Freeze, home: Connection) -> bytes:
         """Mirror what was told until a barrier brings nothing; return the mark of changes from before that barrier."""

@@ -16,7 +16,7 @@ from luamigrate.migration.survey import Survey
 from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verbs import Copy
 from luamigrate.model.control import NOBODY, Control
-from luamigrate.model.cutover import Side
+from luamigrate.model.cutover import CutoverOptions, Side
 from luamigrate.model.errors import Error, Refused
 from luamigrate.model.limits import SETTLE_SECONDS, Limits
 from luamigrate.model.plans import BUILT_IN, Plan
@@ -38,6 +38,7 @@ def follow(
     settle: float = SETTLE_SECONDS,
     limits: Limits | None = None,
     ignored_checks: frozenset[str] = frozenset(),
+    cutover: CutoverOptions | None = None,
     operator: Control = NOBODY,
 ) -> Iterator[Batch]:
     """Copy what the plan's rules match to its new names, and then whatever changes, until `operator.stop` says so.
@@ -45,6 +46,9 @@ def follow(
     Each `Batch` has `followed`: how it stands, several times a second, and at once where it has come into step.
     `Batch.keys` are the pairs that need somebody's attention: `foreign`, `extra` and `failed`. Closing the iterator
     ends it in good order.
+
+    With `cutover` it cuts over, goes back and finishes where `operator.wish` says so, and tells `operator.granted` what
+    came of that.
 
     Raises Refused before anything is written where a check says no, or a target is there that is not what its source
     is, unless `replace` makes it so or this plan was followed before; Stopped, Error as `migrate` does.
@@ -57,6 +61,7 @@ def follow(
         dry_run=dry_run,
         replace=replace,
         allow_groups=allow_groups,
+        cutover=cutover,
     )
     return follow_plan(server, plan, options, operator)
 

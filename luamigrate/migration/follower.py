@@ -181,6 +181,7 @@ class Follower:
             return
         self._tended = now
         self._keeper.limit()
+        self._keeper.try_waiting()
         self._deployment.confirm()
         self._follow_slots()
         for source in self.standing.due_again():
@@ -307,6 +308,11 @@ class Follower:
             yield Batch(rule, tally=tally, keys=keys, seconds=longest, large=large, followed=self.figures)
 
     @property
+    def _queues_waiting(self) -> str:
+        count = len(self._keeper.waiting)
+        return f"waiting for clients that wait: {count:,} queues are not mirrored back meanwhile" if count else ""
+
+    @property
     def _phase(self) -> Phase:
         if self.cutover and self.cutover.is_finished:
             return Phase.FINISHED
@@ -374,12 +380,12 @@ class Follower:
             copies=account.copies,
             removed=account.removed,
             rescans=dict(account.rescans),
-            foreign=len(self.standing.foreign),
+            foreign=0 if self.standing.is_back else len(self.standing.foreign),
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),
             lag=account.lags.figures,
             longest_pause_ms=round(account.longest * 1000, 3),
-            waiting_for=self._waiting_for or progress.waiting_for or None,
+            waiting_for=self._waiting_for or progress.waiting_for or self._queues_waiting or None,
             was_in_step=self._was_in_step,
         )

@@ -91,6 +91,7 @@ class GuardedMirror(Mirror):
     def __init__(self, server: Connection, direction: Direction, limits: Limits, lease: Lease, guard: Guard) -> None:
         super().__init__(server, direction, limits, lease)
         self._guard = guard
+        self.may_wait = 0
         self.connection = server.once_more()
         """On which old names are watched and written."""
         self._waiting: deque[tuple[list[Pair], bool]] = deque()

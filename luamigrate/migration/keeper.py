@@ -23,8 +23,12 @@ from luamigrate.model.control import Control
 from luamigrate.model.cutover import Side
 from luamigrate.model.following import Rescan
 from luamigrate.model.status import Word
+from luamigrate.server.clients import waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
+
+NOBODY_AT_ALL = -1
+"""For how many clients may wait: no queue is written, because one waits where it would be."""
 
 
 class Keeper:
@@ -56,6 +60,8 @@ class Keeper:
         """How many pairs that a scan has found have not been answered for; None where no scan has just ended."""
         self.fence: int | None = None
         """The barrier after which the lease is to be taken again; until then nothing is sent."""
+        self.waiting = set[bytes]()
+        """Pairs of queues that are not mirrored back while clients wait for something."""
         self.doubt: Rescan | None = None
         """Why both sides have to be scanned again, if they have to be."""
 
@@ -64,7 +70,7 @@ class Keeper:
         for arrived in self.mirror.arrived(wait=wait):
             self.take(arrived)
             if self.backlog is not None:
-                self.backlog -= len(arrived.results) + len(arrived.big)
+                self.backlog -= len(arrived.results) + len(arrived.big) + len(arrived.waited)
 
     def take(self, arrived: Arrived) -> None:
         """Take what came of a batch."""
@@ -80,6 +86,9 @@ class Keeper:
             self.answered(big.pair, barrier, wrote=arrived.repeated)
             if self.standing.postpone(big.pair):
                 self.large.put(big)
+        for pair in arrived.waited:
+            self.answered(pair, barrier, wrote=arrived.repeated)
+            self.waiting.add(pair.source)
         self.put_back(arrived.undone, wrote=arrived.repeated)
         if arrived.is_unheld and self.fence is None:
             self.fence = self.hearing.barrier()
@@ -153,6 +162,25 @@ class Keeper:
                 self.mirror.flush()
         self.mirror.flush()
 
+    def try_waiting(self, *, in_freeze: bool = False) -> None:
+        """Have queues mirrored that were not because clients waited, if none does where the old names are.
+
+        While writes are held, nobody begins to wait.
+        """
+        if not self.waiting:
+            return
+        if in_freeze:
+            self.mirror.may_wait = None
+        else:
+            waiting = [*waiting_clients(self._deployment.primaries[0])]
+            is_waited_on = self.direction.database in waiting
+            self.mirror.may_wait = NOBODY_AT_ALL if is_waited_on else len(waiting)
+            if is_waited_on:
+                return
+        for source in self.waiting:
+            self.dirty.put(source, UNTOLD)
+        self.waiting.clear()
+
     def forget_flights(self) -> None:
         """Have all pairs wait again that are in flight, whose answers will not come."""
         dropped = self.mirror.dropped()
@@ -174,7 +202,8 @@ class Keeper:
     @property
     def is_busy(self) -> bool:
         """Whether anything waits, or is under way."""
-        return bool(self.dirty or self.large or self.mirror.in_flight) or self.fence is not None
+        waits = self.dirty or self.waiting or self.large or self.mirror.in_flight
+        return bool(waits) or self.fence is not None
 
     def close(self) -> None:
         """Stop what is under way, and listening."""
@@ -187,6 +216,7 @@ class Keeper:
         self.direction.side = side
         self.hearing.turned()
         self.standing.turned(is_back=self.direction.is_back)
+        self.waiting.clear()
         self.mirror.close()
         self.mirror = self._new_mirror()
 

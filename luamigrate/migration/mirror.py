@@ -54,6 +54,8 @@ class Arrived:
     results: list[Result] = field(default_factory=list)
     big: list[Big] = field(default_factory=list)
     """Pairs that have to go in chunks."""
+    waited: list[Pair] = field(default_factory=list)
+    """Pairs for which nothing was done, because clients wait for something."""
     undone: list[Pair] = field(default_factory=list)
     """Pairs for which nothing was done, and which have to be sent again."""
     seconds: float = 0.0
@@ -86,6 +88,8 @@ class Mirror:
         self._server, self._direction, self._limits, self._lease = server, direction, limits, lease
         self.away: int | None = None
         """How long nobody followed, while that is asked for; see mirror.lua."""
+        self.may_wait: int | None = None
+        """How many clients may wait for something while queues are written; None for any number."""
         self._pace = Pace(limits, server.round_trip)
         self._flights: deque[Flight] = deque()
 
@@ -160,6 +164,7 @@ class Mirror:
             pause,
             lease=self._lease.proof,
             away=self.away,
+            may_wait=self.may_wait,
             how=how,
             databases=() if rule.database is None else databases,
         )
@@ -213,7 +218,7 @@ class Mirror:
 
     def _read(self, flight: Flight, answers: list[Answer], seconds: float) -> Arrived:
         results, big, undone = list[Result](), list[Big](), list(flight.pairs[len(answers) :])
-        left_open = list[Pair]()
+        left_open, waited = list[Pair](), list[Pair]()
         refusal, is_unheld = "", False
         for pair, answer in zip(flight.pairs, answers, strict=False):
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
@@ -221,6 +226,8 @@ class Mirror:
                 results.append(Result(pair, word))
             elif answer == MirrorReply.UNDECIDED and flight.is_plain:
                 left_open.append(pair)
+            elif answer == MirrorReply.WAITED:
+                waited.append(pair)
             elif answer in (MirrorReply.UNHELD, MirrorReply.UNDECIDED):
                 is_unheld |= answer == MirrorReply.UNHELD
                 undone.append(pair)
@@ -238,6 +245,7 @@ class Mirror:
         return Arrived(
             results=results,
             big=big,
+            waited=waited,
             undone=undone,
             seconds=seconds,
             is_unheld=is_unheld,

@@ -127,7 +127,8 @@ class Standing:
     @property
     def trouble(self) -> str:
         """Say what of the pairs is for somebody to see to before a cut-over; empty where nothing is."""
-        counts = ((len(self.foreign), "foreign"), (len(self.extra), "extra"), (self.failed, "failed"))
+        set_aside = "stragglers that are set aside" if self.is_back else "foreign"
+        counts = ((len(self.foreign), set_aside), (len(self.extra), "extra"), (self.failed, "failed"))
         return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 
     @property

@@ -66,12 +66,11 @@ def _odd() -> Error:
     return Error("the server does not answer CLIENT LIST as it should")
 
 
-def waiting_in(server: Connection, database: int) -> int:
-    """Return how many clients wait in a database for something to be taken or read. Raises Error."""
-    clients = normal_clients(server)
-    return sum(
-        client.is_blocked and client.database == database and bool(_POPS.match(client.command)) for client in clients
-    )
+def waiting_clients(server: Connection) -> Iterator[int]:
+    """Yield the database of each client that waits for something to be taken or read. Raises Error."""
+    for client in normal_clients(server):
+        if client.is_blocked and _POPS.match(client.command):
+            yield client.database
 
 
 def kill(

@@ -126,7 +126,8 @@ class Connection:
     def once_more(self) -> Connection:
         """Make another connection to the same server. Raises ConnectionLost where there cannot be another."""
         try:
-            return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+            pool = self._pool_of_this_server()
+            return Connection(ConnectionPool(pool.connection_class, **pool.connection_kwargs), self.url)
         except Error as problem:
             raise ConnectionLost(str(problem)) from None
 
