@@ -16,9 +16,9 @@ from luamigrate.server.clients import Killed, kill, waiting_in
 from luamigrate.server.connection import Connection
 from luamigrate.server.listener import Listeners
 from tests.clusters import wait_until
+from tests.freezing import LONG_MS, connected, frozen
 from tests.instances import Instance
 from tests.liar import Lie, encoded, lying
-from tests.server.test_freeze import LONG_MS, connected, frozen
 
 pytestmark = pytest.mark.single_server("each server knows its own clients")
 
