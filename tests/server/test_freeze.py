@@ -5,10 +5,9 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -16,17 +15,19 @@ import pytest
 import trustme
 
 from luamigrate import Error, Tls
+from luamigrate.scripts import library
 from luamigrate.scripts.cutover_calls import FlipReply, flip
 from luamigrate.server.changes import read_changes
 from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.errors import ConnectionLost
-from luamigrate.server.freeze import LEAST_MS, MOST_BYTES, Freeze, Held, permitted
+from luamigrate.server.freeze import ANSWER_SECONDS, LEAST_MS, MOST_BYTES, Freeze, Held, permitted
 from tests.clusters import wait_until
 from tests.freezing import HARMLESS, LONG_MS, Writers, assert_writes_go_on, assert_writes_wait, connected, frozen
 from tests.instances import Instance, start
 from tests.liar import Lie, lying
 from tests.processes import of_this_test
-from tests.proxies import cutting
+from tests.proxies import cutting, splitting
+from tests.server.test_listener import listening, told_by
 from tests.tls import context, speaking_tls
 
 pytestmark = pytest.mark.single_server("each server is paused by itself")
@@ -178,31 +179,55 @@ def test_it_ends_by_itself_where_the_process_is_killed(server: Instance) -> None
     assert_writes_go_on(server)
 
 
-@contextmanager
-def split(server: Instance, is_on: Callable[[], bool]) -> Iterator[str]:
-    """Have each command of a packet arrive in a piece of its own, some milliseconds after the one before."""
-
-    def wait(_: Sequence[bytes]) -> Lie | None:
-        if is_on():
-            time.sleep(0.005)
-        return None
-
-    with lying(server.url.removeprefix("unix://"), wait) as url:
-        yield url
+EVALSHA, PAUSE = b"EVALSHA\r\n", b"$5\r\nPAUSE\r\n"
 
 
-def test_who_gets_in_between_the_pieces_of_a_packet_is_found_by_the_count(server: Instance) -> None:
-    """The flip is refused: before it, somebody has written since the changes were read."""
-    splits = threading.Event()
-    with split(server, splits.is_set) as url, connected(url) as main, Writers(server) as writers:
-        with frozen(main) as freeze:
+def test_who_gets_in_before_the_flip_is_found_by_the_count(server: Instance) -> None:
+    """A packet that arrives in pieces lets somebody write: since the changes were read, so nothing is flipped."""
+    mark = b""
+    with splitting(server.url.removeprefix("unix://"), lambda: mark) as url, connected(url) as main:
+        library.register(main, "flip")
+        with Writers(server) as writers, frozen(main) as freeze:
             writers.wait_until_all_wait()
             before, changes = writers.written, read_changes(main)
-            splits.set()
+            mark = EVALSHA
             assert flipped(main, freeze, changes) is FlipReply.WRITTEN
             assert writers.written > before
-        splits.clear()
     assert not server.client.exists(FLAG, RECORD)
+
+
+def test_who_gets_in_behind_the_flip_is_told(server: Instance) -> None:
+    """Then the flag is set already, and a barrier behind the flip tells what was written under the names it left."""
+    mark = b""
+    with splitting(server.url.removeprefix("unix://"), lambda: mark) as url, connected(url) as main:
+        library.register(main, "flip")
+        with Writers(server) as writers, listening(server, b"theirs") as listener, frozen(main) as freeze:
+            writers.wait_until_all_wait()
+            told_by(listener)
+            changes = read_changes(main)
+            assert told_by(listener) == set()
+            before, mark = writers.written, PAUSE
+            assert flipped(main, freeze, changes) is FlipReply.FLIPPED
+            freeze.confirm()
+            mark = b""
+            assert writers.written > before
+            assert told_by(listener) == {b"theirs"}
+            writers.wait_until_all_wait()
+
+
+def test_a_busy_server_is_waited_for(server: Instance) -> None:
+    """A write that is answered late, though nobody holds it: writes are held, and for no longer than otherwise."""
+
+    def be_busy(words: list[bytes]) -> Lie | None:
+        if words[0] == b"UNLINK":
+            time.sleep(3 * ANSWER_SECONDS)
+        return None
+
+    with lying(server.url.removeprefix("unix://"), be_busy) as url, connected(url) as main, frozen(main) as freeze:
+        assert_writes_wait(server)
+        assert 0 < freeze.left_ms < LONG_MS - 2000 * ANSWER_SECONDS
+        freeze.end()
+        assert_writes_go_on(server)
 
 
 def test_a_save_that_ends_meanwhile_is_taken_for_a_write(server: Instance) -> None:
