@@ -12,7 +12,6 @@ from luamigrate.migration.both_sides import BothSides, Sighting
 from luamigrate.migration.cutover import Cutover
 from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import SEEN, UNTOLD
-from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
@@ -67,13 +66,8 @@ class Follower:
         """What was lost, while that is not mended."""
         self._tended = self._barrier_due = self._round_due = self._heard = 0.0
         self.cutover: Cutover | None = None
-        if state and options.cutover:
-            flipper = Flipper(deployment, options.cutover, control, self._keeper, lease, state, self._note)
-            self.cutover = Cutover(options.cutover, control, self, lease, state, flipper)
-
-    def _note(self, step: str) -> None:
-        if self.cutover:
-            self.cutover.note(step)
+        if state:
+            self.cutover = Cutover(state, self._keeper, self, lease=lease, copies_groups=options.allow_groups)
 
     def survey(self, batch: Batch) -> None:
         """Take what a survey has found, and what was told meanwhile."""

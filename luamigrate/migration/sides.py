@@ -13,7 +13,7 @@ from luamigrate.model.cutover import CUTOVERS, CutoverOptions, CutoverRecord, Si
 from luamigrate.model.errors import Error, Refused, UsageError, printable
 from luamigrate.model.following import cutover_notes_of, digest_of, entry_of
 from luamigrate.model.plans import Plan
-from luamigrate.model.rules import RESERVED
+from luamigrate.model.rules import RESERVED, Rule
 from luamigrate.scripts import library
 from luamigrate.scripts.calls import in_database
 from luamigrate.server.asking import ask_about_key
@@ -78,6 +78,11 @@ class CutoverState:
         if self.flag.startswith(RESERVED):
             raise UsageError(
                 f"cut-over: the flag '{name}' is under {RESERVED.decode()}, where luamigrate's own keys are"
+            )
+        if any(_keeps_names(rule) for rule in self.plan):
+            raise UsageError(
+                "cut-over: names that are the same in two databases cannot be cut over: the server does not tell in "
+                "which of them one was written"
             )
         if self.plan.rule_for(self.flag):
             raise UsageError(
@@ -166,3 +171,10 @@ class CutoverState:
     def _ask(self, ask: Callable[[Connection], _Answer]) -> _Answer:
         """Ask the server that has the flag and the record."""
         return ask_about_key(self.deployment, self.flag, ask, patience=self.patience, control=self.control)
+
+
+def _keeps_names(rule: Rule) -> bool:
+    """Tell whether a source of a rule has the name of its target, in another database."""
+    if rule.source_names is not None:
+        return any(rule.target_of(name) == name for name in rule.source_names)
+    return rule.source.literals == rule.target.literals

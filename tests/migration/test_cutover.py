@@ -200,7 +200,7 @@ class TestWhatSpeaksAgainstIt:
             following.wait_until_in_step()
             client.execute_command("CLIENT", "PAUSE", 3000, "WRITE")
             why = following.ask(Wish.CUTOVER)
-            assert "nothing was flipped in 2 attempts" in why, (following.now.steps, following.join(3), following.error)
+            assert "nothing was flipped in 2 attempts" in why, following.now.steps
             assert "CLIENT PAUSE" in why
             assert client.get(FLAG) is None
             following.wait_until_in_step()
