@@ -99,7 +99,8 @@ class CutoverState:
         if not record and value == self.options.value:
             raise Refused(
                 f"cut-over: the flag '{name}' is '{wanted}' already, and no record says that luamigrate flipped it. If "
-                "that is left of a rehearsal, set it to what it was, or delete it; or give another value"
+                "that cut-over is finished, nothing is left to follow; if it was a rehearsal, set the flag to what it "
+                "was, or delete it; or give another value"
             )
         if not record:
             return Found(Side.SOURCES, None, value)

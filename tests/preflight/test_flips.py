@@ -10,8 +10,10 @@ import pytest
 
 import luamigrate
 from luamigrate import Command, Deployment, Plan, Refused, connect, follow, migrate, rollback, verify
+from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState
-from luamigrate.model.cutover import CUTOVERS
+from luamigrate.model.control import NOBODY
+from luamigrate.model.cutover import CUTOVERS, Side
 from luamigrate.model.following import TAG, digest_of, lease_of
 from luamigrate.model.status import Finding, Verdict
 from luamigrate.preflight.checks import run_checks
@@ -160,6 +162,28 @@ def test_a_cutover_to_another_database_is_seen_from_there(server: Instance, depl
         server.client.delete(state.record)
         assert not found(deployment, ELSEWHERE, Command.RUN)
         other.flushdb()
+
+
+def test_a_flag_serves_one_plan_at_a_time(server: Instance, deployment: Deployment, flipped: CutoverState) -> None:
+    """Another plan that flipped it would take the way back from the first one."""
+    (finding,) = found(deployment, BESIDE, Command.FOLLOW, FLAG)
+    assert finding.verdict is Verdict.REFUSED
+    assert finding.text.startswith("other names were cut over by the same flag at 20")
+    assert not found(deployment, BESIDE, Command.FOLLOW, b"another:flag")
+    server.client.delete(flipped.record)
+    assert not found(deployment, BESIDE, Command.FOLLOW, FLAG)
+
+
+def test_what_a_follow_mirrors_back_is_not_followed_by_another(server: Instance, deployment: Deployment) -> None:
+    """Before a flip it writes the new names, and after it the old ones."""
+    lease = Lease(deployment, PLAN, NOBODY, 1.0)
+    lease.take()
+    assert not found(deployment, FROM_THEM, Command.FOLLOW)
+    lease.side = Side.TARGETS
+    lease.renew("")
+    (finding,) = found(deployment, FROM_THEM, Command.FOLLOW)
+    assert finding.text.startswith("a follow of such names is under way")
+    lease.release("")
 
 
 def test_a_user_who_may_not_ask_is_warned(server: Instance, deployment: Deployment) -> None:
