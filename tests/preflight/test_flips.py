@@ -17,11 +17,13 @@ from luamigrate.model.cutover import CUTOVERS, Side
 from luamigrate.model.following import TAG, digest_of, lease_of
 from luamigrate.model.status import Finding, Verdict
 from luamigrate.preflight.checks import run_checks
+from tests.clusters import ClusterInstance, slot_of
 from tests.conftest import luamigrate as command_line
 from tests.flipping import FLAG, flip, state_of
 from tests.following import PLAN, Following
 from tests.instances import Instance, snapshot
 from tests.preflight.test_checks import KEYS, RUN, commands, user
+from tests.slots import Move
 
 pytestmark = pytest.mark.oldest_and_newest
 
@@ -219,3 +221,21 @@ def test_a_follow_that_has_lost_its_lease_sees_that_its_names_were_cut_over(
     client.hset("step:1", "a", "live")
     time.sleep(0.1)
     assert client.hget("step:1", "a") == b"live"
+
+
+@pytest.mark.cluster
+def test_while_the_index_is_on_its_way_to_another_node_the_answer_is_no(movable: ClusterInstance) -> None:
+    """Nobody can ask it before it has arrived; then it says what it said."""
+    movable.client.hset("job:1", "a", "1")
+    slot = slot_of(CUTOVERS)
+    with connect(movable.url) as deployment:
+        flip(movable, state_of(deployment, PLAN))
+        target = next(node for node in movable.primaries() if node.id != movable.owner(slot).id)
+        move = Move.begin(movable, slot, target)
+        move.take()
+        (finding,) = found(deployment, PLAN, Command.RUN)
+        assert finding.verdict is Verdict.REFUSED
+        assert finding.text.startswith("nobody can tell at present whether such names were cut over: try again. ")
+        move.finish()
+        (finding,) = found(deployment, PLAN, Command.RUN)
+        assert finding.text.startswith("such names were cut over at 20")
