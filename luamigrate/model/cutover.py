@@ -73,6 +73,8 @@ class Hooks:
     """Where names that had been left were written."""
     seconds: float = HOOK_SECONDS
     """For which each may run."""
+    without: frozenset[str] = frozenset()
+    """Variables of the environment that they do not get, because these may hold passwords."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,20 @@ class CutoverOptions:
     confirmed: bool = False
     """Whether old names may be overwritten and deleted where nobody followed for a while after a cut-over."""
     hooks: Hooks = field(default_factory=Hooks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutoverProgress:
+    """How far a follow is with a cut-over."""
+
+    attempts: int = 0
+    """Of the cut-over that is under way, or was the last one."""
+    freeze_ms: float | None = None
+    """Milliseconds for which the last flip held writes; None before one."""
+    steps: tuple[str, ...] = ()
+    """What was done, and why: a line for each step, the last ones."""
+    waiting_for: str = ""
+    """What is waited for; empty where that is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ from enum import Enum
 from luamigrate.model.limits import Pause
 from luamigrate.scripts import library
 from luamigrate.scripts.calls import ScriptCall, ask_about, in_database
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 
 
 class LeaseReply(bytes, Enum):
@@ -29,15 +30,23 @@ def mirror(
     *,
     lease: tuple[bytes, bytes],
     away: int | None,
+    may_wait: int | None = None,
     how: Sequence[str],
     databases: Sequence[int] = (),
 ) -> ScriptCall:
     """Call mirror.lua: make targets what their sources are, while the lease has this value.
 
-    `away` and `how`, two texts for each pair: see there.
+    `away`, `may_wait`, and `how`, two texts for each pair: see there.
     """
     name, value = lease
-    options = (pause.microseconds, pause.capacity, value, "" if away is None else away, *how)
+    options = (
+        pause.microseconds,
+        pause.capacity,
+        value,
+        "" if away is None else away,
+        "" if may_wait is None else may_wait,
+        *how,
+    )
     return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options, databases=databases)
 
 
