@@ -203,11 +203,7 @@ class Cutover:
             yield from self._ready()
         if not self.options.freezes:
             yield from self._quiet()
-        found = self.state.find()
-        if found.side is not self.side:
-            raise Denied("flag and record are not as they were: see who has written them")
-        if wish is Wish.CUTOVER:
-            self.state.announce()
+        found = self._found(wish)
         # The lease must not expire, nor be renewed, while writes are held.
         if not self.lease.renew(""):
             raise NotNow("the lease was lost")
@@ -216,6 +212,20 @@ class Cutover:
         self._flip(wish, found)
         self.is_freezing = False
         self._after_flip(wish)
+
+    def _found(self, wish: Wish) -> Found:
+        """Return what flag and record say, and have others told of them. Raises Denied where it must not be flipped."""
+        try:
+            found = self.state.find()
+            # Another plan may have flipped this flag, or begun with such names.
+            self.lease.refuse_others()
+            if wish is Wish.CUTOVER:
+                self.state.announce()
+        except Refused as problem:
+            raise Denied(str(problem)) from None
+        if found.side is not self.side:
+            raise Denied("flag and record are not as they were: see who has written them")
+        return found
 
     def _flip(self, wish: Wish, found: Found) -> None:
         try:

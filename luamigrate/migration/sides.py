@@ -108,6 +108,11 @@ class CutoverState:
             return Found(Side.TARGETS, record, record.former)
         raise Refused(f"cut-over: {self._contradiction(record, value)}")
 
+    def confirm(self, side: Side) -> None:
+        """Raise Refused where the application is not on this side any more, or nobody knows."""
+        if self.find().side is not side:
+            raise Refused("cut-over: flag and record have changed meanwhile: start again, and it goes on from there")
+
     def _contradiction(self, record: CutoverRecord, value: bytes | None) -> str:
         flag, recorded = printable(record.flag), printable(record.value)
         if (record.flag, record.value) != (self.flag, self.options.value):
