@@ -132,15 +132,15 @@ class Cutover:
             found = self.state.find()
         except Refused as problem:
             raise Stopped(str(problem)) from None
-        if found.side is self.side:
-            self.flipper.is_unsure = False
+        if not self.flipper.is_unsure and found.side is self.side:
             return
         if not self.flipper.is_unsure:
             raise Stopped("cut-over: flag and record have changed while nobody listened: see who has written them")
         # The answer to our own flip was lost.
         self.flipper.is_unsure = False
+        if found.side is not self.side:
+            self.note("the flip was done, though the connection was lost before its answer came")
         self.flipper.keeper.turn(found.side)
-        self.note("the flip was done, though the connection was lost before its answer came")
 
     def stragglers(self, outcomes: list[KeyOutcome]) -> None:
         """Have the hook told of stragglers among some news."""
@@ -200,12 +200,15 @@ class Cutover:
             try:
                 yield from self._attempt(wish)
             except NotNow as reason:
-                why = str(reason)
-                self.is_freezing = False
-                self.note(f"attempt {self._attempts} of {self.options.attempts}: {why}; nothing was flipped")
+                why, self.is_freezing = str(reason), False
             else:
                 return
+            # Meanwhile what was lost is mended, and it is known whether the flag was flipped.
             yield from _rested(SECONDS_BETWEEN_ATTEMPTS)
+            if self.side is SIDES[wish]:
+                self._after_flip(wish)
+                return
+            self.note(f"attempt {self._attempts} of {self.options.attempts}: {why}; nothing was flipped")
         self.state.withdraw()
         raise Denied(f"nothing was flipped in {self._attempts} attempts; the last one: {why}")
 

@@ -92,7 +92,7 @@ class Flipper:
         finally:
             held = freeze.end()
             self.keeper.mirror.may_wait = 0 if self.keeper.direction.is_back else None
-        self.note(f"writes were held for {held:.1f} ms; {_killed_text(killed, self.options)}")
+        self.note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self.options)}")
         return held
 
     def in_quiet(self, wish: Wish, found: Found) -> None:
@@ -176,16 +176,15 @@ class Flipper:
             )
         else:
             reply = cutover_calls.flip_back(home, flag, record, value=value, deadline=deadline, changes=changes)
+        self.is_unsure = reply is FlipReply.FLIPPED
         match reply:
             case FlipReply.LATE:
-                self.is_unsure = False
                 raise NotNow(f"late: the {self.options.freeze_ms} ms of --freeze had passed before the flip")
             case FlipReply.OTHER:
-                self.is_unsure = False
                 raise Denied(f"somebody else has written the flag '{printable(flag)}' or its record: see who")
             case FlipReply.FLIPPED:
                 self.keeper.turn(SIDES[wish])
-        self.is_unsure = False
+                self.is_unsure = False
         return reply is FlipReply.FLIPPED
 
     def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
@@ -220,4 +219,5 @@ def _killed_text(killed: Killed, options: CutoverOptions) -> str:
     names = ", ".join(
         f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES)
     )
-    return f"{killed.count:,} connections were closed" + (f": {names}" if names else "")
+    closed = "1 connection was closed" if killed.count == 1 else f"{killed.count:,} connections were closed"
+    return closed + (f": {names}" if names else "")

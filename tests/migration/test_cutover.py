@@ -24,7 +24,7 @@ pytestmark = pytest.mark.single_server("a test of its own is about clusters")
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have attempts give up soon."""
     monkeypatch.setattr(cutover, "SECONDS_TO_GET_READY", 0.5)
     monkeypatch.setattr(cutover, "SECONDS_BETWEEN_ATTEMPTS", 0.05)
@@ -43,11 +43,12 @@ def test_there_and_back_beside_an_application_that_counts(server: Instance) -> N
         assert client.get(FLAG) == NEW
         assert (following.now.side, following.now.phase) == (Side.TARGETS, Phase.MIRRORING_BACK)
         assert following.now.freeze_ms
-        assert [key for key in client.keys("luamigrate:cutover:*")]
+        assert list(client.keys("luamigrate:cutover:*"))
         wait_until(lambda: all(writer.written[b"step:"] > 50 for writer in writers))
         following.cut_over(Wish.BACK)
         assert client.get(FLAG) is None
-        assert not client.exists("luamigrate:cutover") and not client.keys("luamigrate:cutover:*")
+        assert not client.exists("luamigrate:cutover")
+        assert not client.keys("luamigrate:cutover:*")
         before = [writer.written[b"job:"] for writer in writers]
         wait_until(lambda: all(writer.written[b"job:"] > old for writer, old in zip(writers, before, strict=True)))
         following.cut_over()
@@ -190,22 +191,25 @@ class TestStragglers:
 class TestWhatSpeaksAgainstIt:
     """What is said, and that nothing is flipped."""
 
+    @pytest.mark.usefixtures("_impatient")
     @pytest.mark.oldest_and_newest
-    def test_somebody_elses_pause(self, server: Instance, impatient: None) -> None:
+    def test_somebody_elses_pause(self, server: Instance) -> None:
         """It is noticed before anything is held, and goes on."""
         client = fill(server)
         with CuttingOver(server.url) as following:
             following.wait_until_in_step()
             client.execute_command("CLIENT", "PAUSE", 3000, "WRITE")
             why = following.ask(Wish.CUTOVER)
-            assert "nothing was flipped in 2 attempts" in why and "CLIENT PAUSE" in why
+            assert "nothing was flipped in 2 attempts" in why, (following.now.steps, following.join(3), following.error)
+            assert "CLIENT PAUSE" in why
             assert client.get(FLAG) is None
             following.wait_until_in_step()
             following.cut_over()
         assert following.summary.exit_code == 0
 
+    @pytest.mark.usefixtures("_impatient")
     @pytest.mark.oldest_and_newest
-    def test_a_foreign_target(self, server: Instance, impatient: None) -> None:
+    def test_a_foreign_target(self, server: Instance) -> None:
         """It has to be seen to first."""
         client = fill(server)
         with CuttingOver(server.url) as following:
@@ -235,7 +239,8 @@ class TestWhatSpeaksAgainstIt:
             assert not following.ask(Wish.FINISH)
         assert following.summary.exit_code == 0
 
-    def test_a_freeze_that_ends_too_soon(self, server: Instance, impatient: None, monkeypatch: Any) -> None:
+    @pytest.mark.usefixtures("_impatient")
+    def test_a_freeze_that_ends_too_soon(self, server: Instance, monkeypatch: Any) -> None:
         """Where we hang until the pause has ended, nothing is flipped, and the next attempt succeeds."""
         client = fill(server)
         flip, delays = Flipper._flip, iter((0.4,))
@@ -315,18 +320,20 @@ def test_it_goes_on_after_it_was_stopped(server: Instance) -> None:
     client.delete("step:2")
     with pytest.raises(Refused, match="--yes"):
         list(follow(connect(server.url), PLAN, cutover=CutoverOptions(flag=FLAG, value=NEW), settle=0))
-    assert client.hget("job:1", "a") == b"1" and client.exists("job:2")
+    assert client.hget("job:1", "a") == b"1"
+    assert client.exists("job:2")
     with CuttingOver(server.url, confirmed=True) as following:
         following.wait_until_in_step()
         assert following.now.side is Side.TARGETS
-        assert client.hget("job:1", "a") == b"meanwhile" and not client.exists("job:2")
+        assert client.hget("job:1", "a") == b"meanwhile"
+        assert not client.exists("job:2")
         following.cut_over(Wish.BACK)
         assert client.get(FLAG) is None
     assert following.summary.exit_code == 0, following.keys
 
 
 @pytest.mark.oldest_and_newest
-def test_the_proof_compares_every_pair(server: Instance, impatient: None) -> None:
+def test_the_proof_compares_every_pair(server: Instance) -> None:
     """A pair that is unequal though nobody told, as after SWAPDB, is found, named and made equal."""
     client = fill(server)
     with CuttingOver(server.url, prove=True) as following:
