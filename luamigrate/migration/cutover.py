@@ -215,12 +215,7 @@ class Cutover:
             yield from self._ready()
         if not self._options.freezes:
             yield from self._quiet()
-        try:
-            found = self._state.find()
-        except Refused as problem:
-            raise Denied(str(problem).removeprefix("cut-over: ")) from None
-        if found.side is not self.side:
-            raise Denied("flag and record are not as they were: see who has written them")
+        found = self._found()
         self._flipper.look_for_groups()
         # The lease must not expire, nor be renewed, while writes are held.
         if not self._lease.renew_if_due(""):
@@ -230,6 +225,18 @@ class Cutover:
         self._flip(wish, found)
         self.is_freezing = False
         self._after_flip(wish)
+
+    def _found(self) -> Found:
+        """Return what flag and record say. Raises Denied where they, or others, speak against a flip."""
+        try:
+            found = self._state.find()
+            # Another plan may have flipped this flag, or begun with such names.
+            self._lease.refuse_others()
+        except Refused as problem:
+            raise Denied(str(problem).removeprefix("cut-over: ").removeprefix("follow: ")) from None
+        if found.side is not self.side:
+            raise Denied("flag and record are not as they were: see who has written them")
+        return found
 
     def _flip(self, wish: Wish, found: Found) -> None:
         try:

@@ -27,7 +27,8 @@ from luamigrate.server.listener import wait_for
 
 HARMLESS = "find_extra"
 """A script that does nothing where it is given no key; while others hold writes it is not answered."""
-SCRIPTS = ("flip", HARMLESS)
+SCRIPTS = ("flip", "in_database", HARMLESS)
+"""What is called for a cut-over: a server that holds writes keeps no new script."""
 PAIRS_AT_ONCE = 50
 """In one packet, which has to stay small."""
 SECONDS_TO_LOOK = 0.002

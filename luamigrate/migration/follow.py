@@ -117,6 +117,9 @@ def _followed(
         )
         # Asked while the lease is held, so that no other follow flips meanwhile.
         lease.side = state.find().side if state else Side.SOURCES
+        if state and lease.side is Side.TARGETS:
+            # What others are told by may have gone with a node of a cluster.
+            state.announce()
         direction = Direction(plan, deployment.database, lease.side)
         follower = Follower(deployment, direction, options, control, lease=lease, throttle=throttle, state=state)
         owned, away = lease.read_record()
@@ -128,6 +131,9 @@ def _followed(
         if control.stop():
             return
         lease.use()
+        if state:
+            # It may have been lost, and taken again.
+            state.confirm(lease.side)
         yield from follower.run(None if direction.is_back else away, claims=survey.is_clean, owned=owned)
     finally:
         with suppress(ConnectionLost, ServerChanged, NotWritten):

@@ -196,6 +196,9 @@ class Follower:
     def _take_the_lease_again(self) -> None:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
+        if self.cutover:
+            # Another process of this plan may have had the lease meanwhile, and have flipped.
+            self.cutover.mended()
         self._keeper.fence = None
         # Of a cluster it may have been one node; and targets in another database have not gone with it.
         was_emptied = self._hearing.was_emptied and not self._deployment.slots

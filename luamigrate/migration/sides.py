@@ -104,13 +104,19 @@ class CutoverState:
         if not record and value == self.options.value:
             raise Refused(
                 f"cut-over: the flag '{name}' is '{wanted}' already, and no record says that luamigrate flipped it. If "
-                "that is left of a rehearsal, set it to what it was, or delete it; or give another value"
+                "that cut-over is finished, nothing is left to follow; if it was a rehearsal, set the flag to what it "
+                "was, or delete it; or give another value"
             )
         if not record:
             return Found(Side.SOURCES, None, value)
         if record.flag == self.flag and record.value == value == self.options.value:
             return Found(Side.TARGETS, record, record.former)
         raise Refused(f"cut-over: {self._contradiction(record, value)}")
+
+    def confirm(self, side: Side) -> None:
+        """Raise Refused where the application is not on this side any more, or nobody knows."""
+        if self.find().side is not side:
+            raise Refused("cut-over: flag and record have changed meanwhile: start again, and it goes on from there")
 
     def _contradiction(self, record: CutoverRecord, value: bytes | None) -> str:
         flag, recorded = printable(record.flag), printable(record.value)
