@@ -224,13 +224,13 @@ class Cutover:
     def _attempt(self, wish: Wish) -> Steps:
         """Wait until nothing speaks against it, and flip. Raises NotNow where nothing was flipped."""
         yield from self._ready()
+        self._flipper.look_for_groups()
         if self._options.prove:
             yield from self._proven()
             yield from self._ready()
         if not self._options.freezes:
             yield from self._quiet()
         found = self._found()
-        self._flipper.look_for_groups()
         # The lease must not expire, nor be renewed, while writes are held.
         if not self._lease.renew_if_due(""):
             raise NotNow("the lease was lost")
@@ -307,7 +307,7 @@ class Cutover:
     def _proven(self) -> Steps:
         """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
         hearing = self._keeper.hearing
-        proof = hearing.proof = Proof()
+        proof = hearing.proof = Proof(self._flipper.streams)
         self._loop.compare_all()
         while not proof.is_void and (self._loop.is_comparing or proof.is_doubtful):
             if proof.is_doubtful and not hearing.is_asked:

@@ -69,14 +69,15 @@ class Flipper:
         self._state, self._keeper, self._note = state, keeper, note
         self._deployment, self._options, self._control = state.deployment, state.options, state.control
         self._copies_groups = copies_groups
-        self._streams: list[bytes] = []
+        self.streams: list[bytes] = []
+        """The old names of streams with groups, of whose changes nobody is told."""
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
 
     def look_for_groups(self) -> None:
         """Find the streams with groups, before writes are held."""
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
-        self._streams = [source for _, source in found] if self._copies_groups else []
+        self.streams = [source for _, source in found] if self._copies_groups else []
 
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
@@ -116,15 +117,15 @@ class Flipper:
         if wish is Wish.BACK:
             self._free_queues(freeze)
         self._announce(wish)
-        for source in self._streams:
+        for source in self.streams:
             self._keeper.dirty.put(source, UNTOLD)
         while True:
             mark = self._drained(freeze, home)
             if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        if self._streams:
-            self._note(f"streams with groups, which were copied once more: {len(self._streams):,}")
+        if self.streams:
+            self._note(f"streams with groups, which were copied once more: {len(self.streams):,}")
         self._wait_for_replica(freeze, home)
         return self._kill(freeze, self._options.kill)
 

@@ -85,7 +85,7 @@ class Follower:
         self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._keeper.mirror.away = claims, away
         cutover = self._options.cutover
-        self.standing.is_confirmed = self.standing.is_back and cutover is not None and cutover.confirmed
+        self.standing.is_confirmed = self._keeper.direction.is_back and cutover is not None and cutover.confirmed
         self._scan = self._both_sides.scanned()
         while not (self._control.stop() or (self.cutover and self.cutover.is_finished)):
             try:
@@ -213,9 +213,8 @@ class Follower:
     def _mend(self, lost: Rescan) -> None:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
-        is_back = self._keeper.direction.is_back
         # In a cluster what is in flight ends with the first error, and what is under WATCH with its connection.
-        if lost is not Rescan.LOST or self._deployment.slots or is_back:
+        if lost is not Rescan.LOST or self._deployment.slots or self._keeper.direction.is_guarded:
             self._keeper.forget_flights()
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
@@ -375,7 +374,7 @@ class Follower:
             copies=account.copies,
             removed=account.removed,
             rescans=dict(account.rescans),
-            foreign=0 if self.standing.is_back else len(self.standing.foreign),
+            foreign=0 if self._keeper.direction.is_guarded else len(self.standing.foreign),
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),
