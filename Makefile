@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-cluster check lint-lua chaos bench docs pictures dist clean
+.PHONY: demo test test-cluster check lint-lua chaos cutovers bench docs pictures dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/luamigrate demo
@@ -46,6 +46,12 @@ chaos: $(VENV)/.dev
 	$(BIN)/python -m chaos $(if $(SERVERS),--servers $(SERVERS)) $(if $(TOPOLOGY),--topology $(TOPOLOGY)) \
 	  $(if $(VERBS),--verbs $(VERBS)) $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) \
 	  $(if $(SECONDS),--seconds $(SECONDS))
+
+# Cut-overs beside an application that counts, and faults, drawn from seeds. SERVERS, SETTINGS (names, with commas between
+# them), SEED, TRIALS on each of these, SECONDS: make cutovers SERVERS=redis-6.2 SETTINGS=always,tls TRIALS=20
+cutovers: $(VENV)/.dev
+	$(BIN)/python -m chaos.cutovers $(if $(SERVERS),--servers $(SERVERS)) $(if $(SETTINGS),--settings $(SETTINGS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 # Figures of luamigrate beside other ways; the parts and what each shows: python -m bench --help.
 # make bench SERVER=redis-8.2 ONLY=clients,kinds
