@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from chaos.cutover_course import Course
+from chaos.gate import FREEZING
 from chaos.sites import Guarded
 from tests.clusters import surviving, wait_until
 
@@ -24,8 +25,6 @@ SOON = 0.08
 """Seconds in which most cut-overs are over."""
 LONGER = (1.1, 2.5)
 """Of a freeze: for so long a process stops that is to wake up too late."""
-FREEZING = b"PAUSE"
-"""In each packet by which writes are held or let go."""
 
 Strike = Callable[[Course, random.Random], None]
 
@@ -123,7 +122,7 @@ def _cut(course: Course, _chance: random.Random) -> Callable[[], None]:
 
 def _split(course: Course, chance: random.Random) -> None:
     assert course.place.gate
-    course.place.gate.pieces = chance.choice((7, 40, 200))
+    course.place.gate.splits = chance.choice((0.3, 0.6, 1.0))
 
 
 def freeze_of(course: Course) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import trustme
 
@@ -17,8 +16,8 @@ from tests import tls
 from tests.sentinels import SERVICE
 
 THREADS = ("--io-threads", "2", "--io-threads-do-reads", "yes")
-PIECES = 64
-"""Bytes that pass at once where packets are split: fewer than any command has that writes something."""
+SPLITS = 0.3
+"""Of the packets of a freeze: where all of them are split, hardly any freeze comes to its end."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Setting:
     options: tuple[str, ...] = ()
     tls: bool = False
     """Whether everybody speaks TLS to it."""
-    pieces: int = 0
-    """Bytes of luamigrate's packets that reach it at once; 0 for as they are sent."""
+    splits: float = 0.0
+    """The share of the packets of a freeze that reach it in pieces."""
 
 
 SETTINGS = {
@@ -39,7 +38,7 @@ SETTINGS = {
     "always": Setting(sync="always"),
     "threads": Setting(options=THREADS),
     "tls": Setting(tls=True),
-    "split": Setting(pieces=PIECES),
+    "split": Setting(splits=SPLITS),
     "sentinel": Setting(),
 }
 
@@ -68,7 +67,7 @@ class Place:
         """Have it whole, and without faults."""
         if self.gate:
             self.gate.reset()
-            self.gate.pieces = self.setting.pieces
+            self.gate.splits = self.setting.splits
         self.site.heal()
 
 
@@ -98,8 +97,3 @@ def opened(server: str, name: str) -> Iterator[Place]:
 
 def _for_user(url: str) -> str:
     return url.replace("://", f"://{USER}:{PASSWORD}@")
-
-
-def folder_of(place: Place) -> Path:
-    """Return where a server has its files."""
-    return Path(place.site.path()).parent

@@ -82,7 +82,7 @@ def draw(chance: random.Random, place: Place) -> Drawn:
         kill=kill,
         freeze_ms=freeze_ms,
         straggles=SIDES[words[-1]] == SIDES["cutover"] and chance.random() < 0.3,
-        pause=chance.choice((0.0, 0.001, 0.005)),
+        pause=chance.choice((0.001, 0.003, 0.01)),
         arguments=tuple(arguments),
     )
 
@@ -116,7 +116,7 @@ def make(place: Place, seed: int) -> Trial:
 
 def _under_way(course: Course, application: Counting, chance: random.Random, drawn: Drawn) -> Case:
     place, loses = course.place, any(fault.loses for fault in drawn.faults)
-    course.stand()
+    course.stand(written=True)
     legs = []
     for word, fault in zip(drawn.words, drawn.faults, strict=True):
         time.sleep(chance.uniform(0.1, 0.6))
@@ -165,7 +165,7 @@ def _obeyed(course: Course, word: str, fault: Fault, chance: random.Random) -> L
         strikes.prepare(course, chance)
         answers.append(course.wish(word, partial(strikes.meanwhile, course, chance)))
         course.place.heal()
-        told, state = course.stand(), state_of(course.place)
+        told, state = course.stand(written=True), state_of(course.place)
         if told.get("side") == SIDES[word]:
             return Leg(word, fault.name, told, state, tuple(answers), fault.kills)
     raise Unfit(f"{word} was wished for {TRIES} times in vain: {answers}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import threading
@@ -10,7 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
 AT_ONCE = 65_536
-SECONDS_BETWEEN_PIECES = 0.0005
+SEED = 7
+CUTS = 3
+SECONDS_BETWEEN_PIECES = 0.001
+FREEZING = b"PAUSE"
+"""In each packet by which writes are held or let go."""
 
 
 class Gate:
@@ -18,17 +23,18 @@ class Gate:
 
     def __init__(self, path: Callable[[], str], own: ssl.SSLContext | None) -> None:
         self.url = ""
-        self.pieces = 0
-        """The number of bytes that are passed on at once; 0 for as they come."""
+        self.splits = 0.0
+        """The share of the packets of a freeze that arrive in pieces, some time after each other."""
         self.watch: Callable[[bytes], None] | None = None
         """Is shown each packet before it is passed on."""
         self.after: Callable[[bytes], None] | None = None
         """Is shown each packet once it has been passed on."""
         self._path, self._own = path, own
+        self._chance = random.Random(SEED)
 
     def reset(self) -> None:
         """Let everything pass as it comes."""
-        self.pieces, self.watch, self.after = 0, None, None
+        self.splits, self.watch, self.after = 0.0, None, None
 
     def serve(self, listener: socket.socket) -> None:
         """Accept connections until the listener is closed."""
@@ -54,14 +60,19 @@ class Gate:
     def _requests(self, other: socket.socket, content: bytes) -> None:
         if watch := self.watch:
             watch(content)
-        if size := self.pieces:
-            for first in range(0, len(content), size):
-                other.sendall(content[first : first + size])
-                time.sleep(SECONDS_BETWEEN_PIECES)
-        else:
-            other.sendall(content)
+        for piece in self._pieces(content):
+            other.sendall(piece)
         if after := self.after:
             after(content)
+
+    def _pieces(self, content: bytes) -> Iterator[bytes]:
+        first = 0
+        if self._chance.random() < self.splits and FREEZING in content:
+            for cut in sorted(self._chance.sample(range(1, len(content)), CUTS)):
+                yield content[first:cut]
+                time.sleep(SECONDS_BETWEEN_PIECES)
+                first = cut
+        yield content[first:]
 
 
 def _as_they_come(other: socket.socket, content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -148,22 +149,23 @@ def test_a_trigger_acts_at_one_packet_of_a_freeze() -> None:
 def test_what_passes_a_gate_arrives_whole_and_may_be_watched_or_cut(any_server: Instance) -> None:
     """In one piece or in many."""
     seen: list[bytes] = []
-    with gate.before(lambda: any_server.url.removeprefix("unix://")) as before:
-        host, port = before.url.removeprefix("redis://").split(":")
-        with any_server.another_client() as direct:
-            with redis.Redis(host, int(port), protocol=2, retry=Retry(NoBackoff(), 0)) as client:
-                before.pieces, before.watch = 3, seen.append
-                assert client.set("a", "x" * 100)
-                assert direct.get("a") == b"x" * 100
-                assert b"x" * 100 in b"".join(seen)
+    with ExitStack() as stack:
+        before = stack.enter_context(gate.before(lambda: any_server.url.removeprefix("unix://")))
+        direct = stack.enter_context(any_server.another_client())
+        client = stack.enter_context(redis.Redis.from_url(before.url, protocol=2, retry=Retry(NoBackoff(), 0)))
+        before.splits, before.watch = 1.0, seen.append
+        assert client.set("a", value := b"PAUSE" * 100)
+        assert direct.get("a") == value
+        assert value in b"".join(seen)
+        before.watch = cut
+        with pytest.raises(redis.ConnectionError):
+            client.set("a", "y")
+        assert direct.get("a") == value
 
-                def cut(_: bytes) -> None:
-                    raise ConnectionAbortedError
 
-                before.watch = cut
-                with pytest.raises(redis.ConnectionError):
-                    client.set("a", "y")
-                assert direct.get("a") == b"x" * 100
+def cut(_: bytes) -> None:
+    """Let nothing pass."""
+    raise ConnectionAbortedError
 
 
 def test_faults_are_drawn_where_they_can_strike() -> None:
