@@ -4,8 +4,11 @@
 -- ARGV  1, 2  time and weight: see lib/budget.lua
 --       3  the value that the lease has while the caller holds it
 --       4  seconds for which nobody followed: a target that differs though its source has not been touched for
---          longer was written by somebody else; '' where that is not asked
---       5..  for each pair two: the rule's type (a source of another type counts as none), and '0' where the target
+--          longer was written by somebody else; '' where that is not asked. Below 0, seconds for which nobody was told
+--          of changes after a cut-over: a target that differs and was touched since may be somebody else's
+--       5  how many clients may be waiting for something in the whole server: while there are more, no list, sorted set
+--          or stream is written, of which one might be handed something; '' where that is not asked
+--       6..  for each pair two: the rule's type (a source of another type counts as none), and '0' where the target
 --          may be somebody else's, '1' where it is the caller's own, which may be made anew, '2' where it may be
 --          deleted too, because the caller knows that there was a source
 --
@@ -19,6 +22,7 @@
 --   extra           there is no source; the target is not known to be the caller's own, or of another type than the
 --                   rule's, and not touched
 --   foreign         the target is not equal and somebody else's, and not touched
+--   waited          clients wait for something, and it would be written: nothing was touched
 --   unheld          the lease is not the caller's (any more): nothing was touched
 --
 -- Writes: COPY with REPLACE, or RESTORE with it, and UNLINK, of targets alone; what is not own only where it is absent.
@@ -36,7 +40,7 @@ local call, try = request.call, request.pcall
 local spend_small, is_gone = budget.spend_small, expiry.is_gone
 local equal_at_a_glance = shortcut.equal
 
-local is_held, away = call('GET', KEYS[#KEYS]) == ARGV[3], tonumber(ARGV[4])
+local is_held, away, may_wait = call('GET', KEYS[#KEYS]) == ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 KEYS[#KEYS] = nil -- what is left are pairs
 
 -- Whether both expire in the same millisecond. Where the clock goes on in a script, two readings may be one apart:
@@ -93,25 +97,34 @@ local function without_source(target, wanted, may_delete, source_kind)
   return 'removed'
 end
 
+local WAITED_ON = { list = true, zset = true, stream = true }
+
+-- Whether a client may be handed something of a target of this type as soon as it is there.
+local function is_waited_on(kind)
+  if not may_wait or not WAITED_ON[kind] then return false end
+  return tonumber(call('INFO', 'clients'):match('blocked_clients:(%d+)')) > may_wait
+end
+
 return batch.each_pair(function(source, target, i)
   if not is_held then return 'unheld' end
-  local wanted, rights = ARGV[i + 4], ARGV[i + 5]
+  local wanted, rights = ARGV[i + 5], ARGV[i + 6]
   local is_own, may_delete = rights ~= '0', rights == '2'
   local kind = call('TYPE', source).ok
   if kind == 'none' then return without_source(target, wanted, may_delete) end
   if kind ~= wanted and wanted ~= 'any' then return without_source(target, wanted, may_delete, kind) end
   if is_gone(kind, source) then return without_source(target, wanted, may_delete) end
   -- Asked first, because reading may count as use.
-  local idle = away and try('OBJECT', 'IDLETIME', source)
-  local is_untouched = type(idle) == 'number' and idle > away
+  local idle = away and try('OBJECT', 'IDLETIME', away < 0 and target or source)
+  local is_untouched = type(idle) == 'number' and idle > math.abs(away)
   local weight, too_big = spend_small(kind, source)
-  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and ' untouched' or '') end
+  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and away >= 0 and ' untouched' or '') end
   if not weight then return without_source(target, wanted, may_delete) end
   local bytes, too_many = spend_small(kind, target)
   local is_there = bytes or too_many
   if bytes and is_same(kind, source, target) then return 'same' end
-  if is_there and is_untouched then is_own = false end
+  if is_there and away and is_untouched == (away >= 0) then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
+  if is_waited_on(kind) then return 'waited' end
   -- It is freed in the background.
   if too_many then call('UNLINK', target) end
   copy.replace(kind, source, target)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from luamigrate.migration.execute import migrate, rollback, verify
     from luamigrate.migration.follow import follow
     from luamigrate.model.control import Control, Operator
+    from luamigrate.model.cutover import CutoverOptions, Hooks, Kill, Side, Wish
     from luamigrate.model.drift import Drift
     from luamigrate.model.errors import Error, Exit, Refused, Stopped, UsageError, printable
     from luamigrate.model.following import Followed
@@ -32,12 +33,15 @@ __all__ = [
     "Batch",
     "Command",
     "Control",
+    "CutoverOptions",
     "Deployment",
     "Drift",
     "Error",
     "Exit",
     "Followed",
+    "Hooks",
     "KeyOutcome",
+    "Kill",
     "Limits",
     "Operator",
     "Pattern",
@@ -46,6 +50,7 @@ __all__ = [
     "Refused",
     "Rule",
     "Server",
+    "Side",
     "Stage",
     "Standalone",
     "Stopped",
@@ -54,6 +59,7 @@ __all__ = [
     "Tls",
     "UsageError",
     "Waiting",
+    "Wish",
     "Word",
     "connect",
     "follow",
@@ -71,6 +77,7 @@ _HOMES = (
         "migration.execute",
         "migration.follow",
         "model.control",
+        "model.cutover",
         "model.drift",
         "model.errors",
         "model.following",

@@ -67,9 +67,11 @@ HELP = {
     \b
     luamigrate follow --map 'job:*=step:*' --dry-run   say how it would begin
     luamigrate follow --map 'job:*=step:*'             copy, and follow until Ctrl-C
+    luamigrate follow --map 'job:*=step:*' --flip app:names=new --control follow.sock
 
     The targets belong to it: it starts only where each is absent or equal to its source, unless --replace is given,
-    and makes them what their sources are, deletions and expiries included. The rules are those of run.
+    and makes them what their sources are, deletions and expiries included. With --flip it can cut over: 'luamigrate
+    control follow.sock cutover' sets the flag that the application reads. The rules are those of run.
     """,
 }
 
@@ -81,8 +83,10 @@ CONTROL_HELP = """Speak to a run or a follow that is under way.
     luamigrate control run.sock pause                     then resume; or stop, as Ctrl-C does
     luamigrate control run.sock set max-rate=1000         none lifts it
     luamigrate control run.sock set max-pause=2           and of a follow max-lag-ms
+    luamigrate control follow.sock cutover                of a follow with --flip; then back, or finish
 
-    Exit code 0 it is done, 1 nobody answers, 4 the answer is an error.
+    The answer to cutover, back and finish comes when that is done. Exit code 0 it is done, 1 nobody answers, 4 the
+    answer is an error.
     """
 
 

@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
+from luamigrate.model.cutover import Wish
+
 WORDS = ("status", "pause", "resume", "set", "stop")
 """What a run or a follow obeys."""
+WISHES = tuple(map(str, Wish))
+"""What a follow obeys besides that cuts over: the answer comes when it is done."""
+ALL_WORDS = (*WORDS, *WISHES)
 
 ControlPath = Annotated[
     Path | None,
@@ -23,7 +28,7 @@ Socket = Annotated[Path, typer.Argument(metavar="SOCKET", help="The path that --
 ControlWord = Annotated[
     str,
     typer.Argument(
-        metavar="WORD", autocompletion=lambda: WORDS, help=f"One of {', '.join(WORDS)}.", show_default=False
+        metavar="WORD", autocompletion=lambda: ALL_WORDS, help=f"One of {', '.join(ALL_WORDS)}.", show_default=False
     ),
 ]
 Arguments = Annotated[

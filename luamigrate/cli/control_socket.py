@@ -2,7 +2,8 @@
 
 A thread of its own serves it, so that it answers also while the work waits for a server, and the work never looks at
 it. The thread only hands over wishes and reads what was noted. It takes one line of each client a turn and then
-sleeps, so that clients that ask without end leave the interpreter to the work.
+sleeps, so that clients that ask without end leave the interpreter to the work. An answer that takes a while is asked
+for each turn, and its client waits; the others do not.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ LONGEST_LINE = 1000
 MOST_CLIENTS = 16
 """When another one comes, the one that has been silent for longest has to go."""
 SECONDS_BETWEEN_TURNS = 0.01
+SECONDS_BETWEEN_QUESTIONS = 0.02
+"""While somebody waits for an answer that takes a while."""
 SECONDS_TO_PROBE = 1.0
 FOR_OTHERS = 0o177
 """What nobody else may do: the umask."""
 
-Answer = Callable[[bytes], dict[str, Any]]
-"""Gives the document for a line."""
+Later = Callable[[], dict[str, Any] | None]
+"""Gives a document once there is one."""
+Answer = dict[str, Any] | Later
+Answering = Callable[[bytes], Answer]
+"""Gives the document for a line, or what gives it later."""
 
 
 def check(path: Path) -> bool:
@@ -72,7 +78,7 @@ def _impossible(path: Path, error: OSError) -> UsageError:
 
 
 @contextmanager
-def listening(path: Path, answer: Answer) -> Iterator[None]:
+def listening(path: Path, answer: Answering) -> Iterator[None]:
     """Answer at a path, and leave nothing there at the end. Raises UsageError if the path is not free."""
     with socket.socket(socket.AF_UNIX) as listener:
         mine: tuple[int, int] | None = None
@@ -121,11 +127,20 @@ class _Client:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.heard = b""
+        self.later: Later | None = None
+        """What gives the answer for which it waits."""
+        self.is_gone = False
+        """Whether it says nothing any more. It may still read."""
         connection.settimeout(0)
 
     @property
     def has_line(self) -> bool:
         return b"\n" in self.heard
+
+    @property
+    def is_next(self) -> bool:
+        """Whether it has a line that can be answered now."""
+        return self.has_line and self.later is None
 
     def hear(self) -> bool:
         """Read what there is, unless a line waits already; tell whether there may be more to come."""
@@ -143,7 +158,7 @@ class _Client:
 
     @property
     def is_endless(self) -> bool:
-        return len(self.heard) >= LONGEST_LINE and not self.has_line
+        return len(self.heard) >= LONGEST_LINE and not self.has_line and self.later is None
 
     def tell(self, document: dict[str, Any]) -> bool:
         """Send a document; tell whether it was taken at once, as by everybody who reads."""
@@ -157,7 +172,7 @@ class _Client:
 class _Server(threading.Thread):
     """Serves the clients of one socket."""
 
-    def __init__(self, listener: socket.socket, answer: Answer) -> None:
+    def __init__(self, listener: socket.socket, answer: Answering) -> None:
         super().__init__(name="control", daemon=True)
         self._listener, self._answer = listener, answer
         self._clients: list[_Client] = []
@@ -182,25 +197,35 @@ class _Server(threading.Thread):
         while self._turn():
             time.sleep(SECONDS_BETWEEN_TURNS)
         for client in tuple(self._clients):
+            self._answer_late(client)
+        for client in tuple(self._clients):
             self._drop(client)
 
     def _turn(self) -> bool:
         """Hear and answer each client once; tell whether there is another turn."""
-        is_waited_for = any(client.has_line for client in self._clients)
-        for key, _ in self._selector.select(0 if is_waited_for else None):
+        for key, _ in self._selector.select(self._patience):
             if key.fileobj is self._ending:
                 return False
             if key.fileobj is self._listener:
                 self._accept()
             elif not key.data.hear():
-                self._drop(key.data)
+                self._lose(key.data)
         for client in tuple(self._clients):
-            if client.has_line:
+            if client.later:
+                self._answer_late(client)
+            elif client.has_line:
                 self._reply(client)
             elif client.is_endless:
                 client.tell({"error": f"a line has {LONGEST_LINE:,} bytes at most"})
                 self._drop(client)
         return True
+
+    @property
+    def _patience(self) -> float | None:
+        """How long to wait for something to hear; None for without end."""
+        if any(client.is_next for client in self._clients):
+            return 0
+        return SECONDS_BETWEEN_QUESTIONS if any(client.later for client in self._clients) else None
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -208,16 +233,37 @@ class _Server(threading.Thread):
             self._clients.append(client)
             self._selector.register(client.connection, selectors.EVENT_READ, client)
             if len(self._clients) > MOST_CLIENTS:
-                self._drop(self._clients[0])
+                self._drop(next((each for each in self._clients if not each.later), self._clients[0]))
 
     def _reply(self, client: _Client) -> None:
         line, _, client.heard = client.heard.partition(b"\n")
         self._clients.remove(client)
         self._clients.append(client)
-        if not client.tell(self._answer(line)):
+        answer = self._answer(line)
+        if callable(answer):
+            client.later = answer
+        elif not client.tell(answer):
+            self._drop(client)
+
+    def _answer_late(self, client: _Client) -> None:
+        """Answer a client that waits, if what it waits for is known."""
+        document = client.later() if client.later else None
+        if document is None:
+            return
+        client.later = None
+        if not client.tell(document) or client.is_gone:
+            self._drop(client)
+
+    def _lose(self, client: _Client) -> None:
+        """Hear no more of a client. One that waits for an answer may have closed one direction only."""
+        if client.later:
+            client.is_gone = True
+            self._selector.unregister(client.connection)
+        else:
             self._drop(client)
 
     def _drop(self, client: _Client) -> None:
         self._clients.remove(client)
-        self._selector.unregister(client.connection)
+        if not client.is_gone:
+            self._selector.unregister(client.connection)
         client.connection.close()

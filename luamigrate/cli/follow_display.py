@@ -28,6 +28,17 @@ class FollowDisplay:
         self._shown = -math.inf
         self._told = self._done = 0
         self._has_told_goal = False
+        self._steps: tuple[str, ...] = ()
+        """The steps of cut-overs that were printed last."""
+
+    def new_steps(self, figures: Followed | Drift) -> tuple[str, ...]:
+        """Return the steps of cut-overs that have come since this was asked last: only the last ones are told."""
+        steps = figures.steps if isinstance(figures, Followed) else ()
+        known = next(
+            count for count in range(len(steps), -1, -1) if steps[:count] == self._steps[len(self._steps) - count :]
+        )
+        self._steps = steps or self._steps
+        return steps[known:]
 
     def show(self, figures: Followed | Drift) -> None:
         """Show it, if it is time for that, or it has reached for the first time what it is for."""

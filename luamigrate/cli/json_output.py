@@ -67,7 +67,7 @@ def key_document(rule: Rule, key: KeyOutcome) -> dict[str, Any]:
         content |= {"reason": key.text}
     if key.word is Word.IGNORED:
         content |= {"type": key.text}
-    if key.word is Word.FOREIGN:
+    if key.word in (Word.FOREIGN, Word.STRAGGLER):
         content |= {"text": key.text}
     if key.sizes:
         content |= {"source_size": key.sizes[0], "target_size": key.sizes[1]}
@@ -107,6 +107,9 @@ def followed_document(followed: Followed) -> dict[str, Any]:
         "failed": followed.failed,
         "extra": followed.extra,
         "lag_ms": {"now": lag.now, "p50": lag.p50, "p99": lag.p99, "max": lag.worst},
+        "side": followed.side,
+        "attempts": followed.attempts,
+        "steps": list(followed.steps),
         "stragglers": followed.stragglers,
         "freeze_ms": followed.freeze_ms,
         "waiting_for": followed.waiting_for,

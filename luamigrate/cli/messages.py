@@ -57,7 +57,7 @@ def _key_line(key: KeyOutcome) -> str:
         return f"{line}  {key.reason}: {without_reason(key.reason, key.text)}"
     if key.word is Word.IGNORED:
         return f"{line}  is of type {key.text}"
-    if key.word is Word.FOREIGN:
+    if key.word in (Word.FOREIGN, Word.STRAGGLER):
         return f"{line}  {key.text}"
     details = [key.text] if key.word is Word.KEPT else []
     if key.sizes:
@@ -201,18 +201,31 @@ def status(summary: Summary) -> str:
 
 def follow_state(followed: Followed) -> str:
     """Return in words how a follow stands."""
-    if followed.in_step:
-        return "in step"
+    if followed.phase is Phase.FREEZING:
+        return "writes are frozen"
+    if followed.phase is Phase.FINISHED:
+        return "finished"
+    where = f"{followed.phase}, " if followed.phase is Phase.MIRRORING_BACK else ""
+    return f"{where}in step" if followed.in_step else f"{where}not in step: {why_not_in_step(followed)}"
+
+
+def why_not_in_step(followed: Followed) -> str:
+    """Return in words what keeps a follow out of step."""
     reasons = [
         f"{count:,} {name}"
-        for name, count in (("foreign", followed.foreign), ("extra", followed.extra), ("failed", followed.failed))
+        for name, count in (
+            ("foreign", followed.foreign),
+            ("extra", followed.extra),
+            ("failed", followed.failed),
+            ("straggler" if followed.stragglers == 1 else "stragglers", followed.stragglers),
+        )
         if count
     ]
-    if followed.phase is not Phase.FOLLOWING:
+    if followed.phase not in (Phase.FOLLOWING, Phase.MIRRORING_BACK):
         reasons.append(f"{followed.phase}")
     elif followed.dirty + followed.in_flight:
         reasons.append(f"{followed.dirty + followed.in_flight:,} to mirror")
-    return f"not in step: {', '.join(reasons) or 'a barrier is under way'}"
+    return ", ".join(reasons) or "a barrier is under way"
 
 
 def follow_line(followed: Followed, told: float, copied: float) -> str:

@@ -11,7 +11,10 @@ from typing import Annotated, TypeVar, get_type_hints
 
 import typer
 
+from luamigrate.cli import access_options as access
+from luamigrate.cli import cutover_options as cut_over
 from luamigrate.cli.control_options import ControlPath
+from luamigrate.model.cutover import ATTEMPTS, FREEZE_MS, QUIET_SECONDS, WATCH_SECONDS, Kill
 from luamigrate.model.limits import (
     LARGEST_BATCH,
     LONGEST_LAG_MS,
@@ -37,54 +40,11 @@ class Group(StrEnum):
 
     WHERE = "Where"
     WHAT = "What"
+    CUT_OVER = "Cut-over"
     GENTLY = "How gently"
     OUTPUT = "Output"
 
 
-Url = Annotated[
-    str,
-    typer.Option(
-        envvar="REDIS_URL",
-        metavar="URL",
-        help="The server: redis://[user:password@]host[:port][/database], rediss:// for TLS (or valkey://, "
-        "valkeys://), unix://[…@]/path[?db=N], or the Sentinels that know it: "
-        "sentinel://[…@]host[:port][,host[:port]…]/service[/database]"
-        "[?tls=true][&sentinel_username=…][&sentinel_password=…]; their password may also be in SENTINEL_PASSWORD.",
-    ),
-]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="REDIS_PASSWORD_FILE",
-        metavar="FILE",
-        help="The password of the URL's user: the first line of FILE. Or set REDIS_PASSWORD to the password itself.",
-    ),
-]
-TlsCa = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-ca",
-        envvar="TLS_CA",
-        metavar="FILE",
-        help="Authorities (PEM) to trust besides the system's. With sentinel://, each of these options asks for TLS.",
-    ),
-]
-TlsCert = Annotated[
-    Path | None,
-    typer.Option("--tls-cert", envvar="TLS_CERT", metavar="FILE", help="The certificate (PEM) to show to the server."),
-]
-TlsKey = Annotated[
-    Path | None,
-    typer.Option("--tls-key", envvar="TLS_KEY", metavar="FILE", help="Its key, where that is not in the same file."),
-]
-TlsInsecure = Annotated[
-    bool,
-    typer.Option(
-        "--tls-insecure/--no-tls-insecure",
-        envvar="TLS_INSECURE",
-        help="Take any certificate: anybody between here and the server can then read and change everything.",
-    ),
-]
 PairsFile = Annotated[
     Path | None,
     typer.Option(
@@ -229,7 +189,14 @@ Follow = Annotated[
         help="Go on until Ctrl-C: compare again what changes, once it has been quiet for as long as --settle says.",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before deleting; needed where there is no terminal.")]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Do not ask before deleting; needed where there is no terminal. For follow: names that were left at a "
+        "cut-over may be overwritten and deleted though nobody followed for a while.",
+    ),
+]
 MaxPause = Annotated[
     float,
     typer.Option(
@@ -315,7 +282,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line per key."
 _DEFAULTS = Limits()
 _RUN, _VERIFY, _ROLLBACK, _CHECK, _FOLLOW = Command
 _FINITE = (_RUN, _VERIFY, _ROLLBACK, _CHECK)
-_WHERE, _WHAT, _GENTLY, _OUTPUT = Group
+_WHERE, _WHAT, _CUT_OVER, _GENTLY, _OUTPUT = Group
 
 _Value = TypeVar("_Value")
 
@@ -330,12 +297,12 @@ def _of(group: Group, *commands: Command, default: _Value) -> _Value:
 class Options:
     """What can be set, in the order of --help; where a command does not take an option, it has its default."""
 
-    url: Url = _of(_WHERE, *Command, default="redis://localhost:6379")
-    password_file: PasswordFile = _of(_WHERE, *Command, default=None)
-    tls_ca: TlsCa = _of(_WHERE, *Command, default=None)
-    tls_cert: TlsCert = _of(_WHERE, *Command, default=None)
-    tls_key: TlsKey = _of(_WHERE, *Command, default=None)
-    tls_insecure: TlsInsecure = _of(_WHERE, *Command, default=False)
+    url: access.Url = _of(_WHERE, *Command, default="redis://localhost:6379")
+    password_file: access.PasswordFile = _of(_WHERE, *Command, default=None)
+    tls_ca: access.TlsCa = _of(_WHERE, *Command, default=None)
+    tls_cert: access.TlsCert = _of(_WHERE, *Command, default=None)
+    tls_key: access.TlsKey = _of(_WHERE, *Command, default=None)
+    tls_insecure: access.TlsInsecure = _of(_WHERE, *Command, default=False)
     maps: Maps = _of(_WHAT, *Command, default=None)
     kind: Kind = _of(_WHAT, *Command, default=None)
     plan_file: PlanFile = _of(_WHAT, *Command, default=None)
@@ -356,7 +323,20 @@ class Options:
     replace: Replace = _of(_WHAT, _FOLLOW, default=False)
     allow_groups: AllowGroups = _of(_WHAT, _FOLLOW, default=False)
     allow_empty: AllowEmpty = _of(_WHAT, *_FINITE, default=False)
-    yes: Yes = _of(_WHAT, _ROLLBACK, default=False)
+    yes: Yes = _of(_WHAT, _ROLLBACK, _FOLLOW, default=False)
+    flip: cut_over.Flip = _of(_CUT_OVER, _FOLLOW, default=None)
+    cutover: cut_over.Cutover = _of(_CUT_OVER, _FOLLOW, default=False)
+    watch: cut_over.Watch = _of(_CUT_OVER, _FOLLOW, default=WATCH_SECONDS)
+    freeze: cut_over.Freeze = _of(_CUT_OVER, _FOLLOW, default=FREEZE_MS)
+    no_freeze: cut_over.NoFreeze = _of(_CUT_OVER, _FOLLOW, default=False)
+    quiet_for: cut_over.QuietFor = _of(_CUT_OVER, _FOLLOW, default=QUIET_SECONDS)
+    attempts: cut_over.Attempts = _of(_CUT_OVER, _FOLLOW, default=ATTEMPTS)
+    prove: cut_over.Prove = _of(_CUT_OVER, _FOLLOW, default=False)
+    kill: cut_over.KillWhom = _of(_CUT_OVER, _FOLLOW, default=Kill.ALL)
+    kill_user: cut_over.KillUser = _of(_CUT_OVER, _FOLLOW, default=None)
+    on_cutover: cut_over.OnCutover = _of(_CUT_OVER, _FOLLOW, default=None)
+    on_flip: cut_over.OnFlip = _of(_CUT_OVER, _FOLLOW, default=None)
+    on_straggler: cut_over.OnStraggler = _of(_CUT_OVER, _FOLLOW, default=None)
     batch_size: BatchSize = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.batch_size)
     max_pause: MaxPause = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_pause)
     max_rate: MaxRate = _of(_GENTLY, _RUN, _VERIFY, _ROLLBACK, _FOLLOW, default=_DEFAULTS.max_rate)

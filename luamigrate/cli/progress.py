@@ -31,7 +31,8 @@ class Progress:
         self._waiting_for: str | None = None
         """What is waited for, as it was told since the last batch."""
         self._found = 0
-        self._noted = time.monotonic()
+        self.noted = time.monotonic()
+        """When a batch was noted last."""
         self._samples = deque([(time.monotonic(), 0)], maxlen=SAMPLES_OF_RATE)
         """When how many keys had been found."""
 
@@ -41,10 +42,12 @@ class Progress:
 
     def note(self, batch: Batch) -> None:
         """Note a batch."""
-        self._waiting_for, self._noted = None, time.monotonic()
+        self._waiting_for = None
         if self._command is Command.FOLLOW:
             self._followed = batch.followed or self._followed
+            self.noted = time.monotonic()
             return
+        self.noted = time.monotonic()
         with self._lock:
             if batch.restarted:
                 self._totals = Tally()
@@ -52,12 +55,12 @@ class Progress:
             if batch.stage is Stage.SCAN:
                 self._rule, self._scanned = batch.rule, batch.scanned
             self._found += batch.tally.found
-        if self._noted - self._samples[-1][0] >= 1:
-            self._samples.append((self._noted, self._found))
+        if self.noted - self._samples[-1][0] >= 1:
+            self._samples.append((self.noted, self._found))
 
     def document(self) -> dict[str, Any]:
         """Return how it stands, and how old that is."""
-        return self._figures() | {"age_ms": int((time.monotonic() - self._noted) * 1000)}
+        return self._figures() | {"age_ms": int((time.monotonic() - self.noted) * 1000)}
 
     def _figures(self) -> dict[str, Any]:
         if self._command is Command.FOLLOW:

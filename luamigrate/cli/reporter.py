@@ -111,6 +111,7 @@ class ConsoleReporter:
             self._following = FollowDisplay(self._console)
         self._tell_keys(batch.keys)
         if figures := batch.followed or batch.drift:
+            self._print(*(f"  {step}" for step in self._following.new_steps(figures)))
             self._following.show(figures)
         if batch.large:
             self._tell_large(*batch.large)

@@ -13,10 +13,12 @@ import typer
 from redis.connection import ConnectionPool
 
 from luamigrate.cli import console, messages
-from luamigrate.cli.options import OnExisting, Options
+from luamigrate.cli.cutover_settings import COMMANDS, OF_CUT_OVER, cutover_of, program_of
+from luamigrate.cli.options import VARIABLES, OnExisting, Options
 from luamigrate.cli.strict import refuse_blank
 from luamigrate.model.comparison import Comparison, Filling
 from luamigrate.model.control import Control
+from luamigrate.model.cutover import CutoverOptions
 from luamigrate.model.errors import UsageError, as_typed
 from luamigrate.model.limits import Limits
 from luamigrate.model.patterns import Pattern
@@ -186,6 +188,8 @@ class Settings:
     allow_empty: bool
     replace: bool
     allow_groups: bool
+    cutover: CutoverOptions | None
+    """How a follow cuts over; None where it never does."""
     control_path: Path | None
     """The path of the Unix socket by which the command is controlled; None for none."""
     ignored_checks: frozenset[str]
@@ -231,6 +235,7 @@ class Settings:
             allow_empty=options.allow_empty,
             replace=options.replace,
             allow_groups=options.allow_groups,
+            cutover=_cutover(command, options, origins, plan),
             control_path=options.control_path,
             asks=command is Command.ROLLBACK and not (options.yes or options.dry_run),
             warnings=tuple(_warnings(options, access)),
@@ -254,6 +259,18 @@ def _refuse_contradictions(command: Command, options: Options, origins: Origins)
     for option, is_set in (("--report-all", options.report_all), ("--show-values", options.show_values)):
         if is_set and not options.report_file:
             raise UsageError(f"{option} needs --report FILE")
+
+
+def _cutover(command: Command, options: Options, origins: Origins, plan: Plan) -> CutoverOptions | None:
+    if command is not Command.FOLLOW:
+        return None
+    given = {name: str(origin) for name, origin in origins.items() if origin.source is not Source.DEFAULT}
+    return cutover_of(options, given, plan, _secret_variables(options))
+
+
+def _secret_variables(options: Options) -> frozenset[str]:
+    """Return the variables of the environment that are settings of ours, or hold the URL under another name."""
+    return VARIABLES | {name for name, value in os.environ.items() if value == options.url}
 
 
 def _plan(options: Options, origins: Origins) -> Plan:
@@ -305,6 +322,7 @@ _RARE = frozenset(
     (
         *(*_LOGIN, *_OF_PLAN, "max_rate", "max_lag", "wait_replicas", "allow_long_pause", "allow_empty"),
         *("ignore_check", "allow_groups", "control_path", "follow"),
+        *OF_CUT_OVER,
     )
 )
 """Shown only where they are set."""
@@ -313,7 +331,7 @@ _DECISIVE = (
     *_LOGIN,
     *_OF_PLAN,
     *("dry_run", "validate", "on_existing", "fill_queues", "follow", "sample", "extra", "settle", "ignore_expiry"),
-    *("replace", "allow_groups", "control_path"),
+    *("replace", "allow_groups", *OF_CUT_OVER, "control_path"),
     *(*_LIMITS, "allow_empty", "ignore_check"),
 )
 
@@ -329,7 +347,9 @@ def _configuration(options: Options, origins: Origins, plan: Plan, access: Acces
     for name in _DECISIVE:
         origin = origins.get(name)
         if origin and origin.name not in access.ignored and not (name in _RARE and origin.source is Source.DEFAULT):
-            rows.append((name.replace("_", " "), _shown(getattr(options, name)), str(origin)))
+            value = getattr(options, name)
+            shown = program_of(value) if name in COMMANDS else _shown(value)
+            rows.append((name.replace("_", " "), shown, str(origin)))
     return rows
 
 
@@ -338,6 +358,8 @@ def _shown(value: Any) -> str:
         case list():
             return ", ".join(as_typed(os.fsencode(each)) for each in value)
         case Path():
+            return as_typed(os.fsencode(value))
+        case str():
             return as_typed(os.fsencode(value))
         case _:
             return str(value).lower()

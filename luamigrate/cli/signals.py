@@ -9,6 +9,7 @@ from typing import Self
 
 from luamigrate.cli import console
 from luamigrate.cli.importing import STOPPING
+from luamigrate.cli.wishes import Wishes
 from luamigrate.model.control import Control
 from luamigrate.model.limits import Limits
 
@@ -33,6 +34,8 @@ class Interruption:
         self.paused = False
         self.limits: Limits | None = None
         """The limits that somebody has set since it began."""
+        self.wishes = Wishes()
+        """What somebody wishes of a follow."""
         self._former = {number: signal.getsignal(number) for number in (*STOPPING, PAUSING) if number}
 
     def control(self, tell: Callable[[str], None], also_stop: Callable[[], bool]) -> Control:
@@ -42,6 +45,8 @@ class Interruption:
             paused=lambda: self.paused,
             limits=lambda: self.limits,
             tell=tell,
+            wish=lambda: self.wishes.current,
+            granted=self.wishes.granted,
         )
 
     def pause(self) -> None:

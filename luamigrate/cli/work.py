@@ -62,9 +62,12 @@ def _controlled(settings: Settings, interruption: Interruption) -> Iterator[Prog
         yield None
         return
     progress = Progress(settings.command)
-    words = Words(settings.command, interruption, progress, settings.limits)
+    words = Words(settings.command, interruption, progress, settings.limits, cuts_over=settings.cutover is not None)
     with control_socket.listening(settings.control_path, words.answer):
-        yield progress
+        try:
+            yield progress
+        finally:
+            interruption.wishes.close("it could not go on")
 
 
 def _ask(settings: Settings, key_report: KeyReport | None) -> Exit | None:
@@ -161,6 +164,7 @@ def _perform(
     except KeyboardInterrupt:
         summary.interrupted = True
     interruption.over = True
+    interruption.wishes.close(str(summary.error) if summary.error else "it was stopped")
     # What goes on has no other end.
     summary.interrupted |= interruption.asked and not settings.goes_on
     summary.seconds = time.monotonic() - began
@@ -211,6 +215,7 @@ def _follow_options(settings: Settings) -> FollowOptions:
         dry_run=settings.dry_run,
         replace=settings.replace,
         allow_groups=settings.allow_groups,
+        cutover=settings.cutover,
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from luamigrate.migration import scan
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.pace import Pace
-from luamigrate.model.plans import Plan
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.slots import Layout
@@ -18,30 +18,46 @@ class Sighting(NamedTuple):
 
     sources: list[bytes]
     was_there: bool = False
-    """Whether the scan has seen each of them, and not only its target."""
+    """Whether the scan has seen what is mirrored, and not only its copy."""
 
 
 class BothSides:
     """Finds sources, be it by their names or by those of their targets."""
 
     def __init__(
-        self, deployment: Deployment, plan: Plan, pace_of: Callable[[Connection], Pace], stop: Callable[[], bool]
+        self,
+        deployment: Deployment,
+        direction: Direction,
+        pace_of: Callable[[Connection], Pace],
+        stop: Callable[[], bool],
     ) -> None:
-        self._deployment, self._plan, self._pace_of, self._stop = deployment, plan, pace_of, stop
+        self._deployment, self._direction, self._pace_of, self._stop = deployment, direction, pace_of, stop
+        self._plan = direction.plan
         self._layout: Layout | None = None
         self.moved()
 
     def scanned(self) -> Iterator[Sighting]:
-        """Yield the sources, then those of the targets that are there."""
+        """Yield the pairs of the names that the application writes, then those of their copies that are there."""
+        if self._direction.is_back:
+            yield from self._by_targets(are_copies=False)
+            yield from self._by_sources(are_copies=True)
+        else:
+            yield from self._by_sources(are_copies=False)
+            yield from self._by_targets(are_copies=True)
+
+    def _by_sources(self, *, are_copies: bool) -> Iterator[Sighting]:
         for rule in self._plan:
             wanted = scan.Names(rule.source, self._plan.choosing_sources(rule), rule.source_names)
             for found in self._everywhere(wanted):
                 # Of a table, names come that may not be there.
-                yield Sighting(found.keys, was_there=rule.source_names is None)
+                yield Sighting(found.keys, was_there=not are_copies and rule.source_names is None)
+
+    def _by_targets(self, *, are_copies: bool) -> Iterator[Sighting]:
         for rule in self._plan:
             wanted = scan.Names(rule.target, self._plan.choosing_targets(rule), rule.target_names, rule.database)
             for found in self._everywhere(wanted):
-                yield Sighting(rule.pairs_of_targets(found.keys).sources)
+                sources = rule.pairs_of_targets(found.keys).sources
+                yield Sighting(sources, was_there=not are_copies and rule.target_names is None)
 
     def _everywhere(self, wanted: scan.Names) -> Iterator[scan.Found]:
         return scan.everywhere(self._deployment, wanted, self._pace_of, self._stop)

@@ -17,7 +17,8 @@ from luamigrate.model.status import KeyOutcome, Lacking, Notes, Word
 from luamigrate.scripts import calls, chunk_replies
 from luamigrate.scripts.calls import Expiries
 from luamigrate.scripts.chunk_replies import ComparedChunk, ReadChunk
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Place
 
 KINDS = ("hash", "set", "zset", "list", "string")

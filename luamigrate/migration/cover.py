@@ -12,7 +12,8 @@ from luamigrate.model.limits import Limits
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import ANY, Rule
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Redirected, Unsettled
 

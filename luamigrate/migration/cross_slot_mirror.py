@@ -13,10 +13,10 @@ from redis.crc import key_slot
 
 from luamigrate.migration.cross_slot import CrossSlotBatch, KeyStates, Steps
 from luamigrate.migration.cross_slot_verbs import Comparing
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.mirror import Arrived, Flight, Mirror
 from luamigrate.migration.pace import Pace
-from luamigrate.migration.routing import cluster_of
 from luamigrate.migration.standing import Pair
 from luamigrate.model.comparison import Comparison
 from luamigrate.model.limits import Limits, Pause
@@ -35,8 +35,8 @@ SCRIPTS = ("cross_slot/read", "cross_slot/mirror", "cross_slot/compare")
 class CrossSlotMirror(Mirror):
     """Sends batches to the nodes of a cluster, each at the pace of its node."""
 
-    def __init__(self, cluster: Cluster, limits: Limits, lease: Lease, away: int | None) -> None:
-        super().__init__(cluster.primaries[0], limits, lease, away)
+    def __init__(self, cluster: Cluster, direction: Direction, limits: Limits, lease: Lease) -> None:
+        super().__init__(cluster.primaries[0], direction, limits, lease)
         self._cluster = cluster
         self._paces: dict[Connection, Pace] = {}
 
@@ -75,12 +75,14 @@ class CrossSlotMirror(Mirror):
         """Send pairs, by the nodes that have the sources; `whole`, if the only one may take the longest pause."""
         groups: dict[tuple[Rule, Connection], list[Pair]] = {}
         for pair in pairs:
-            node = self._cluster.node_of(key_slot(pair.source))
+            live, _ = self._direction.ends(pair)
+            node = self._cluster.node_of(key_slot(live))
             groups.setdefault((pair.rule, node), []).append(pair)
         for (rule, node), group in groups.items():
             pace = self.pace_of(node)
             pause = Pause(int(self._limits.max_pause * 1000), pace.whole_key) if whole else pace.pause
-            together = Pairs(rule, [pair.source for pair in group], [pair.target for pair in group])
+            lives, copies = zip(*map(self._direction.ends, group), strict=True)
+            together = Pairs(rule, [*lives], [*copies])
             rights = [pair.rights for pair in group]
             steps = partial(_mirror, rights=rights, lease=self._lease, away=self.away)
             batch = CrossSlotBatch(self._cluster, node, together, pause, steps)
@@ -92,13 +94,6 @@ class CrossSlotMirror(Mirror):
         while sum(flight.call.advance() for flight in self._flights):
             pass
         yield from super().arrived(wait=wait)
-
-
-def mirror_for(deployment: Deployment, limits: Limits, lease: Lease) -> Mirror:
-    """Return what mirrors in a deployment."""
-    if cluster := cluster_of(deployment):
-        return CrossSlotMirror(cluster, limits, lease, None)
-    return Mirror(deployment.primaries[0], limits, lease, None)
 
 
 def scripts_for(deployment: Deployment) -> tuple[str, ...]:

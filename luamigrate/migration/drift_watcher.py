@@ -12,6 +12,7 @@ from itertools import chain
 from luamigrate.migration.account import SECONDS_TO_TELL
 from luamigrate.migration.around import check, covered, runner_for
 from luamigrate.migration.both_sides import BothSides
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import MOST_NAMES
 from luamigrate.migration.listening import Listening
 from luamigrate.migration.options import Options
@@ -111,7 +112,9 @@ class DriftWatcher:
         )
         self._verbs: list[Verb] = [verb, FindExtra()] if options.extra else [verb]
         self._looker = PairLooker(plan, self._verbs, options, self._throttle)
-        self._both_sides = BothSides(deployment, plan, self._pace_of, self._heeding.stop)
+        self._both_sides = BothSides(
+            deployment, Direction(plan, deployment.database), self._pace_of, self._heeding.stop
+        )
         self._paces: dict[Connection, Pace] = {}
         self._everything: Iterator[Batch] | None = None
         """The comparison of everything that is under way."""

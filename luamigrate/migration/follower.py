@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 
-from luamigrate.migration.account import SECONDS_TO_TELL, Account
+from luamigrate.migration.account import SECONDS_TO_TELL
 from luamigrate.migration.both_sides import BothSides, Sighting
-from luamigrate.migration.cross_slot_mirror import mirror_for
-from luamigrate.migration.dirty import SEEN, UNTOLD, DirtyNames
-from luamigrate.migration.hearing import Hearing
-from luamigrate.migration.large_mirror import LargeMirror
+from luamigrate.migration.cutover import Cutover
+from luamigrate.migration.direction import Direction
+from luamigrate.migration.dirty import SEEN, UNTOLD
+from luamigrate.migration.flipping import Flipper
+from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
-from luamigrate.migration.mirror import WROTE, Arrived, Result
 from luamigrate.migration.options import FollowOptions
-from luamigrate.migration.pairing import Pairing
-from luamigrate.migration.standing import Pair, Standing
+from luamigrate.migration.proof import Proof
+from luamigrate.migration.sides import CutoverState
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
+from luamigrate.model.cutover import CutoverProgress
 from luamigrate.model.following import Followed, Phase, Rescan
-from luamigrate.model.plans import Plan
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
 from luamigrate.server.deployment import Deployment
@@ -32,6 +32,8 @@ SECONDS_TO_TEND = 1.0
 """Between two times that the lease, the guards and what failed are seen to."""
 SECONDS_BETWEEN_BARRIERS = 0.05
 """At least: each costs the server two answers."""
+MOST_WAITING = 500
+"""Changes that may wait to be mirrored when writes are to be held: they are mirrored in some milliseconds."""
 ROUNDS_SCANNED_AHEAD = 4
 """How many batches a scan may be ahead of the copying: what is told meanwhile comes behind them."""
 
@@ -42,42 +44,41 @@ class Follower:
     def __init__(
         self,
         deployment: Deployment,
-        plan: Plan,
+        direction: Direction,
         options: FollowOptions,
         control: Control,
         *,
         lease: Lease,
         throttle: Throttle,
+        state: CutoverState | None = None,
     ) -> None:
-        self._deployment, self._plan, self._options, self._control = deployment, plan, options, control
+        self._deployment, self._options, self._control = deployment, options, control
         self._lease, self._throttle = lease, throttle
-        self.standing, self._dirty, self._account = Standing(), DirtyNames(), Account(plan)
-        self._hearing = Hearing(deployment, plan, self.standing, self._dirty)
-        self._mirror = mirror_for(deployment, options.limits, lease)
-        self._both_sides = BothSides(deployment, plan, self._mirror.pace_of, control.stop)
-        own_writes = self._hearing.own_writes
-        self._large = LargeMirror(
-            deployment, options.limits, control, lease=lease, standing=self.standing, own_writes=own_writes
-        )
-        self._pairing = Pairing(plan, self.standing, own_writes, self._account)
+        self._keeper = Keeper(deployment, direction, options, control, lease=lease, throttle=throttle)
+        self.standing, self._dirty, self._account = self._keeper.standing, self._keeper.dirty, self._keeper.account
+        self._hearing = self._keeper.hearing
+        self._both_sides = BothSides(deployment, direction, self._keeper.pace_of, control.stop)
         self._scan: Iterator[Sighting] | None = None
-        self._backlog: int | None = None
-        """How many pairs that a scan has found have not been answered for; None where no scan has just ended."""
-        self._phase = Phase.COPYING
         self._waiting_for = ""
         self._in_step = self._was_in_step = self._has_told_step = False
         self._quiet: int | None = None
         """The barrier after which it is in step, if nothing comes before it."""
         self._lost: Rescan | None = None
         """What was lost, while that is not mended."""
-        self._fence: int | None = None
-        """The barrier after which the lease is to be taken again; until then nothing is sent."""
-        self._tended = self._barrier_due = self._round_due = 0.0
+        self._tended = self._barrier_due = self._round_due = self._heard = 0.0
+        self.cutover: Cutover | None = None
+        if state and options.cutover:
+            flipper = Flipper(deployment, options.cutover, control, self._keeper, lease, state, self._note)
+            self.cutover = Cutover(options.cutover, control, self, lease, state, flipper)
+
+    def _note(self, step: str) -> None:
+        if self.cutover:
+            self.cutover.note(step)
 
     def survey(self, batch: Batch) -> None:
         """Take what a survey has found, and what was told meanwhile."""
         for key in batch.keys:
-            if key.word is Word.EXTRA:
+            if key.word is Word.EXTRA and not self._keeper.direction.is_back:
                 self.standing.extra.add(key.source)
         self._hearing.keep_up(self._options.limits.patience, self._control)
 
@@ -88,9 +89,9 @@ class Follower:
         else has written since are its own; where a follow `owned` them, also those whose sources went meanwhile.
         """
         self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
-        self.standing.claiming, self._mirror.away = claims, away
+        self.standing.claiming, self._keeper.mirror.away = claims, away
         self._scan = self._both_sides.scanned()
-        while not self._control.stop():
+        while not (self._control.stop() or (self.cutover and self.cutover.is_finished)):
             try:
                 if self._lost:
                     self._mend(self._lost)
@@ -113,41 +114,44 @@ class Follower:
             self._in_step &= not self._lost
             yield from self._told_batches(at_once=False)
         with suppress(ServerChanged, ConnectionLost):
-            for arrived in self._mirror.arrived(wait=True):
-                self._take(arrived)
+            self._keeper.take_all(wait=True)
         yield from self._told_batches(at_once=True)
 
     def close(self) -> None:
         """Stop listening, and give up the lease."""
-        self._large.close()
-        self._hearing.close()
+        if self.cutover:
+            self.cutover.close()
+        self._keeper.close()
         # Where it did not begin, it owns nothing that the next one should know of.
         self._lease.release(self._known if self._lease.is_used else "")
 
     def _turn(self) -> None:
         self._wait()
+        self._heard = time.monotonic()
         if self._hearing.hear():
             self._scan_again(Rescan.EMPTIED)
             # The lease is in the database of the sources: while it is left, that was not emptied.
-            if self._fence is None and self._lease.renew(self._known):
+            if self._keeper.fence is None and self._lease.renew(self._known):
                 self._hearing.was_emptied = False
         if self._dirty.is_full:
             self._dirty.clear()
             self._scan_again(Rescan.TOO_MANY)
-        for arrived in self._mirror.arrived():
-            self._take(arrived)
-            if self._backlog is not None:
-                self._backlog -= len(arrived.results) + len(arrived.big)
-        self._after_barriers()
+        self._keeper.take_all()
+        if self._keeper.after_barriers():
+            self._take_the_lease_again()
         self._tend()
-        if self._fence is None:
+        if self._keeper.fence is None:
             self._scan_on()
             self._send()
             # Whoever changes meanwhile waits for one chunk.
-            if not self._waiting_for and (chunk := self._large.advance()):
-                self._take(chunk)
+            if not self._waiting_for and (chunk := self._keeper.large.advance()):
+                self._keeper.take(chunk)
+        if doubt := self._keeper.doubt:
+            self._scan_again(doubt)
         self._see_whether_all_was_scanned()
         self._see_whether_in_step()
+        if self.cutover:
+            self.cutover.advance()
 
     def _wait(self) -> None:
         """Wait until something is told or answered, or there is something else to do."""
@@ -155,75 +159,13 @@ class Follower:
         if left > 0:
             # What comes meanwhile is taken together: waking for each change would cost more than mirroring it.
             time.sleep(min(left, SECONDS_TO_SLEEP))
-        may_go_on = not (self._mirror.is_full or self._waiting_for or self._fence is not None)
-        at_once = self._mirror.has_arrived or (may_go_on and (self._dirty or self._large or self._scan is not None))
+        may_go_on = not (self._keeper.mirror.is_full or self._waiting_for or self._keeper.fence is not None)
+        at_once = self._keeper.mirror.has_arrived or (
+            may_go_on and (self._dirty or self._keeper.large or self._scan is not None)
+        )
         is_quiet = self._quiet is None and not self._in_step and not self._dirty
         patience = SECONDS_BETWEEN_BARRIERS if is_quiet else SECONDS_TO_SLEEP
-        wait_for([*self._hearing.listeners, *self._mirror.busy], 0 if at_once else patience)
-
-    def _take(self, arrived: Arrived) -> None:
-        """Take what came of a batch."""
-        self._account.longest = max(self._account.longest, arrived.seconds)
-        if arrived.repeated:
-            # What it made at first has been answered for as if it had been there.
-            self.standing.loses_sight(claiming=True)
-            self._scan_again(Rescan.LOST)
-        now, barrier = time.perf_counter(), self._hearing.next_barrier
-        for result in arrived.results:
-            self._take_result(result, now, barrier, repeated=arrived.repeated)
-        for big in arrived.big:
-            self._answered(big.pair, barrier, wrote=arrived.repeated)
-            if self.standing.postpone(big.pair):
-                self._large.put(big)
-        self._put_back(arrived.undone, wrote=arrived.repeated)
-        if arrived.is_unheld and self._fence is None:
-            self._fence = self._hearing.barrier()
-        if arrived.refusal:
-            self._throttle.refused(arrived.refusal)
-        else:
-            self._throttle.accepted()
-
-    def _take_result(self, result: Result, now: float, barrier: int, *, repeated: bool) -> None:
-        pair, standing = result.pair, self.standing
-        is_first = self._phase is Phase.COPYING or standing.is_postponed(pair.source)
-        self._account.count(result, now, is_first=is_first and pair.source not in standing.known)
-        if self._large:
-            self._large.drop(pair.source)
-        # The one before may have written, and its answer was lost.
-        if self._answered(pair, barrier, wrote=(result.word in WROTE) + repeated):
-            self._dirty.put(pair.source, UNTOLD)
-        if result.word is Word.FAILED:
-            news = standing.failed_with(pair, result.text)
-        else:
-            news = standing.answered(pair, result.word, barrier, repeated=repeated)
-        if news:
-            self._account.note(news)
-
-    def _put_back(self, pairs: list[Pair], *, wrote: bool) -> None:
-        """Have pairs wait again that were not done, as far as is known; tell whether they may have been written."""
-        barrier = self._hearing.next_barrier
-        for pair in pairs:
-            self._answered(pair, barrier, wrote=wrote)
-            self._dirty.put_back(pair.source, pair.moment)
-
-    def _answered(self, pair: Pair, barrier: int, *, wrote: int) -> bool:
-        """Note how often at most we wrote a target; return whether somebody else has written it too."""
-        is_foreign = self._hearing.own_writes.answered(pair.target, barrier, wrote=wrote)
-        if is_foreign:
-            self.standing.suspect(pair.source)
-        return is_foreign
-
-    def _after_barriers(self) -> None:
-        """Decide what was waiting for a barrier."""
-        passed = self._hearing.passed
-        self._hearing.own_writes.passed(passed)
-        for found in self.standing.passed(passed):
-            if isinstance(found, bytes):
-                self._dirty.put(found, UNTOLD)
-            else:
-                self._account.note([found])
-        if self._fence is not None and passed >= self._fence:
-            self._take_the_lease_again()
+        wait_for([*self._hearing.listeners, *self._keeper.mirror.busy], 0 if at_once else patience)
 
     def _tend(self) -> None:
         """See to the guards, the lease, and what failed."""
@@ -238,14 +180,14 @@ class Follower:
         if now - self._tended < SECONDS_TO_TEND:
             return
         self._tended = now
-        self._mirror.limit(self._throttle.limits)
-        self._large.limit(self._throttle.limits)
+        self._keeper.limit()
+        self._keeper.try_waiting()
         self._deployment.confirm()
         self._follow_slots()
         for source in self.standing.due_again():
             self._dirty.put(source, UNTOLD)
-        if self._fence is None and not self._lease.renew_if_due(self._known):
-            self._fence = self._hearing.barrier()
+        if self._keeper.fence is None and not self._lease.renew_if_due(self._known):
+            self._keeper.fence = self._hearing.barrier()
 
     @property
     def _known(self) -> str:
@@ -258,10 +200,10 @@ class Follower:
     def _take_the_lease_again(self) -> None:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
-        self._fence = None
+        self._keeper.fence = None
         # Of a cluster it may have been one node; and targets in another database have not gone with it.
         was_emptied = self._hearing.was_emptied and not self._deployment.slots
-        if was_emptied and self._plan.databases == (None,):
+        if was_emptied and self._keeper.direction.plan.databases == (None,):
             self.standing.forget()
         self._scan_again(None if was_emptied else Rescan.LEASE)
         self._hearing.was_emptied = False
@@ -269,26 +211,25 @@ class Follower:
     def _mend(self, lost: Rescan) -> None:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
-        # In a cluster what is in flight ends with the first error.
-        if lost is not Rescan.LOST or self._deployment.slots:
-            dropped = self._mirror.dropped()
-            self._put_back(dropped, wrote=True)
-            for pair in self._large.dropped():
-                self._dirty.put_back(pair.source, pair.moment)
-            if dropped:
-                self.standing.loses_sight(claiming=True)
+        is_back = self._keeper.direction.is_back
+        # In a cluster what is in flight ends with the first error, and what is under WATCH with its connection.
+        if lost is not Rescan.LOST or self._deployment.slots or is_back:
+            self._keeper.forget_flights()
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
             self._deployment.refresh()
         if lost is Rescan.OTHER_SERVER:
             self._deployment.accept_change()
             self._lease.take_again()
-            self._fence = None
+            self._keeper.fence = None
             self.standing.goes_back()
         self._hearing.listen_again(self._options.limits.patience, self._control)
+        if self.cutover:
+            self.cutover.mended()
+        self._keeper.mirror.reconnect(unwatched_since=self._heard)
         self._lost = None
-        if self._fence is not None:
-            self._fence = self._hearing.barrier()
+        if self._keeper.fence is not None:
+            self._keeper.fence = self._hearing.barrier()
         self._scan_again(lost)
 
     def _scan_again(self, why: Rescan | None) -> None:
@@ -297,7 +238,7 @@ class Follower:
             self._account.rescans[why] += 1
         for source in self.standing.scan_begins():
             self._dirty.put(source, UNTOLD)
-        self._scan, self._backlog = self._both_sides.scanned(), None
+        self._scan, self._keeper.backlog, self._keeper.doubt = self._both_sides.scanned(), None, None
 
     def _follow_slots(self) -> bool:
         """Look again at what is in slots that were moved; tell whether any were."""
@@ -308,44 +249,40 @@ class Follower:
         elif moved:
             self._account.rescans[Rescan.MOVED] += 1
             sources = self._both_sides.in_slots(moved, self._hearing.sources_of)
-            self._scan, self._backlog = chain(self._scan or (), map(Sighting, sources)), None
+            self._scan, self._keeper.backlog = chain(self._scan or (), map(Sighting, sources)), None
         return bool(moved)
 
     def _scan_on(self) -> None:
         """Scan a little, unless enough waits already."""
         if self._scan is None or self._waiting_for:
             return
-        if len(self._dirty) < ROUNDS_SCANNED_AHEAD * self._mirror.size:
+        if len(self._dirty) < ROUNDS_SCANNED_AHEAD * self._keeper.mirror.size:
             found = next(self._scan, None)
             if found is None:
-                self._scan, self._backlog = None, len(self._dirty) + self._mirror.in_flight
+                self._scan, self._keeper.backlog = None, len(self._dirty) + self._keeper.mirror.in_flight
                 return
             for source in found.sources:
                 self._dirty.put(source, SEEN if found.was_there else UNTOLD)
 
-    def _see_whether_all_was_scanned(self) -> None:
-        """After a scan, and all that it has found, no target is claimed that is not known."""
-        if self._backlog is not None and (self._backlog <= 0 or not (self._dirty or self._mirror.in_flight)):
-            self._backlog, self._mirror.away, self._phase = None, None, Phase.FOLLOWING
-            self.standing.scan_ended()
-
     def _send(self) -> None:
-        """Send what waits, as far as there is room; what was told waits for the next round."""
+        """Send what waits; what is told from then on waits for the next round."""
         if self._waiting_for or time.monotonic() < self._round_due:
             return
-        rate = self._throttle.rate
-        while self._dirty and not self._mirror.is_full and not rate.seconds_to_wait(time.monotonic):
-            for pairs in self._pairing.pairs(self._dirty.take(self._mirror.size)):
-                self._mirror.send(pairs)
-                rate.sent(len(pairs), time.monotonic)
-            if not self._dirty:
-                self._round_due = time.monotonic() + self._throttle.limits.max_lag_ms / 1000
-        self._mirror.flush()
+        if self._keeper.send():
+            self._round_due = time.monotonic() + self._throttle.limits.max_lag_ms / 1000
+
+    def _see_whether_all_was_scanned(self) -> None:
+        """After a scan, and all that it has found, no target is claimed that is not known."""
+        if self._keeper.backlog is not None and (
+            self._keeper.backlog <= 0 or not (self._dirty or self._keeper.mirror.in_flight)
+        ):
+            self._keeper.backlog, self._keeper.is_copying = None, False
+            self._keeper.mirror.knows_all()
+            self.standing.scan_ended()
 
     @property
     def _is_busy(self) -> bool:
-        waits = self._dirty or self._large or self._mirror.in_flight
-        return bool(waits) or self._scan is not None or self._fence is not None
+        return self._keeper.is_busy or self._scan is not None
 
     def _see_whether_in_step(self) -> None:
         if self._is_busy or not self.standing.is_settled:
@@ -364,29 +301,91 @@ class Follower:
         if not self._account.is_due(at_once=at_once or is_first_step):
             return
         self._has_told_step = self._in_step
-        large, longest = self._large.progress, self._account.longest
+        large, longest = self._keeper.large.progress, self._account.longest
         for rule, tally, keys in self._account.taken():
+            if self.cutover:
+                self.cutover.stragglers(keys)
             yield Batch(rule, tally=tally, keys=keys, seconds=longest, large=large, followed=self.figures)
+
+    @property
+    def _queues_waiting(self) -> str:
+        count = len(self._keeper.waiting)
+        return f"waiting for clients that wait: {count:,} queues are not mirrored back meanwhile" if count else ""
+
+    @property
+    def _phase(self) -> Phase:
+        if self.cutover and self.cutover.is_finished:
+            return Phase.FINISHED
+        if self.cutover and self.cutover.is_freezing:
+            return Phase.FREEZING
+        if self._keeper.direction.is_back:
+            return Phase.MIRRORING_BACK
+        return Phase.COPYING if self._keeper.is_copying else Phase.FOLLOWING
+
+    def what_is_missing(self) -> str:
+        """Say what speaks against holding writes now; empty where nothing does."""
+        keeper = self._keeper
+        waiting = len(self._dirty) + keeper.mirror.in_flight
+        if self._lost or self._scan is not None or keeper.backlog is not None:
+            return "both sides to be compared"
+        if self._waiting_for:
+            return self._waiting_for.removeprefix("waiting for ")
+        if keeper.fence is not None:
+            return "the lease"
+        if keeper.large:
+            return "a big key that is being copied"
+        if waiting > MOST_WAITING:
+            return f"{waiting:,} changes to be mirrored"
+        return f"what is not in step: {trouble}" if (trouble := keeper.standing.trouble) else ""
+
+    def prove(self) -> None:
+        """Begin to compare all pairs once more."""
+        self._hearing.proof = Proof()
+        self._scan_again(None)
+
+    @property
+    def unequal(self) -> int | None:
+        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
+        proof = self._hearing.proof
+        if not proof:
+            return 0
+        if proof.is_doubtful and not self._hearing.is_asked:
+            self._hearing.barrier()
+        if proof.is_doubtful or self._scan is not None or self._keeper.backlog is not None:
+            return None
+        self._hearing.proof = None
+        return proof.unequal
+
+    @property
+    def changes(self) -> int:
+        """How many changes were told."""
+        return self._hearing.told
 
     @property
     def figures(self) -> Followed:
         """How it stands."""
         account = self._account
+        progress = self.cutover.progress if self.cutover else CutoverProgress()
         return Followed(
             phase=self._phase,
+            side=self._keeper.direction.side,
+            stragglers=self.standing.stragglers_seen,
+            attempts=progress.attempts,
+            freeze_ms=progress.freeze_ms,
+            steps=progress.steps,
             in_step=self._in_step,
             dirty=len(self._dirty),
-            in_flight=self._mirror.in_flight + len(self._large),
+            in_flight=self._keeper.mirror.in_flight + len(self._keeper.large),
             told=self._hearing.told,
             copies=account.copies,
             removed=account.removed,
             rescans=dict(account.rescans),
-            foreign=len(self.standing.foreign),
+            foreign=0 if self.standing.is_back else len(self.standing.foreign),
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),
             lag=account.lags.figures,
             longest_pause_ms=round(account.longest * 1000, 3),
-            waiting_for=self._waiting_for or None,
+            waiting_for=self._waiting_for or progress.waiting_for or self._queues_waiting or None,
             was_in_step=self._was_in_step,
         )

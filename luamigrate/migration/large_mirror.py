@@ -10,10 +10,11 @@ from redis.crc import key_slot
 
 from luamigrate.migration import large_key_verbs
 from luamigrate.migration.chunks import LargePair
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import SEEN
+from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.mirror import Arrived, Big, Result
-from luamigrate.migration.ownership import OwnWrites
 from luamigrate.migration.pace import Pace
 from luamigrate.migration.standing import Pair, Standing
 from luamigrate.migration.watch import Disturbed, LargeSteps, Replaced, Unheld
@@ -34,15 +35,16 @@ class LargeMirror:
     def __init__(
         self,
         deployment: Deployment,
+        direction: Direction,
         limits: Limits,
         control: Control,
         *,
         lease: Lease,
         standing: Standing,
-        own_writes: OwnWrites,
+        hearing: Hearing,
     ) -> None:
-        self._deployment, self._control = deployment, control
-        self._lease, self._standing, self._own_writes = lease, standing, own_writes
+        self._deployment, self._direction, self._control = deployment, direction, control
+        self._lease, self._standing, self._hearing = lease, standing, hearing
         self._waiting: dict[bytes, Big] = {}
         """Big pairs to be mirrored, by source; if one is under way, it is the first."""
         self._steps: LargeSteps | None = None
@@ -113,26 +115,31 @@ class LargeMirror:
             return Arrived(seconds=progress.seconds)
         del self._waiting[big.pair.source]
         for pair in (*(result.pair for result in arrived.results), *arrived.undone):
-            self._own_writes.sent(pair.target)
+            self._hearing.own_writes.sent(self._direction.copy_of(pair))
         return arrived
 
     def _begun(self, big: Big) -> LargeSteps:
-        pair, deployment = big.pair, self._deployment
-        place, database = deployment.place(pair.target), pair.rule.database
+        pair, deployment, direction = big.pair, self._deployment, self._direction
+        live, copy = direction.ends(pair)
+        live_database, copy_database = direction.databases(pair.rule)
+        live_place = deployment.place(live)._replace(database=live_database)
+        copy_place = deployment.place(copy)._replace(database=copy_database)
         is_cluster = deployment.slots is not None
+        # The lease is where the old names are.
+        is_beside = not is_cluster and live_database == deployment.database
         large = LargePair(
-            source_place=deployment.place(pair.source),
-            target_place=place if database is None else place._replace(database=database),
-            cross_slot=is_cluster and key_slot(pair.source) != key_slot(pair.target),
-            source=pair.source,
-            target=pair.target,
+            source_place=live_place,
+            target_place=copy_place,
+            cross_slot=is_cluster and key_slot(live) != key_slot(copy),
+            source=live,
+            target=copy,
             kind=big.kind,
             size=big.size,
             pause=self._pause,
             control=self._control,
             allow_long_pause=self._limits.allow_long_pause,
             nonce=self._nonce,
-            lease=partial(self._lease.held_until, place.node) if is_cluster else lambda: self._lease.proof,
+            lease=(lambda: self._lease.proof) if is_beside else partial(self._lease.held_until, copy_place.node),
         )
         return large_key_verbs.mirror(large, lambda: self._may_replace(pair.source))
 

@@ -7,12 +7,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from luamigrate.migration.throttle import SECONDS_TO_SLEEP
 from luamigrate.model.control import Control
+from luamigrate.model.cutover import Side
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import LEASES, TAG, LeaseNote, digest_of, entry_of, lease_of, notes_of, record_of
 from luamigrate.model.plans import Plan
@@ -20,6 +20,7 @@ from luamigrate.preflight.following import refuse_others
 from luamigrate.scripts import follow_calls
 from luamigrate.scripts.follow_calls import LeaseReply
 from luamigrate.scripts.replies import takes_no_writes
+from luamigrate.server.asking import ask_about_key
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered
@@ -55,6 +56,10 @@ class Lease:
     control: Control
     patience: float
     """Seconds for which a slot that is being moved is waited for."""
+    flag: bytes | None = None
+    """The key that its cut-over flips; None where there is none."""
+    side: Side = Side.SOURCES
+    """Which side the application writes: the index tells others of it from the next time on that it is renewed."""
     value: bytes = field(init=False)
     """What the lease has while it is ours: nobody else knows it."""
     is_used: bool = field(init=False, default=False)
@@ -68,9 +73,7 @@ class Lease:
         self._entry = entry_of(self._digest, self.deployment.database)
         self._tag = TAG if self.deployment.slots else b""
         who = f"{socket.gethostname()}, process {os.getpid()}"
-        self._about = {
-            database: note.written() for database, note in notes_of(self.plan, self.deployment.database, who).items()
-        }
+        self._notes = notes_of(self.plan, self.deployment.database, who)
 
     @property
     def name(self) -> bytes:
@@ -120,7 +123,11 @@ class Lease:
                 f"follow: meanwhile another follow has begun ({self._holder()}): this one has lost its targets"
             )
         # Nor may one of another plan, about some of the same names, have seen that there was none.
-        self._ask(lambda server: refuse_others(server, self.plan))
+        self.refuse_others()
+
+    def refuse_others(self) -> None:
+        """Ask once more, while it is held. Raises Refused where others have such names, or have cut them over."""
+        refuse_others(self.deployment, self.plan, self.flag, self.patience, self.control)
 
     def use(self) -> None:
         """Note that the targets are owned, before the first of them is written. Raises Refused where it is lost."""
@@ -173,7 +180,7 @@ class Lease:
         return reply
 
     def _send(self, verb: str, known: str, server: Connection) -> LeaseReply:
-        home, databases = server.database, tuple(self._about)
+        home, databases = server.database, tuple(self._notes)
         return follow_calls.lease(
             server,
             verb,
@@ -181,7 +188,7 @@ class Lease:
             databases=(home, home, *databases) if len(databases) > 1 else (),
             value=self.value,
             plan=self._entry,
-            about=[*self._about.values()],
+            about=[replace(note, side=self.side).written() for note in self._notes.values()],
             lease_ms=int(SECONDS * 1000),
             record_ms=int(RECORD_SECONDS * 1000),
             known=known,
@@ -189,20 +196,7 @@ class Lease:
 
     def _ask(self, ask: Callable[[Connection], _Answer]) -> _Answer:
         """Ask the server that has the lease, wherever that is by now."""
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
-                return ask(self.deployment.node_for(self.name))
-            except Error as problem:
-                is_replica = "READONLY" in str(problem)
-                is_unsettled = is_replica or self.deployment.is_unsettled(problem)
-                if not is_unsettled or time.monotonic() > deadline or self.control.stop():
-                    raise
-                time.sleep(SECONDS_TO_SLEEP)
-                if is_replica:
-                    self.deployment.find_primary(problem)
-                else:
-                    self.deployment.refresh()
+        return ask_about_key(self.deployment, self.name, ask, patience=self.patience, control=self.control)
 
     def _left(self) -> int:
         left = self._ask(lambda server: server.call("PTTL", self.name).answer())

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.pace import Pace
 from luamigrate.migration.routing import PairsCall
@@ -23,12 +24,6 @@ from luamigrate.server.connection import Connection
 _WORDS = {word.reply: word for word in (Word.SAME, Word.COPIED, Word.REMOVED, Word.GONE, Word.EXTRA, Word.FOREIGN)}
 _BIG = re.compile(r"(?P<kind>\S+) (?P<size>[0-9]{1,20})(?P<untouched> untouched)?")
 WROTE = frozenset((Word.COPIED, Word.REMOVED))
-
-
-def _keys_and_how(pairs: Sequence[Pair]) -> tuple[list[bytes], list[str]]:
-    """Return what the scripts take for pairs: their keys, and two texts for each."""
-    keys = [key for pair in pairs for key in (pair.source, pair.target)]
-    return keys, [text for pair in pairs for text in (pair.rule.type, pair.rights)]
 
 
 @dataclass(slots=True)
@@ -59,6 +54,8 @@ class Arrived:
     results: list[Result] = field(default_factory=list)
     big: list[Big] = field(default_factory=list)
     """Pairs that have to go in chunks."""
+    waited: list[Pair] = field(default_factory=list)
+    """Pairs for which nothing was done, because clients wait for something."""
     undone: list[Pair] = field(default_factory=list)
     """Pairs for which nothing was done, and which have to be sent again."""
     seconds: float = 0.0
@@ -87,10 +84,12 @@ class Flight:
 class Mirror:
     """Sends batches at the pace of one server."""
 
-    def __init__(self, server: Connection, limits: Limits, lease: Lease, away: int | None) -> None:
-        self._server, self._limits, self._lease = server, limits, lease
-        self.away = away
+    def __init__(self, server: Connection, direction: Direction, limits: Limits, lease: Lease) -> None:
+        self._server, self._direction, self._limits, self._lease = server, direction, limits, lease
+        self.away: int | None = None
         """How long nobody followed, while that is asked for; see mirror.lua."""
+        self.may_wait: int | None = None
+        """How many clients may wait for something while queues are written; None for any number."""
         self._pace = Pace(limits, server.round_trip)
         self._flights: deque[Flight] = deque()
 
@@ -142,7 +141,7 @@ class Mirror:
     def send(self, pairs: Sequence[Pair]) -> None:
         """Send a batch, whose targets are in one database."""
         if self.away is None and pairs[0].rule.database is None:
-            keys, how = _keys_and_how(pairs)
+            keys, how = self._keys_and_how(pairs)
             call = follow_calls.mirror_plain(self._server, keys, self._pace.pause, lease=self._lease.proof, how=how)
             self._flights.append(Flight(pairs, call, self._pace, is_plain=True))
         else:
@@ -150,14 +149,48 @@ class Mirror:
 
     def send_on(self, pairs: Sequence[Pair], *, whole: bool = False) -> None:
         """Send a batch to the script that decides about whatever there is."""
-        keys, how = _keys_and_how(pairs)
-        pause = Pause(int(self._limits.max_pause * 1000), self._pace.whole_key) if whole else self._pace.pause
-        other = pairs[0].rule.database
-        databases = () if other is None else (self._server.database, other)
-        call = follow_calls.mirror(
-            self._server, keys, pause, lease=self._lease.proof, away=self.away, how=how, databases=databases
-        )
+        call = self._called(self._server, pairs, whole=whole)
         self._flights.append(Flight(pairs, call, self._pace, is_whole=whole))
+
+    def _called(self, server: Connection, pairs: Sequence[Pair], *, whole: bool) -> ScriptCall:
+        keys, how = self._keys_and_how(pairs)
+        pause = Pause(int(self._limits.max_pause * 1000), self._pace.whole_key) if whole else self._pace.pause
+        rule = pairs[0].rule
+        # The lease is where the old names are, whichever names come first.
+        databases = (*self._direction.databases(rule) * len(pairs), self._direction.database)
+        return follow_calls.mirror(
+            server,
+            keys,
+            pause,
+            lease=self._lease.proof,
+            away=self.away,
+            may_wait=self.may_wait,
+            how=how,
+            databases=() if rule.database is None else databases,
+        )
+
+    def _keys_and_how(self, pairs: Sequence[Pair]) -> tuple[list[bytes], list[str]]:
+        """Return what the scripts take for pairs: their keys, and two texts for each."""
+        if self._direction.is_back:
+            keys = [key for pair in pairs for key in (pair.target, pair.source)]
+        else:
+            keys = [key for pair in pairs for key in (pair.source, pair.target)]
+        return keys, [text for pair in pairs for text in (pair.rule.type, pair.rights)]
+
+    def knows_all(self) -> None:
+        """Note that all pairs have been looked at since changes were last not told."""
+        self.away = None
+
+    def reconnect(self, *, unwatched_since: float) -> None:
+        """Make its own connections anew; since that moment, by `time.monotonic`, nobody was told of changes."""
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that it has of its own."""
+        return []
+
+    def close(self) -> None:
+        """Close them."""
 
     def arrived(self, *, wait: bool = False) -> Iterator[Arrived]:
         """Yield what came of the batches that are answered; with `wait`, of all. Raises what calls do."""
@@ -185,7 +218,7 @@ class Mirror:
 
     def _read(self, flight: Flight, answers: list[Answer], seconds: float) -> Arrived:
         results, big, undone = list[Result](), list[Big](), list(flight.pairs[len(answers) :])
-        left_open = list[Pair]()
+        left_open, waited = list[Pair](), list[Pair]()
         refusal, is_unheld = "", False
         for pair, answer in zip(flight.pairs, answers, strict=False):
             word = _WORDS.get(answer) if isinstance(answer, bytes) else None
@@ -193,6 +226,8 @@ class Mirror:
                 results.append(Result(pair, word))
             elif answer == MirrorReply.UNDECIDED and flight.is_plain:
                 left_open.append(pair)
+            elif answer == MirrorReply.WAITED:
+                waited.append(pair)
             elif answer in (MirrorReply.UNHELD, MirrorReply.UNDECIDED):
                 is_unheld |= answer == MirrorReply.UNHELD
                 undone.append(pair)
@@ -210,6 +245,7 @@ class Mirror:
         return Arrived(
             results=results,
             big=big,
+            waited=waited,
             undone=undone,
             seconds=seconds,
             is_unheld=is_unheld,

@@ -27,6 +27,11 @@ class Options:
     cover: tuple[Pattern, ...] = ()
     """Patterns under which keys are searched for that no rule takes."""
 
+    @property
+    def flag(self) -> bytes | None:
+        """The key that a cut-over flips; None where there is to be none."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class FollowOptions(Options):
@@ -41,3 +46,8 @@ class FollowOptions(Options):
     """Whether streams may have groups, of whose changes nobody is told."""
     cutover: CutoverOptions | None = None
     """How it cuts over; None where it never does."""
+
+    @property
+    def flag(self) -> bytes | None:
+        """The key that a cut-over flips; None where there is to be none."""
+        return self.cutover.flag if self.cutover else None

@@ -6,20 +6,21 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from luamigrate.migration.account import Account
+from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.listening import REMEMBERED
-from luamigrate.migration.ownership import OwnWrites
 from luamigrate.migration.standing import Pair, Standing
-from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
 
 
 class Pairing:
     """Makes pairs by a plan, and notes that their targets are about to be written."""
 
-    def __init__(self, plan: Plan, standing: Standing, own_writes: OwnWrites, account: Account) -> None:
-        self._plan, self._standing, self._own_writes, self._account = plan, standing, own_writes, account
-        self._rule_for = lru_cache(REMEMBERED)(plan.rule_for)
+    def __init__(self, direction: Direction, standing: Standing, hearing: Hearing, account: Account) -> None:
+        self._direction, self._standing, self._hearing, self._account = direction, standing, hearing, account
+        self._plan = direction.plan
+        self._rule_for = lru_cache(REMEMBERED)(self._plan.rule_for)
 
     def pairs(self, names: Sequence[tuple[bytes, float]]) -> Iterable[list[Pair]]:
         """Return what is to be sent of names with their moments, by database; those that must never be written fail."""
@@ -29,14 +30,15 @@ class Pairing:
             rule = self._rule_for(name)
             if rule:
                 by_rule.setdefault(id(rule), (rule, []))[1].append(name)
-        moments, sent, pair_of = dict(names), self._own_writes.sent, self._standing.pair
+        moments, sent, pair_of = dict(names), self._hearing.own_writes.sent, self._standing.pair
+        is_back = self._direction.is_back
         found: dict[int | None, list[Pair]] = {}
         for rule, sources in by_rule.values():
             pairs, refused = self._plan.pairs(rule, sources)
             together = found.setdefault(rule.database, [])
             for source, target in zip(pairs.sources, pairs.targets, strict=True):
                 together.append(pair_of(rule, source, target, moments[source]))
-                sent(target)
+                sent(source if is_back else target)
             for outcome in refused:
                 pair = self._standing.pair(rule, outcome.source, outcome.target, UNTOLD)
                 self._account.note(self._standing.failed_with(pair, outcome.text))

@@ -17,7 +17,8 @@ from luamigrate.model.patterns import Pattern
 from luamigrate.model.rules import RESERVED
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import ScriptCall
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.info import cursor_and_names
 from luamigrate.server.slots import SLOTS, Slots

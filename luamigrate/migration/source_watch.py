@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from luamigrate.model.errors import Error
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import Redirected, Unsettled
 from luamigrate.server.spare import SpareConnections
 

@@ -26,6 +26,11 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 DELETED = "its target was deleted by somebody else, and is copied again"
 WRITTEN = "its target was written by somebody else: if the source is right, delete the target, and it is made anew"
+LATE_WRITE = (
+    "the old name was written after the cut-over, and is left as it is: bring what it has to the new name yourself, "
+    "then delete the old one, and it is made anew"
+)
+LATE_DELETION = "the old name was deleted after the cut-over, and is copied again: should the new one go too?"
 
 _EQUAL = frozenset((Word.SAME, Word.COPIED))
 _ABSENT = frozenset((Word.REMOVED, Word.GONE, Word.IGNORED))
@@ -92,7 +97,9 @@ class Standing:
         """Sources that are not there, whose targets are somebody else's."""
         self.foreign: dict[bytes, bytes] = {}
         """Sources whose targets somebody else has written, and those targets."""
-        self.foreign_seen = 0
+        self.foreign_seen = self.stragglers_seen = 0
+        self.is_back = False
+        """Whether old names are mirrored from new ones: then nothing of others is written over unseen."""
         self._former_extra = KnownNames()
         """Those of before the scan that is under way."""
         self._suspects: set[bytes] = set()
@@ -118,9 +125,22 @@ class Standing:
         return not (self.is_doubtful or self.foreign or self.extra or self._failures)
 
     @property
+    def trouble(self) -> str:
+        """Say what of the pairs is for somebody to see to before a cut-over; empty where nothing is."""
+        set_aside = "stragglers that are set aside" if self.is_back else "foreign"
+        counts = ((len(self.foreign), set_aside), (len(self.extra), "extra"), (self.failed, "failed"))
+        return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+
+    @property
     def is_doubtful(self) -> bool:
         """Whether something waits for a look, or for a barrier."""
         return bool(self._suspects or self._doubts)
+
+    def turned(self, *, is_back: bool) -> None:
+        """Note that pairs are mirrored the other way round from now on: all of them are equal."""
+        self.is_back = is_back
+        self._gone_lately.clear()
+        self._behind.clear()
 
     def pair(self, rule: Rule, source: bytes, target: bytes, moment: float) -> Pair:
         """Return a pair to be looked at, with what may be done to its target."""
@@ -211,7 +231,7 @@ class Standing:
                 self._suspects.discard(source)
                 self._doubts.pop(source, None)
                 return []
-        elif source in self.foreign and word is Word.FOREIGN:
+        elif source in self.foreign and (word is Word.FOREIGN or (self.is_back and word is Word.EXTRA)):
             self._suspects.discard(source)
             self._doubts.pop(source, None)
             return []
@@ -221,7 +241,8 @@ class Standing:
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
-        is_certain = is_untouched or not (self.claiming or source in self.known or source in self._postponed)
+        is_claimed = self.claiming or source in self.known or source in self._postponed
+        is_certain = is_untouched or self.is_back or not is_claimed
         if is_certain:
             return self._judge(source)
         self._due.append((barrier, source))
@@ -253,6 +274,8 @@ class Standing:
         pair = doubt.pair
         if pair is None:
             return []
+        if self.is_back:
+            return [self._straggler(pair, doubt.word)]
         text = ""
         match doubt.word:
             case Word.EXTRA:
@@ -270,6 +293,14 @@ class Standing:
                 self.extra.discard(source)
         word = Word.EXTRA if doubt.word is Word.EXTRA else Word.FOREIGN
         return [KeyOutcome(source, pair.target, word, text, clean=False)]
+
+    def _straggler(self, pair: Pair, word: Word) -> KeyOutcome:
+        """Say that somebody has written an old name after the cut-over; it is set aside, unless it is absent."""
+        self.stragglers_seen += 1
+        if word is not Word.COPIED:
+            self.foreign[pair.source] = pair.source
+        text = LATE_DELETION if word is Word.COPIED else LATE_WRITE
+        return KeyOutcome(pair.source, pair.target, Word.STRAGGLER, text, clean=False)
 
     def failed_with(self, pair: Pair, text: str) -> list[KeyOutcome]:
         """Take that a source could not be copied; return news where it could before. Raises Error for too many."""

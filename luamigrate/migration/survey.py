@@ -11,6 +11,7 @@ from luamigrate.migration.runner import Runner
 from luamigrate.migration.throttle import Throttle
 from luamigrate.migration.verbs import Compare, FindExtra, Verb
 from luamigrate.model.control import Control
+from luamigrate.model.cutover import Side
 from luamigrate.model.errors import Refused, printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import ANY
@@ -30,12 +31,22 @@ class Survey:
     """Compares what is there, writes nothing, and says whether a follow may begin."""
 
     def __init__(
-        self, deployment: Deployment, plan: Plan, options: FollowOptions, control: Control, *, owned: bool
+        self,
+        deployment: Deployment,
+        plan: Plan,
+        options: FollowOptions,
+        control: Control,
+        *,
+        owned: bool,
+        side: Side = Side.SOURCES,
     ) -> None:
         self._deployment, self._plan, self._options, self._control = deployment, plan, options, control
+        self._side = side
         self.owned = owned
         """Whether a record says that the targets were those of a follow."""
         self._found: Counter[Word] = Counter()
+        self._of_other_types = 0
+        """How many sources are there, but not of their rule's type, while their targets are."""
         self.is_clean = True
         """Whether all targets may be claimed."""
 
@@ -44,14 +55,19 @@ class Survey:
         if not self._options.allow_groups:
             self._refuse_groups()
         verbs: list[Verb] = [FindExtra(of_all_types=True)]
-        # In a dry run it tells what it would copy.
-        if self._options.dry_run or not (self.owned or self._options.replace):
+        # In a dry run it tells what it would copy; and after a flip nothing is written that was not counted.
+        is_flipped = self._side is Side.TARGETS
+        if is_flipped or self._options.dry_run or not (self.owned or self._options.replace):
             verbs.insert(0, Compare(command=Command.FOLLOW, dry_run=True))
         for verb in verbs:
             for batch in self._carried_out(verb):
                 self._found.update(batch.tally.counts)
+                self._of_other_types += sum(key.word is Word.EXTRA and bool(key.notes) for key in batch.keys)
                 yield batch
-        self._decide()
+        if is_flipped:
+            self._decide_about_sources()
+        else:
+            self._decide()
 
     def _carried_out(self, verb: Verb) -> Iterator[Batch]:
         for primary in self._deployment.primaries:
@@ -82,6 +98,28 @@ class Survey:
         if problems and "targets" not in self._options.ignored_checks:
             raise Refused(f"targets: {'; '.join(problems)}; --report FILE names them")
         self.is_clean = not unequal or self.owned or self._options.replace
+
+    def _decide_about_sources(self) -> None:
+        """Decide after a flip, when the old names are made what the new ones are: an absent one is only added."""
+        unequal = ", ".join(f"{self._found[word]:,} {word}" for word in UNEQUAL if self._found[word])
+        problems = [f"old names that are not what the new ones are, and would be overwritten: {unequal}"] * bool(
+            unequal
+        )
+        if others := self._of_other_types:
+            problems.append(f"old names of another type than their rule's, which would be overwritten: {others:,}")
+        if lost := self._found[Word.MISSING]:
+            problems.append(f"old names without a new one, which would be deleted: {lost:,}")
+        if absent := self._found[Word.EXTRA] - others:
+            added = f"; new names without an old one, which would be copied back: {absent:,}"
+        else:
+            added = ""
+        is_confirmed = self._options.cutover is not None and self._options.cutover.confirmed
+        if problems and not is_confirmed and "targets" not in self._options.ignored_checks:
+            raise Refused(
+                f"targets: {'; '.join(problems)}{added}; --report FILE names them, --yes makes the old names what the "
+                "new ones are"
+            )
+        self.is_clean = not problems or is_confirmed
 
     def _refuse_groups(self) -> None:
         for server in self._deployment.primaries:

@@ -16,7 +16,8 @@ from luamigrate.model.errors import Error, printable
 from luamigrate.model.status import KeyOutcome, Word
 from luamigrate.scripts import library
 from luamigrate.scripts.chunk_replies import ChunkReply
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, explain
 
 ATTEMPTS = 5

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Self
+
+from luamigrate.model.errors import UsageError, printable
+from luamigrate.model.rules import RESERVED
+
+CUTOVERS = RESERVED + b"cutover"
+"""The index of all cut-overs of a database, by plan: it points to their records, which may be there or not."""
+RECORDS_OF_CUTOVERS = CUTOVERS + b":"
+"""Begins the name of the record that a flip leaves."""
+LAST_MOMENT = 253_402_300_799_999
+"""The end of the year 9999, in milliseconds: what a later one means, nobody can say."""
 
 FREEZE_MS = 500
 """The longest that all writes may be held, unless somebody says otherwise."""
@@ -60,6 +73,8 @@ class Hooks:
     """Where names that had been left were written."""
     seconds: float = HOOK_SECONDS
     """For which each may run."""
+    without: frozenset[str] = frozenset()
+    """Variables of the environment that they do not get, because these may hold passwords."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +106,20 @@ class CutoverOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CutoverProgress:
+    """How far a follow is with a cut-over."""
+
+    attempts: int = 0
+    """Of the cut-over that is under way, or was the last one."""
+    freeze_ms: float | None = None
+    """Milliseconds for which the last flip held writes; None before one."""
+    steps: tuple[str, ...] = ()
+    """What was done, and why: a line for each step, the last ones."""
+    waiting_for: str = ""
+    """What is waited for; empty where that is nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CutoverRecord:
     """What a flip leaves beside the flag until the way back, or until it is finished."""
 
@@ -100,3 +129,88 @@ class CutoverRecord:
     """What the flag had before; None where there was none."""
     moment: int
     """When it was flipped, by the server's clock: milliseconds since 1970."""
+
+    @classmethod
+    def read(cls, reply: object) -> Self | None:
+        """Read what HGETALL answers, fields and values by turns; None where that is not what a flip leaves."""
+        fields = _fields(reply)
+        if not {b"flag", b"value", b"moment"} <= fields.keys() <= {b"flag", b"value", b"former", b"moment"}:
+            return None
+        moment = fields[b"moment"]
+        if not fields[b"flag"] or not fields[b"value"] or not moment.isdigit() or int(moment) > LAST_MOMENT:
+            return None
+        return cls(flag=fields[b"flag"], value=fields[b"value"], former=fields.get(b"former"), moment=int(moment))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutoverNote:
+    """What the index tells of a cut-over: which names it is about, and where the record is, if there is one."""
+
+    who: str
+    """The process, for people: host and process id."""
+    flag: bytes
+    value: bytes
+    """What the flag has once the new names are the ones to write."""
+    record: bytes
+    """The name of the record: only where it is there, something was flipped."""
+    database: int
+    """That of the flag, and of the record."""
+    sources: tuple[bytes, ...]
+    targets: tuple[bytes, ...]
+    """Prefixes that cover those names of the plan that are in the index's database."""
+
+    @classmethod
+    def read(cls, text: object) -> Self | None:
+        """Read what the index holds; None where nobody knows what that is."""
+        try:
+            note: Any = json.loads(text)  # type: ignore[arg-type]  # whatever a server may answer
+            names = {name: bytes.fromhex(note[name]) for name in ("flag", "value", "record")}
+            sides = {name: tuple(map(bytes.fromhex, note[name])) for name in ("sources", "targets")}
+            who, database = printable(str(note["who"]).encode()), int(note["database"])
+        except (ValueError, TypeError, LookupError):
+            return None
+        if not names["record"].startswith(RECORDS_OF_CUTOVERS) or database < 0:
+            return None
+        return cls(who=who, database=database, **names, **sides)  # type: ignore[arg-type]  # by their names
+
+    def written(self) -> bytes:
+        """Return what the index is to hold."""
+        names = {"flag": self.flag.hex(), "value": self.value.hex(), "record": self.record.hex()}
+        sides = {"sources": [each.hex() for each in self.sources], "targets": [each.hex() for each in self.targets]}
+        return json.dumps({"who": self.who, "database": self.database, **names, **sides}).encode()
+
+
+def cutover_record_of(digest: bytes, flag: bytes, *, is_cluster: bool) -> bytes:
+    """Return the name of the record that a flip leaves for a plan with this digest.
+
+    In a cluster it is in the flag's slot, so that both are written in one step. Raises UsageError where no name can be.
+    """
+    name = RECORDS_OF_CUTOVERS + digest
+    if not is_cluster:
+        return name
+    tag = hash_tag_of(flag)
+    if tag is None:
+        raise UsageError(
+            f"cut-over: in a cluster the flag '{printable(flag)}' can share its slot with no other key, because of its "
+            "braces: give it another name"
+        )
+    return name + b":{" + tag + b"}"
+
+
+def hash_tag_of(name: bytes) -> bytes | None:
+    """Return what another key needs between braces to be in the same slot of a cluster; None where nothing does."""
+    _, opened, rest = name.partition(b"{")
+    tag, closed, _ = rest.partition(b"}")
+    if opened and closed and tag:
+        return tag
+    # The whole name decides then: as a tag it would end at its first brace.
+    return None if b"}" in name or not name else name
+
+
+def _fields(reply: object) -> dict[bytes, bytes]:
+    """Return the fields of a hash; empty where the reply is not made of such."""
+    if not isinstance(reply, Sequence) or isinstance(reply, (bytes, str)) or len(reply) % 2:
+        return {}
+    if not all(isinstance(each, bytes) for each in reply):
+        return {}
+    return dict(zip(reply[::2], reply[1::2], strict=True))

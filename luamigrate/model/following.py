@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Self
 
-from luamigrate.model.cutover import Side
+from luamigrate.model.cutover import CutoverNote, Side
 from luamigrate.model.errors import printable
 from luamigrate.model.plans import Plan
 from luamigrate.model.prefixes import source_prefixes, target_prefixes
@@ -116,8 +116,13 @@ class LeaseNote:
     sources: tuple[bytes, ...]
     targets: tuple[bytes, ...]
     """Prefixes that cover those names of the plan that are in one database."""
-    side: str = "sources"
+    side: str = Side.SOURCES
     """Which side is written by the application, and mirrored to the other one."""
+
+    @property
+    def mirrored(self) -> tuple[bytes, ...]:
+        """Prefixes of the names that the follow writes."""
+        return self.sources if self.side == Side.TARGETS else self.targets
 
     @classmethod
     def read(cls, text: bytes) -> Self | None:
@@ -133,6 +138,24 @@ class LeaseNote:
         """Return what the index is to hold."""
         sides = {"sources": [each.hex() for each in self.sources], "targets": [each.hex() for each in self.targets]}
         return json.dumps({"who": self.who, "side": self.side, **sides}).encode()
+
+
+def cutover_notes_of(
+    plan: Plan, database: int, who: str, *, flag: bytes, value: bytes, record: bytes
+) -> dict[int, CutoverNote]:
+    """Return what a cut-over of a plan is about in each of its databases; sources and flag are in this one."""
+    return {
+        each: CutoverNote(
+            who=who,
+            flag=flag,
+            value=value,
+            record=record,
+            database=database,
+            sources=note.sources,
+            targets=note.targets,
+        )
+        for each, note in notes_of(plan, database, who).items()
+    }
 
 
 def notes_of(plan: Plan, database: int, who: str) -> dict[int, LeaseNote]:

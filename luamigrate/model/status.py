@@ -63,6 +63,9 @@ class Word(StrEnum):
 SKIPPED = (Word.SAME, Word.EXISTS, Word.EXPIRY, Word.PARTIAL, Word.DIFFERS)
 """Words of a run for targets that were there before."""
 
+BESIDE = (Word.EXTRA, Word.FOREIGN, Word.STRAGGLER)
+"""Words that are not in the sum of what was found."""
+
 _UNFINISHED = frozenset((Word.EXPIRY, Word.PARTIAL, Word.DIFFERS, Word.KEPT, Word.EXTRA))
 
 

@@ -12,7 +12,18 @@ from luamigrate.model.following import Followed
 from luamigrate.model.patterns import Pattern
 from luamigrate.model.plans import Plan
 from luamigrate.model.rules import Rule
-from luamigrate.model.status import SKIPPED, Command, Finding, KeyOutcome, Reason, Stage, Word, reason_for, unfinished
+from luamigrate.model.status import (
+    BESIDE,
+    SKIPPED,
+    Command,
+    Finding,
+    KeyOutcome,
+    Reason,
+    Stage,
+    Word,
+    reason_for,
+    unfinished,
+)
 
 
 @dataclass(slots=True)
@@ -78,8 +89,8 @@ class Tally:
 
     @property
     def found(self) -> int:
-        """Keys that match the rule's pattern and type: the sum of all words but the last three."""
-        return self.counts.total() - self.counts[Word.EXTRA] - self.counts[Word.FOREIGN]
+        """Keys that match the rule's pattern and type: the sum of all words but those that are beside it."""
+        return self.counts.total() - sum(self.counts[word] for word in BESIDE)
 
     @property
     def words(self) -> list[tuple[Word, int]]:

@@ -53,10 +53,12 @@ def run_checks(
     limits: Limits = DEFAULTS,
     ignored: frozenset[str] = frozenset(),
     warns_of_nothing: bool = False,
+    flag: bytes | None = None,
 ) -> list[Finding]:
     """Run the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
 
-    With `warns_of_nothing`, warn where no key matches any rule; a run finds that out by itself.
+    With `warns_of_nothing`, warn where no key matches any rule; a run finds that out by itself. A follow has a `flag`
+    where it can cut over.
     """
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
@@ -71,7 +73,7 @@ def run_checks(
         if command in (Command.RUN, Command.FOLLOW) and may_read:
             findings += _of_the_data(deployment, plan, warns_of_nothing=warns_of_nothing)
         if may_read:
-            findings += following(deployment, plan, command)
+            findings += following(deployment, plan, command, flag)
     return [_overridden(finding) if finding.name in ignored else finding for finding in findings]
 
 

@@ -14,7 +14,8 @@ from luamigrate.model.status import KeyOutcome
 from luamigrate.model.tables import some_of
 from luamigrate.scripts import calls
 from luamigrate.scripts.calls import ScriptCall
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, Unsettled
 from luamigrate.server.info import cursor_and_names, read_key_count

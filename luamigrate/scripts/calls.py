@@ -12,7 +12,8 @@ from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Pause
 from luamigrate.model.rules import Pairs
 from luamigrate.scripts import library
-from luamigrate.server.connection import Call, Connection
+from luamigrate.server.call import Call
+from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ScriptMissing
 
 Answer = bytes | list[object]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from enum import Enum
 
 from luamigrate.model.limits import Pause
-from luamigrate.scripts.calls import ScriptCall, ask_about
+from luamigrate.scripts import library
+from luamigrate.scripts.calls import ScriptCall, ask_about, in_database
+from luamigrate.server.call import Call
 from luamigrate.server.connection import Connection
 
 
@@ -28,15 +30,23 @@ def mirror(
     *,
     lease: tuple[bytes, bytes],
     away: int | None,
+    may_wait: int | None = None,
     how: Sequence[str],
     databases: Sequence[int] = (),
 ) -> ScriptCall:
     """Call mirror.lua: make targets what their sources are, while the lease has this value.
 
-    `away` and `how`, two texts for each pair: see there.
+    `away`, `may_wait`, and `how`, two texts for each pair: see there.
     """
     name, value = lease
-    options = (pause.microseconds, pause.capacity, value, "" if away is None else away, *how)
+    options = (
+        pause.microseconds,
+        pause.capacity,
+        value,
+        "" if away is None else away,
+        "" if may_wait is None else may_wait,
+        *how,
+    )
     return ScriptCall(server, "mirror", "EVALSHA", (*keys, name), *options, databases=databases)
 
 
@@ -63,6 +73,14 @@ def cross_slot_mirror(
     Each payload is followed by its expiry and weight, and by whose the target is.
     """
     return ask_about(server, "cross_slot/mirror", targets, pause, held_until, kind, *payloads, alone=alone)
+
+
+def read_hash(server: Connection, name: bytes, *, database: int) -> Call | ScriptCall:
+    """Call HGETALL, or have in_database.lua do so where the hash is in another database than the connection's."""
+    if database == server.database:
+        return server.call("HGETALL", name)
+    library.register(server, "in_database")
+    return in_database(server, database, "HGETALL", name, keys=(name,), writes=False)
 
 
 def lease(

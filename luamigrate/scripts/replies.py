@@ -34,6 +34,8 @@ class PairReply(bytes, Enum):
 class MirrorReply(bytes, Enum):
     """What mirror.lua may say of a pair besides."""
 
+    WAITED = b"waited"
+    """Clients wait for something, and it would be written."""
     UNHELD = b"unheld"
     """The lease is not the caller's, and nothing was touched."""
     UNDECIDED = b"undecided"

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from luamigrate.model.control import NOBODY, Control
 from luamigrate.model.errors import Error, Refused, UsageError, printable
+from luamigrate.server.call import Call, Watch
 from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged, explain, passes
 from luamigrate.server.greeting import ask, identify, read
 from luamigrate.server.identity import REPLICA, Identity
@@ -26,7 +27,6 @@ from luamigrate.server.url import address
 
 ANSWER_SECONDS = 60
 """Far above the longest batch: giving up on a script that still runs would only hide it."""
-
 
 RECONNECTIONS = 20
 """Allowed while several commands are to be answered at one moment."""
@@ -37,73 +37,11 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds between two tries to connect; they double each time."""
 
 
+Frame = Callable[[Sequence[Call]], tuple[Call, Call] | None]
+"""Returns what is sent before and behind calls, in one packet with them; None for nothing."""
+
 _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
 """Settings of a connection that belong to one server: its socket, its Sentinels."""
-
-
-@dataclass
-class Watch:
-    """Keys of any slots that are put under WATCH one by one, on one connection, and end with it."""
-
-    keys: Sequence[bytes]
-    refusal: Error | None = None
-    """Why one of them is not under WATCH; told with the answer to the command that they were sent with."""
-
-    @property
-    def packed(self) -> bytes:
-        """The commands: packed by hand in a third of the time, because there is one for each key."""
-        return b"".join([b"*2\r\n$5\r\nWATCH\r\n$%d\r\n%b\r\n" % (len(key), key) for key in self.keys])
-
-
-class Call:
-    """A command that is sent, or will be; its answer is read when it is asked for."""
-
-    def __init__(self, connection: Connection, packed: bytes, *, once: bool, watch: Watch | None = None) -> None:
-        self._connection = connection
-        self.watch = watch
-        """What is put under WATCH right before it."""
-        self.packed = packed
-        self.once = once
-        """Whether it must not be sent again, because it makes sense on this connection only."""
-        self.sent: float | None = None
-        """When it was last sent; None before that."""
-        self.repeated = False
-        """Whether it was sent again, because the connection was lost before its answer came."""
-        self.waited = False
-        """Whether we waited for its answer: if it had come before, `seconds` include our own time."""
-        self.alone = False
-        """Whether no other call was under way when its answer came."""
-        self._reply: Any = None
-        self.seconds: float | None = None
-        """Time from when the server could begin with it to its answer; None while it is under way."""
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether its answer has come."""
-        return self.seconds is not None
-
-    @property
-    def name(self) -> str:
-        """The command's first word."""
-        return printable(self.packed.split(b"\r\n", 3)[2])
-
-    def answer(self) -> Any:
-        """Wait for the answer and return it. Raises Error."""
-        while self.seconds is None:
-            self._connection.read_next()
-        if isinstance(self._reply, Error):
-            raise self._reply
-        if isinstance(self._reply, Exception):
-            raise explain(self._reply) from None
-        return self._reply
-
-    def complete(self, reply: Any, began: float, *, alone: bool = False, waited: bool = False) -> float:
-        """Take the reply; the server could begin with the command at `began`. Return the time now."""
-        now = time.perf_counter()
-        sent = now if self.sent is None else self.sent
-        self._reply, self.waited, self.alone = reply, waited, alone and began < sent
-        self.seconds = now - max(began, sent)
-        return now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +84,8 @@ class Connection:
         """Since when no call has been answered, though connections were made; None after an answer."""
         self._broken: Exception | None = None
         """Why the connection is useless, if that was found while sending, before an answer was read."""
+        self.frame: Frame | None = None
+        """What is put around each packet while all writes are held but ours."""
         try:
             self._connection: AbstractConnection = pool.get_connection()
             self.identity = self._greet()
@@ -153,6 +93,11 @@ class Connection:
             raise UsageError(f"the URL cannot be used: {printable(os.fsencode(str(error)))}") from None
         except (RedisError, OSError) as error:
             raise self._explain(error) from None
+
+    @property
+    def client_id(self) -> int | None:
+        """By which number the server knows this connection among its clients; None where it does not tell."""
+        return self.identity.client_id
 
     @property
     def is_lost(self) -> bool:
@@ -181,7 +126,8 @@ class Connection:
     def once_more(self) -> Connection:
         """Make another connection to the same server. Raises ConnectionLost where there cannot be another."""
         try:
-            return self.at(self.host, int(self._pool.connection_kwargs.get("port") or 0))
+            pool = self._pool_of_this_server()
+            return Connection(ConnectionPool(pool.connection_class, **pool.connection_kwargs), self.url)
         except Error as problem:
             raise ConnectionLost(str(problem)) from None
 
@@ -218,7 +164,7 @@ class Connection:
             raise self._lost
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
         watch, self._watch = self._watch, None
-        call = Call(self, watch.packed + packed if watch else packed, once=once, watch=watch)
+        call = Call(self.read_next, watch.packed + packed if watch else packed, once=once, watch=watch)
         self._outgoing.append(call)
         self._under_way.append(call)
         return call
@@ -392,11 +338,23 @@ class Connection:
     def _send(self) -> None:
         # All at once: a system call for each would cost more than joining them.
         if self._outgoing:
-            outgoing, self._outgoing = self._outgoing, []
+            outgoing, self._outgoing = self._framed(self._outgoing), []
             now = time.perf_counter()
             for call in outgoing:
                 call.sent = now
             self._connection.send_packed_command([b"".join(call.packed for call in outgoing)], check_health=False)
+
+    def _framed(self, calls: list[Call]) -> list[Call]:
+        """Put the frame around calls that are about to be sent: from then on none of them is sent again."""
+        around = self.frame(calls) if self.frame else None
+        if not around:
+            return calls
+        for call in calls:
+            call.once = True
+        first, last = around
+        self._under_way.insert(len(self._under_way) - len(calls), first)
+        self._under_way.append(last)
+        return [first, *calls, last]
 
     def _greet(self) -> Identity:
         """Ask who the server is, and check that it is ready. Raises RedisError where it is not."""

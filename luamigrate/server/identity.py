@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from luamigrate.model.errors import printable
@@ -26,6 +26,8 @@ class Identity:
     """`PRIMARY` or `REPLICA`; empty where the server does not tell, and of a Sentinel."""
     run_id: str = ""
     """Identifies the server process; empty where the user may not ask."""
+    client_id: int | None = field(default=None, compare=False)
+    """By which number the server knows the connection that has asked; None where it does not tell."""
 
     def is_at_least(self, redis: tuple[int, int], valkey: tuple[int, int]) -> bool:
         """Compare the version with the one of its product; an unknown version is not enough."""
@@ -58,7 +60,17 @@ def identity_of(hello: Any, info: Mapping[str, str]) -> Identity | None:
         return None
     version = told.get("version") or info.get("valkey_version" if product == "valkey" else "redis_version", "")
     mode = told.get("mode") or info.get("server_mode") or info.get("redis_mode", "")
-    return Identity(product, version, mode, role_of(told.get("role", "")))
+    return Identity(product, version, mode, role_of(told.get("role", "")), client_id=client_id_of(hello))
+
+
+def client_id_of(hello: Any) -> int | None:
+    """Read in the answer to HELLO by which number the server knows a connection; None where it does not tell."""
+    if isinstance(hello, dict):
+        client_id = hello.get(b"id")
+    else:
+        pairs = zip(hello[::2], hello[1::2], strict=False) if isinstance(hello, list) else ()
+        client_id = next((value for name, value in pairs if name == b"id"), None)
+    return client_id if type(client_id) is int else None
 
 
 def _product(info: Mapping[str, str]) -> str:

@@ -36,6 +36,11 @@ def number(facts: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
+def connected_replicas(server: Connection) -> int:
+    """Return how many replicas a server has; 0 where the user may not ask."""
+    return number(read_info(server, "replication"), "connected_slaves") or 0
+
+
 def read_database_sizes(servers: Iterable[Connection]) -> dict[str, int] | None:
     """Return the number of keys by database, or None where a server does not tell."""
     sizes: dict[str, int] = {}

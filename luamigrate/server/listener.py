@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 
 from luamigrate.model.errors import Error, Refused
 from luamigrate.server.connection import Connection
-from luamigrate.server.errors import ConnectionLost, error_text, explain
+from luamigrate.server.errors import FIRST_COMMAND, ConnectionLost, error_text, explain
+from luamigrate.server.identity import client_id_of
 
 EVERYTHING = None
 """What is told in place of names where a database was emptied, or another data set was loaded."""
@@ -63,6 +64,11 @@ class Listeners:
     def all(self) -> list[Listener]:
         """What `select` waits for."""
         return [*self._of.values()]
+
+    @property
+    def client_ids(self) -> dict[Connection, int | None]:
+        """By which number each server knows the connection that listens to it."""
+        return {server: listener.client_id for server, listener in self._of.items()}
 
     def hear(self, servers: Iterable[Connection]) -> bool:
         """Tell whether there is a listener at each of these servers."""
@@ -114,6 +120,8 @@ class Listener:
         self._reader: Any = None
         self._pings = 0
         """How many PINGs of the barrier under way have not been answered."""
+        self.client_id: int | None = None
+        """By which number the server knows this connection among its clients; None where it does not tell."""
         try:
             self._register(prefixes, channel)
         except (Error, RedisError, OSError):
@@ -128,7 +136,8 @@ class Listener:
             self._connection.connect()
             parse_error = self._connection._parser.parse_error  # noqa: SLF001  # errors as everywhere else
             self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=parse_error)
-            # First of all, so that the server cannot be made to keep anything.
+            self.client_id = client_id_of(self._ask(FIRST_COMMAND))
+            # Before it is told anything, so that the server cannot be made to keep it.
             self._ask("SUBSCRIBE", channel)
             self._ask(*tracking)
         except (RedisError, OSError) as error:
@@ -138,8 +147,8 @@ class Listener:
                 raise explain(error) from None
             raise Refused(f"follow: the server does not tell this user of changes: {explain(error)}") from None
 
-    def _ask(self, *command: bytes | str) -> None:
-        """Ask, and read one answer: what comes behind it may be told already, and only half of it be there."""
+    def _ask(self, *command: bytes | str) -> Any:
+        """Ask, and return one answer: what comes behind it may be told already, and only half of it be there."""
         packed: Any = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows 1-tuples only
         self._socket.sendall(packed)
         while (answer := self._reader.gets()) is False:
@@ -149,6 +158,7 @@ class Listener:
             self._reader.feed(data)
         if isinstance(answer, Exception):
             raise answer
+        return answer
 
     @property
     def _socket(self) -> Any:

@@ -11,7 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from luamigrate.cli.demo import fill
+from luamigrate.model.cutover import Side, Wish
 from luamigrate.model.errors import Exit
+from luamigrate.model.following import Phase
 from luamigrate.model.rules import TYPES
 from luamigrate.model.status import CHECKS, Command, Reason, Verdict, Word
 from tests.conftest import luamigrate
@@ -51,6 +53,9 @@ def test_words_and_names_are_those_of_the_program() -> None:
     assert line["properties"]["word"]["enum"] == list(Word)
     assert summary["properties"]["command"]["enum"] == list(Command)
     assert summary["properties"]["exit_code"]["enum"] == list(Exit)
+    assert given["figures"]["properties"]["phase"]["enum"] == list(Phase)
+    assert given["figures"]["properties"]["side"]["enum"] == list(Side)
+    assert schema(CONTROL)["$defs"]["follow"]["properties"]["wish"]["enum"] == [*Wish, None]
     assert given["check_name"]["enum"] == list(CHECKS)
     assert given["check"]["properties"]["verdict"]["enum"] == list(Verdict)
     assert given["reason"]["enum"] == list(Reason)

@@ -10,6 +10,7 @@ import pytest
 from luamigrate.model.status import Word
 from luamigrate.scripts import library
 from luamigrate.scripts.chunk_replies import ChunkReply, ChunkValue
+from luamigrate.scripts.cutover_calls import FlipReply
 from luamigrate.scripts.follow_calls import LeaseReply
 from luamigrate.scripts.replies import CrossSlotReply, MirrorReply, PairReply, ProbeReply
 
@@ -120,6 +121,7 @@ FOR_PAIRS = {*Word, *(reply.decode() for reply in PairReply)}
         (["probe.lua"], set(), {*ProbeReply}),
         (["mirror.lua", "mirror_plain.lua"], {*Word}, {*MirrorReply}),
         (["lease.lua"], set(), {*LeaseReply}),
+        (["flip.lua"], set(), {*FlipReply}),
         (["chunk/compare.lua"], set(), {*ChunkValue}),
     ],
 )

@@ -1,0 +1,45 @@
+"""The proof before a cut-over: every pair is compared once more, and none may be unequal of which nobody was told."""
+
+from __future__ import annotations
+
+from luamigrate.migration.dirty import SEEN
+from luamigrate.migration.mirror import WROTE, Result
+from luamigrate.model.status import KeyOutcome, Word
+
+UNTOLD_CHANGE = "it was not what its source is, though nobody told of a change; it was made so again"
+
+
+class Proof:
+    """Takes what comes of pairs while all of them are compared."""
+
+    def __init__(self) -> None:
+        self._told = set[bytes]()
+        """Pairs of which a change was told meanwhile."""
+        self._doubtful: dict[bytes, tuple[int, KeyOutcome]] = {}
+        """Pairs that were unequal, by the barrier after which it is known whether a change was told."""
+        self.unequal = 0
+
+    def told(self, source: bytes) -> None:
+        """Note that a change of a pair was told."""
+        self._told.add(source)
+
+    def take(self, result: Result, barrier: int) -> None:
+        """Take what came of a pair; the barrier is the next one to begin."""
+        pair = result.pair
+        if result.word in WROTE and pair.moment >= SEEN:
+            outcome = KeyOutcome(pair.source, pair.target, Word.DIFFERS, UNTOLD_CHANGE, clean=False)
+            self._doubtful[pair.source] = barrier, outcome
+
+    def passed(self, barrier: int) -> list[KeyOutcome]:
+        """Return the pairs that were unequal though nobody told, as a barrier that has passed makes known."""
+        known = {source: outcome for source, (due, outcome) in self._doubtful.items() if due <= barrier}
+        for source in known:
+            del self._doubtful[source]
+        unequal = [outcome for source, outcome in known.items() if source not in self._told]
+        self.unequal += len(unequal)
+        return unequal
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a barrier is to decide about a pair."""
+        return bool(self._doubtful)
