@@ -92,6 +92,8 @@ class Flipper:
         finally:
             held = freeze.end()
             self.keeper.mirror.may_wait = 0 if self.keeper.direction.is_back else None
+        # Not before: a server that holds writes asks no replica, and a call that waits would keep it from holding them.
+        self._wait_for_replica(home)
         self.note(f"writes were held for {held:.1f} ms; {_killed_text(killed, self.options)}")
         return held
 
@@ -108,7 +110,6 @@ class Flipper:
             if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
                 break
             self.note("somebody wrote between the last barrier and the flip: drained again")
-        self._wait_for_replica(freeze, home)
         return self._kill(freeze, self.options.kill)
 
     def _free_queues(self, freeze: Freeze) -> None:
@@ -177,9 +178,13 @@ class Flipper:
                 self.keeper.turn(SIDES[wish])
         return reply is FlipReply.FLIPPED
 
-    def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
+    def _wait_for_replica(self, home: Connection) -> None:
         """Have a replica take the flip too, so that a failover does not undo it."""
-        if connected_replicas(home) and not home.call("WAIT", 1, max(1, min(WAIT_MS, int(freeze.left_ms)))).answer():
+        try:
+            is_safe = not connected_replicas(home) or home.call("WAIT", 1, WAIT_MS, once=True).answer()
+        except Error:
+            is_safe = False  # it is flipped all the same; who asks next finds out what there is
+        if not is_safe:
             self.note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
