@@ -108,7 +108,7 @@ class Course:
         arguments = (*self.arguments, "--control", str(self.socket), *hooks, *more)
         tool = Tool(self.folder, self.place.url, arguments, f"follow-{len(self.ended)}")
         (self.folder / "pid").write_text(str(tool.pid), encoding="utf-8")
-        self.note(f"started: {' '.join(arguments)}")
+        self.note(f"started, pid {tool.pid} {' '.join(more)}")
         return tool
 
     def end(self) -> Ended:
@@ -184,7 +184,8 @@ class Course:
 
 def _is_in_step(told: Document) -> bool:
     # Names that are left alone until somebody decides are not in step, and never will be.
-    return bool(told["in_step"] or (told.get("stragglers") and not told["dirty"] and not told["in_flight"]))
+    waits = told["dirty"] or told["in_flight"] or told["waiting_for"]
+    return bool(told["in_step"] or (told.get("stragglers") and not waits))
 
 
 def _end_leases(place: Place) -> None:
