@@ -23,12 +23,13 @@ FLAG, VALUE = "flag", "new"
 RECORDS = RESERVED + b"cutover:*"
 SIDES = {"cutover": "targets", "back": "sources"}
 """Which side the application writes once a word has been obeyed."""
-SECONDS_TO_OBEY = 90.0
+SECONDS_TO_OBEY = 200.0
 SECONDS_TO_STAND = 60.0
 SECONDS_BETWEEN = 0.05
 BEHIND = 100
 """Changed names that are not mirrored yet: fewer than the application writes at a time."""
 OLD_MS = 1000
+PHASES = ("following", "mirroring back")
 LEFT_MS = 500
 """The lease of a process that has died ends so soon, that a trial be short."""
 STARTS = 4
@@ -83,8 +84,8 @@ class Course:
     folder: Path
     arguments: tuple[str, ...]
     ended: list[Ended] = field(default_factory=list)
-    words: dict[str, str] = field(default_factory=dict)
-    """All words that were reported, by source."""
+    stragglers: set[str] = field(default_factory=set)
+    """The names, the old ones, that were reported as such."""
     notes: list[str] = field(default_factory=list)
     """What happened, in turn."""
 
@@ -115,9 +116,26 @@ class Course:
         """Wait until it has ended, and take what came of it."""
         (own,) = self.tool.wait()
         self.ended.append(own)
-        self.words |= own.report
+        self._note_stragglers(own.report)
         self.note(f"ended: exit code {own.code}")
         return own
+
+    def _note_stragglers(self, words: dict[str, str]) -> None:
+        self.stragglers |= {name for name, word in words.items() if word.split()[0] == "straggler"}
+
+    def see_to_stragglers(self) -> None:
+        """Delete the old names that stragglers wrote, as somebody does who has decided against them."""
+        told = self.ask("status")
+        if not told or not told.get("stragglers"):
+            return
+        self._note_stragglers(self.tool.words)
+        self.note(f"{told['stragglers']} stragglers, of which these are deleted: {sorted(self.stragglers)}")
+        for name in self.stragglers:
+            surviving(partial(self.place.site.primary.client.unlink, name))
+        deadline = time.monotonic() + SECONDS_TO_STAND
+        while told and told.get("stragglers") and time.monotonic() < deadline:
+            time.sleep(SECONDS_BETWEEN)
+            told = self.ask("status")
 
     def ask(self, word: str, seconds: float = SECONDS_TO_OBEY) -> Document | None:
         """Send a word, and return what is answered; None where nobody answers, or goes away."""
@@ -156,7 +174,7 @@ class Course:
                     raise Unfit(f"it does not come up again: {self.ended[-1].err[-800:]}")
                 self._start_again()
             told = self.ask("status")
-            stands = told and told.get("phase") in ("following", "mirroring back") and told["age_ms"] < OLD_MS
+            stands = told and told.get("phase") in PHASES and told["age_ms"] < OLD_MS and not told["stopping"]
             if told and stands and (_is_in_step(told) or (written and told["dirty"] < BEHIND)):
                 return told
             time.sleep(SECONDS_BETWEEN)

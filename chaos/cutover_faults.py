@@ -68,6 +68,8 @@ class Fault:
     """While it is carried out."""
     kills: bool = False
     """Whether luamigrate ends of it."""
+    cuts: bool = False
+    """Whether it loses connections, and so cannot know for a moment who has written what."""
     loses: bool = False
     """Whether what the server has acknowledged may be lost with it."""
     needs_gate: bool = False
@@ -234,12 +236,12 @@ FAULTS = (
     Fault("SIGTERM", meanwhile=_end_soon),
     Fault("SIGSTOP at a packet", _at_a_packet(_stop_for_too_long), needs_gate=True),
     Fault("SIGSTOP at a moment", meanwhile=_hang_soon),
-    Fault("cut at a packet", _at_a_packet(_cut), needs_gate=True),
+    Fault("cut at a packet", _at_a_packet(_cut), cuts=True, needs_gate=True),
     Fault("packets split", _split, needs_gate=True),
     Fault("CLIENT PAUSE by others", meanwhile=_pause_by_others),
     Fault("CLIENT PAUSE by others before", _pause_first),
-    Fault("CLIENT KILL", meanwhile=_kill_clients("normal")),
-    Fault("CLIENT KILL of the listener", meanwhile=_kill_clients("pubsub")),
+    Fault("CLIENT KILL", meanwhile=_kill_clients("normal"), cuts=True),
+    Fault("CLIENT KILL of the listener", meanwhile=_kill_clients("pubsub"), cuts=True),
     Fault("a second wish", meanwhile=_wish_twice),
     Fault("kill -9 of the server", meanwhile=_kill_server, loses=True, needs_gate=True),
     Fault("SENTINEL FAILOVER", meanwhile=_fail_over, loses=True, needs_sentinel=True),

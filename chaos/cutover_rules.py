@@ -46,6 +46,8 @@ class Leg:
     """To each time that the word was sent."""
     kills: bool
     """Whether it was killed in the middle."""
+    cuts: bool
+    """Whether its connections were lost, so that it may not know who has written what."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Case:
     """Whether the last word was `finish`."""
     ends: list[Ended]
     """All follows in turn; the last one ended in good order."""
-    words: dict[str, str]
-    """All words that were reported, by source."""
+    stragglers: set[str]
+    """The names, the old ones, that were told as such."""
     hooks: list[str]
     kill: str
     freeze_ms: float
@@ -77,11 +79,6 @@ class Case:
     """Whether somebody has written an old name after the flip."""
     loses: bool
     """Whether a server may have lost what it had acknowledged."""
-
-    @property
-    def stragglers(self) -> set[str]:
-        """The names, the old ones, that were told as such."""
-        return {name for name, word in self.words.items() if word.split()[0] == "straggler"}
 
     @property
     def side(self) -> str:
@@ -92,7 +89,9 @@ class Case:
 def judge(case: Case) -> list[Violation]:
     """Return what breaks a rule."""
     rules = {3: _agreement, 4: _pairs, 5: _left_behind, 6: _claims, 7: _screens, 8: _holds, 9: _stragglers}
-    counts = [] if case.loses else list(counted.judge(case.report, case.counters, _excused(case)))
+    # Who is to close no connections, and is killed before he can tell who wrote, leaves nobody who knows.
+    unknown = case.loses or (case.kill != "all" and any(leg.kills for leg in case.legs))
+    counts = [] if unknown else list(counted.judge(case.report, case.counters, _excused(case)))
     return counts + [
         (number, text) for number, rule in rules.items() for count, text in enumerate(rule(case)) if count < TELLS
     ]
@@ -178,11 +177,16 @@ def _holds(case: Case) -> Iterator[str]:
 def _stragglers(case: Case) -> Iterator[str]:
     if case.straggled:
         if STRAGGLER not in case.stragglers:
-            yield f"{STRAGGLER} was written after it was left, and only these were named: {case.words}"
+            yield f"{STRAGGLER} was written after it was left, and only these were named: {case.stragglers}"
         if not _figures(case).get("stragglers"):
             yield f"a straggler was there, and not in the figures: {_figures(case)}"
         stored = case.left.get(STRAGGLER.encode())
         if stored is None or stored.content.get(STRAGGLED.encode()) != b"1":
             yield f"{STRAGGLER} has lost what was written to it: {stored}"
-    elif case.kill == "all" and not case.loses and not any(leg.kills for leg in case.legs) and case.stragglers:
+    elif (
+        case.kill == "all"
+        and not case.loses
+        and not any(leg.kills or leg.cuts for leg in case.legs)
+        and case.stragglers
+    ):
         yield f"all connections were closed, and yet there are stragglers: {sorted(case.stragglers)}"

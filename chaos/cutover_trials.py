@@ -68,8 +68,9 @@ class Drawn:
 
 def draw(chance: random.Random, place: Place) -> Drawn:
     """Draw a trial."""
-    words = chance.choice(PATHS)
     kill, freeze_ms = chance.choice(KILLS), chance.choice(FREEZES_MS)
+    # Who may write the old names once more, or waits for jobs there, keeps them from being written back.
+    words = chance.choice(PATHS if kill != "none" else PATHS[:1])
     arguments = ["follow", "--map", f"{OLD}:*={NEW}:*", "--flip", f"{FLAG}={VALUE}", "--freeze", str(freeze_ms)]
     arguments += ["--kill", kill, "--json", "--patience", PATIENCE, "--ignore-check", "blocked", "--settle", "0"]
     arguments += ["--max-lag-ms", str(chance.choice((0, 0.5, 0.5, 5))), *place.options]
@@ -148,7 +149,7 @@ def _under_way(course: Course, application: Counting, chance: random.Random, dra
         former=drawn.former,
         finished=finishes,
         ends=course.ended,
-        words=course.words,
+        stragglers=course.stragglers,
         hooks=course.hooks(),
         kill=drawn.kill,
         freeze_ms=drawn.freeze_ms,
@@ -162,12 +163,14 @@ def _obeyed(course: Course, word: str, fault: Fault, chance: random.Random) -> L
     answers: list[Document | None] = []
     for number in range(TRIES):
         strikes = fault if number == 0 else NOTHING
+        if word == "back":
+            course.see_to_stragglers()
         strikes.prepare(course, chance)
         answers.append(course.wish(word, partial(strikes.meanwhile, course, chance)))
         course.place.heal()
         told, state = course.stand(written=True), state_of(course.place)
         if told.get("side") == SIDES[word]:
-            return Leg(word, fault.name, told, state, tuple(answers), fault.kills)
+            return Leg(word, fault.name, told, state, tuple(answers), fault.kills, fault.cuts)
     raise Unfit(f"{word} was wished for {TRIES} times in vain: {answers}")
 
 

@@ -42,7 +42,11 @@ class Totals:
             sum(getattr(trial, name) for trial in self.trials)
             for name in ("legs", "attempts", "writes", "unknown", "unheard", "stragglers")
         ]
-        cuts = [quantiles(freezes, n=100)[part - 1] for part in (50, 99)] if len(freezes) > 1 else freezes * 2
+        cuts = (
+            [quantiles(freezes, n=100, method="inclusive")[part - 1] for part in (50, 99)]
+            if len(freezes) > 1
+            else freezes * 2
+        )
         held = [f"{each:.1f}" for each in (*cuts, *freezes[-1:])] or ["-"] * 3
         longest = max((trial.wait_ms for trial in self.trials), default=0.0)
         counts = [len(self.trials), *sums]

@@ -35,9 +35,9 @@ KEYS = {name: Stored("hash", {b"n": b"5"}) for name in (b"job:1", b"step:1")}
 STRAGGLING = {STRAGGLER.encode(): Stored("hash", {STRAGGLED.encode(): b"1"})}
 SOUND = Case(
     legs=[
-        Leg("cutover", "nothing", THERE, FLIPPED, (THERE,), kills=False),
-        Leg("back", "kill -9 at a packet", BACK, NOT_FLIPPED, (None, BACK), kills=True),
-        Leg("cutover", "nothing", THERE, FLIPPED, (THERE,), kills=False),
+        Leg("cutover", "nothing", THERE, FLIPPED, (THERE,), kills=False, cuts=False),
+        Leg("back", "kill -9 at a packet", BACK, NOT_FLIPPED, (None, BACK), kills=True, cuts=False),
+        Leg("cutover", "nothing", THERE, FLIPPED, (THERE,), kills=False, cuts=False),
     ],
     report=Report(Counter({"counter:1": 5})),
     counters=Counter({"counter:1": 5}),
@@ -47,7 +47,7 @@ SOUND = Case(
     former=None,
     finished=True,
     ends=[replace(END, code=-9, out=""), END],
-    words={},
+    stragglers=set(),
     hooks=["cutover", "flip"] * 3,
     kill="all",
     freeze_ms=500.0,
@@ -79,9 +79,11 @@ def test_counts_are_judged_unless_a_server_may_have_lost_what_it_had_acknowledge
     assert broken(counters=fewer) == {LOST}
     assert broken(counters=more) == {DOUBLED}
     assert broken(counters=fewer, loses=True) == set()
-    assert broken(counters=fewer, kill="none", words={"job:1": "straggler"}) == set()
     unkilled = [replace(each, kills=False) for each in SOUND.legs]
-    assert broken(counters=fewer, words={"job:1": "straggler"}, legs=unkilled) == {LOST, 9}
+    assert broken(counters=fewer, kill="none", stragglers={"job:1"}, legs=unkilled) == set()
+    assert broken(counters=fewer, kill="none", legs=unkilled) == {LOST}
+    assert broken(counters=fewer, kill="none") == set()
+    assert broken(counters=fewer, stragglers={"job:1"}, legs=unkilled) == {LOST, 9}
 
 
 def test_sides_flag_and_record_that_disagree_are_caught() -> None:
@@ -102,7 +104,7 @@ def test_pairs_that_differ_are_caught() -> None:
     unequal = SOUND.found | {b"step:1": Stored("hash", {b"n": b"4"})}
     assert broken(found=unequal) == {4}
     assert broken(found={name: each for name, each in SOUND.found.items() if name != b"job:1"}) == {4, 5}
-    assert broken(found=unequal, kill="none", words={"job:1": "straggler"}) == set()
+    assert broken(found=unequal, kill="none", stragglers={"job:1"}) == set()
 
 
 def test_what_is_left_behind_is_caught() -> None:
@@ -126,15 +128,15 @@ def test_untrue_answers_and_codes_are_caught() -> None:
 def test_a_straggler_that_is_not_named_or_kept_is_caught() -> None:
     """And one that cannot be."""
     left = SOUND.left | STRAGGLING
-    named = {STRAGGLER: "straggler"}
+    named = {STRAGGLER}
     told = [replace(END, code=3, out=END.out.replace('"stragglers": 0', '"stragglers": 1'))]
     found = SOUND.found | STRAGGLING
-    assert broken(straggled=True, left=left, found=found, words=named, ends=told) == set()
+    assert broken(straggled=True, left=left, found=found, stragglers=named, ends=told) == set()
     assert broken(straggled=True, left=left, found=found, ends=told) == {9}
-    assert broken(straggled=True, words=named, ends=told) == {9}
-    assert broken(straggled=True, left=left, found=found, words=named) == {9}
+    assert broken(straggled=True, stragglers=named, ends=told) == {9}
+    assert broken(straggled=True, left=left, found=found, stragglers=named) == {9}
     unkilled = [replace(each, kills=False) for each in SOUND.legs]
-    assert broken(words={"job:2": "straggler"}, legs=unkilled) == {9}
+    assert broken(stragglers={"job:2"}, legs=unkilled) == {9}
 
 
 def test_a_trigger_acts_at_one_packet_of_a_freeze() -> None:
