@@ -72,6 +72,8 @@ class Cutover:
     _wish: Wish | None = field(init=False, default=None)
     _problem: Error | None = field(init=False, default=None)
     """What ended an attempt, and is to be mended by the follow."""
+    _ended: tuple[Wish, str] | None = field(init=False, default=None)
+    """The wish that has come to its end, and why it was not granted: to be told once the figures have been."""
     _watched_since: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class Cutover:
 
     def advance(self) -> None:
         """Take a step. Raises what has ended an attempt and is for the follow to mend; Stopped where it is not."""
+        self._tell_end()
         if failure := self.hooks.tend():
             self.note(failure)
         if not self._work and (wish := self.control.wish() or self._own_wish()):
@@ -119,7 +122,7 @@ class Cutover:
         wish, self._work, self._wish, self._waiting_for = self._wish, None, None, ""
         self.is_freezing = False
         if wish and wish is self.control.wish():
-            self.control.granted(wish, why)
+            self._ended = wish, why
         elif why:
             raise Stopped(f"cut-over: {why}")
 
@@ -147,11 +150,22 @@ class Cutover:
 
     def close(self) -> None:
         """End what is under way, and tell whoever waits for it."""
+        self._tell_end()
         wish = self.control.wish()
         if wish:
             self.control.granted(wish, "the follow has ended")
         if failure := self.hooks.close():
             self.note(failure)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether figures are to be told before anything else: writes are about to be held, or a wish has ended."""
+        return self.is_freezing or self._ended is not None
+
+    def _tell_end(self) -> None:
+        if self._ended:
+            wish_and_why, self._ended = self._ended, None
+            self.control.granted(*wish_and_why)
 
     def _own_wish(self) -> Wish | None:
         """Return what comes next where somebody wants all of it done at once."""
@@ -203,13 +217,14 @@ class Cutover:
             yield from self._ready()
         if not self.options.freezes:
             yield from self._quiet()
-        found = self.state.find()
+        try:
+            found = self.state.find()
+        except Refused as problem:
+            raise Denied(str(problem).removeprefix("cut-over: ")) from None
         if found.side is not self.side:
             raise Denied("flag and record are not as they were: see who has written them")
-        if wish is Wish.CUTOVER:
-            self.state.announce()
         # The lease must not expire, nor be renewed, while writes are held.
-        if not self.lease.renew(""):
+        if not self.lease.renew_if_due(""):
             raise NotNow("the lease was lost")
         self.is_freezing = self.options.freezes
         yield  # so that it is told before nothing else is done for a while

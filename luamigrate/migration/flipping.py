@@ -14,7 +14,7 @@ from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverOptions, Kill, Side, Wish
-from luamigrate.model.errors import Error, printable
+from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
 from luamigrate.scripts.cutover_calls import FlipReply
@@ -99,12 +99,21 @@ class Flipper:
 
     def in_quiet(self, wish: Wish, found: Found) -> None:
         """Flip without holding writes: what is told from now on is a straggler's. Raises NotNow, Denied."""
+        self._announce(wish)
         self._flip(self.deployment.node_for(self.state.flag), wish, found, deadline=None, changes=None)
+
+    def _announce(self, wish: Wish) -> None:
+        try:
+            if wish is Wish.CUTOVER:
+                self.state.announce()
+        except Refused as problem:
+            raise Denied(str(problem).removeprefix("cut-over: ")) from None
 
     def _flip_frozen(self, freeze: Freeze, home: Connection, wish: Wish, found: Found) -> Killed:
         # Workers that wait for jobs under the new names take none while these are mirrored back.
         if wish is Wish.BACK:
             self._free_queues(freeze)
+        self._announce(wish)
         while True:
             mark = self._drained(freeze, home)
             if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
@@ -168,14 +177,16 @@ class Flipper:
             )
         else:
             reply = cutover_calls.flip_back(home, flag, record, value=value, deadline=deadline, changes=changes)
-        self.is_unsure = False
         match reply:
             case FlipReply.LATE:
+                self.is_unsure = False
                 raise NotNow(f"late: the {self.options.freeze_ms} ms of --freeze had passed before the flip")
             case FlipReply.OTHER:
+                self.is_unsure = False
                 raise Denied(f"somebody else has written the flag '{printable(flag)}' or its record: see who")
             case FlipReply.FLIPPED:
                 self.keeper.turn(SIDES[wish])
+        self.is_unsure = False
         return reply is FlipReply.FLIPPED
 
     def _wait_for_replica(self, home: Connection) -> None:

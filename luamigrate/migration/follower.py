@@ -90,6 +90,8 @@ class Follower:
         """
         self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._keeper.mirror.away = claims, away
+        cutover = self._options.cutover
+        self.standing.is_confirmed = self.standing.is_back and cutover is not None and cutover.confirmed
         self._scan = self._both_sides.scanned()
         while not (self._control.stop() or (self.cutover and self.cutover.is_finished)):
             try:
@@ -112,7 +114,7 @@ class Follower:
                 self._lost = self._lost or Rescan.LOST
             # What was lost may have been in step for the last time.
             self._in_step &= not self._lost
-            yield from self._told_batches(at_once=False)
+            yield from self._told_batches(at_once=self.cutover is not None and self.cutover.has_news)
         with suppress(ServerChanged, ConnectionLost):
             self._keeper.take_all(wait=True)
         yield from self._told_batches(at_once=True)

@@ -238,6 +238,8 @@ class Keeper:
 
     def still_owns(self, pair: Pair) -> bool:
         """Tell, after a barrier, whether nobody else has written the copy; then it is about to be written."""
+        # What we wrote before it has been told by now.
+        self.hearing.own_writes.passed(self.hearing.passed)
         if self.answered(pair, self.hearing.next_barrier, wrote=0):
             self.dirty.put(pair.source, UNTOLD)
             return False
