@@ -12,15 +12,14 @@ from luamigrate.migration.both_sides import BothSides, Sighting
 from luamigrate.migration.cutover import Cutover
 from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import SEEN, UNTOLD
-from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
-from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverProgress
+from luamigrate.model.errors import Stopped
 from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
@@ -67,13 +66,8 @@ class Follower:
         """What was lost, while that is not mended."""
         self._tended = self._barrier_due = self._round_due = self._heard = 0.0
         self.cutover: Cutover | None = None
-        if state and options.cutover:
-            flipper = Flipper(deployment, options.cutover, control, self._keeper, lease, state, self._note)
-            self.cutover = Cutover(options.cutover, control, self, lease, state, flipper)
-
-    def _note(self, step: str) -> None:
-        if self.cutover:
-            self.cutover.note(step)
+        if state:
+            self.cutover = Cutover(state, self._keeper, self, lease=lease, copies_groups=options.allow_groups)
 
     def survey(self, batch: Batch) -> None:
         """Take what a survey has found, and what was told meanwhile."""
@@ -99,6 +93,9 @@ class Follower:
                     self._mend(self._lost)
                 else:
                     self._turn()
+            except Stopped:
+                yield from self._told_batches(at_once=True)
+                raise
             except NotWritten as problem:
                 self._in_step = False
                 self._throttle.refused(str(problem))
@@ -202,6 +199,9 @@ class Follower:
     def _take_the_lease_again(self) -> None:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
+        if self.cutover:
+            # Another process of this plan may have had the lease meanwhile, and have flipped.
+            self.cutover.mended()
         self._keeper.fence = None
         # Of a cluster it may have been one node; and targets in another database have not gone with it.
         was_emptied = self._hearing.was_emptied and not self._deployment.slots
@@ -238,6 +238,8 @@ class Follower:
         """Scan both sides, because more may have changed than has been told."""
         if why:
             self._account.rescans[why] += 1
+            if proof := self._hearing.proof:
+                proof.is_void = True
         for source in self.standing.scan_begins():
             self._dirty.put(source, UNTOLD)
         self._scan, self._keeper.backlog, self._keeper.doubt = self._both_sides.scanned(), None, None
@@ -328,7 +330,7 @@ class Follower:
         """Say what speaks against holding writes now; empty where nothing does."""
         keeper = self._keeper
         waiting = len(self._dirty) + keeper.mirror.in_flight
-        if self._lost or self._scan is not None or keeper.backlog is not None:
+        if self._lost or self.is_comparing:
             return "both sides to be compared"
         if self._waiting_for:
             return self._waiting_for.removeprefix("waiting for ")
@@ -340,23 +342,14 @@ class Follower:
             return f"{waiting:,} changes to be mirrored"
         return f"what is not in step: {trouble}" if (trouble := keeper.standing.trouble) else ""
 
-    def prove(self) -> None:
+    def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
-        self._hearing.proof = Proof()
         self._scan_again(None)
 
     @property
-    def unequal(self) -> int | None:
-        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
-        proof = self._hearing.proof
-        if not proof:
-            return 0
-        if proof.is_doubtful and not self._hearing.is_asked:
-            self._hearing.barrier()
-        if proof.is_doubtful or self._scan is not None or self._keeper.backlog is not None:
-            return None
-        self._hearing.proof = None
-        return proof.unequal
+    def is_comparing(self) -> bool:
+        """Whether pairs are compared because of a scan of both sides."""
+        return self._scan is not None or self._keeper.backlog is not None
 
     @property
     def changes(self) -> int:

@@ -11,6 +11,7 @@ A pause ends by itself. So writes wait for no longer than the freeze may take, w
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ConnectionLost, explain
 from luamigrate.server.greeting import ask, read
 from luamigrate.server.identity import client_id_of, facts_of_info
-from luamigrate.server.info import number, read_time_ms
+from luamigrate.server.info import milliseconds_of, number
 
 Command = tuple[bytes | str | int, ...]
 
@@ -43,14 +44,14 @@ MARGIN_MS = 2
 LEAST_MS = 5
 """A freeze that has less left is over: nothing more is begun in it."""
 ANSWER_SECONDS = 0.1
-"""In which a write is answered, unless somebody else holds writes."""
-END_SECONDS = 1.0
-"""In which a server that is to let writes go on answers, or its pause ends by itself."""
-SLACK_MS = 20
-"""A pause that lasts for so much longer than ours is somebody else's."""
+"""In which a write is answered; after that the server is asked whether somebody else holds writes."""
+BUSY_SECONDS = 1.0
+"""In which a server answers that is only busy."""
+SLACK_MS = 1000
+"""A pause that lasts for so much longer than ours is somebody else's: ours begins later where the link delays it."""
 
-NEVER_HELD = frozenset(("CLIENT", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME"))
-"""Commands of ours that a server answers while it holds writes: they need no frame."""
+NEVER_HELD = frozenset(("CLIENT", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME", "WAIT"))
+"""Commands of ours that a server answers while it holds writes: they need no frame, nor may WAIT have one."""
 
 
 def _packed(*command: bytes | str | int) -> bytes:
@@ -65,7 +66,7 @@ def _pause(milliseconds: float) -> bytes:
 
 
 class Held(Error):
-    """Somebody else holds writes, or the server is too busy to answer in time."""
+    """Somebody else holds writes, or the server is too busy to answer."""
 
 
 @dataclass
@@ -81,11 +82,6 @@ class _Server:
     frames: list[Call] = field(default_factory=list)
     """What was sent around our own writes, and has not been seen to have been done."""
 
-    @property
-    def place(self) -> str:
-        """Where it is, for people."""
-        return self.main.whereabouts
-
     def send(self, *packed: bytes) -> None:
         """Send commands in one packet. Raises RedisError, OSError."""
         self.own.send_packed_command([b"".join(packed)], check_health=False)
@@ -95,6 +91,23 @@ class _Server:
         if not self.own.can_read(timeout=max(0.0, moment - time.monotonic())):
             raise redis.TimeoutError
         return read(self.own)
+
+    def read_soon(self) -> Any:
+        """Read the next answer of a server that may be busy. Raises Held where none comes, RedisError, OSError."""
+        try:
+            return self.read_until(time.monotonic() + BUSY_SECONDS)
+        except redis.TimeoutError:
+            self.drop()
+            raise Held(
+                f"no answer within {BUSY_SECONDS:.0f} s at {self.main.whereabouts}: is the server busy, or does "
+                "somebody else hold all commands (CLIENT PAUSE)?"
+            ) from None
+
+    def is_held(self) -> bool:
+        """Tell whether what was sent waits for somebody else's pause to end; if nobody tells, it does. Raises Error."""
+        listed = self.main.call("CLIENT", "LIST", "ID", self.client_id or 0).answer()
+        flags = re.search(rb" flags=(\S*)", listed) if isinstance(listed, bytes) else None
+        return flags is None or b"b" in flags[1]
 
     def drop(self) -> None:
         """Close the connection: what waits on it is never carried out."""
@@ -161,7 +174,7 @@ class Freeze:
         self.prepare()
         for server in self._servers:
             server.made = server.main.connections
-        told = read_time_ms(self._home)
+        told = self._read_time()
         # Read after the server's time, so that what is counted from here ends later than by that.
         self._began = time.monotonic()
         self.deadline = told + self._most_ms - MARGIN_MS
@@ -196,11 +209,22 @@ class Freeze:
         """Why nobody knows whether writes are held; None where all is well, as far as it has been answered."""
         for server in self._servers:
             if not self._problem and self._began is not None and server.main.connections != server.made:
-                self._problem = ConnectionLost(f"the connection to {server.place} was lost while writes were held")
+                self._problem = ConnectionLost(
+                    f"the connection to {server.main.whereabouts} was lost while writes were held"
+                )
             answered, server.frames = _divided(server.frames, lambda call: call.is_answered)
             for call in answered:
                 self._problem = self._problem or _problem_of(call)
         return self._problem
+
+    def confirm(self) -> None:
+        """Wait until it is known that writes are held after all that was sent. Raises Error where they may not be."""
+        for server in self._servers:
+            for call in server.frames:
+                with suppress(Error):
+                    call.answer()
+        if problem := self.problem:
+            raise problem
 
     def end(self) -> float:
         """Have writes go on, and return for how many milliseconds they were held. Raises nothing.
@@ -217,6 +241,8 @@ class Freeze:
         for server in self._servers:
             self._attempt(server, partial(self._unpause, left_ms))
         self._held_ms = min(self._passed_ms, float(self._most_ms))
+        for server in self._servers:
+            self._attempt(server, self._unpause_again)
         self._close()
         return self._held_ms
 
@@ -224,22 +250,29 @@ class Freeze:
     def _passed_ms(self) -> float:
         return (time.monotonic() - (self._began or 0.0)) * 1000
 
+    def _read_time(self) -> int:
+        """Return the time of `home`; ask the others first, for nobody may hold all commands. Raises Error."""
+        told = 0
+        for server in sorted(self._servers, key=lambda server: server.main is self._home):
+            try:
+                told = milliseconds_of(self._call(server, _packed("TIME")))
+            except (RedisError, OSError) as error:
+                raise explain(error) from None
+        return told
+
     def _ask(self, server: _Server) -> None:
         server.send(self._harmless, _pause(self.left_ms))
 
     def _see(self, moment: float, server: _Server) -> None:
+        if not server.own.can_read(timeout=max(0.0, moment - time.monotonic())) and server.is_held():
+            server.drop()
+            raise Held(f"somebody else holds writes at {server.main.whereabouts} (CLIENT PAUSE)")
         refusal: ResponseError | None = None
         try:
-            server.read_until(moment)
+            server.read_soon()
         except ResponseError as error:
             refusal = error  # writes may be held all the same
-        except redis.TimeoutError:
-            server.drop()
-            raise Held(
-                f"no write was answered within {ANSWER_SECONDS * 1000:.0f} ms at {server.place}: does somebody else "
-                "hold writes (CLIENT PAUSE), or is the server busy?"
-            ) from None
-        if server.read_until(moment) != b"OK":
+        if server.read_soon() != b"OK":
             raise Error("the server does not answer CLIENT PAUSE as it should")
         if refusal:
             raise refusal
@@ -256,24 +289,26 @@ class Freeze:
         return first, last
 
     def _unpause(self, left_ms: float, server: _Server) -> None:
-        # What is under way may be held, or pause again once it is carried out.
+        if self._passed_ms > self._most_ms + ANSWER_SECONDS * 1000:
+            return  # it has ended long ago
+        facts = facts_of_info(self._call(server, _packed("INFO", "clients")))
+        if (number(facts, "paused_timeout_milliseconds") or 0) > left_ms + SLACK_MS:
+            server.frames = []  # somebody else's
+        else:
+            self._call(server, _UNPAUSE)
+
+    def _unpause_again(self, server: _Server) -> None:
+        """Wait for what was still under way, which may have paused after all."""
         under_way = [call for call in server.frames if not call.is_answered]
-        if not under_way and self._is_anothers(left_ms, server):
-            return
-        self._call(server, _UNPAUSE)
         for call in under_way:
             with suppress(Error):
                 call.answer()
         if under_way:
             self._call(server, _UNPAUSE)
 
-    def _is_anothers(self, left_ms: float, server: _Server) -> bool:
-        facts = facts_of_info(self._call(server, _packed("INFO", "clients")))
-        return (number(facts, "paused_timeout_milliseconds") or 0) > left_ms + SLACK_MS
-
     def _call(self, server: _Server, packed: Any) -> Any:
         server.send(packed)
-        return server.read_until(time.monotonic() + END_SECONDS)
+        return server.read_soon()
 
     def _attempt(self, server: _Server, step: Callable[[_Server], None]) -> Error | None:
         """Take a step at a server, unless its connection is closed; return the problem where it fails."""
@@ -326,7 +361,6 @@ def permitted(server: Connection) -> Error | None:
         for command in NEEDED:
             if ask(own, *command) != b"QUEUED":
                 return Error(f"the server does not answer {' '.join(command[:2])} in MULTI as it should")
-        ask(own, "DISCARD")
     except ResponseError as error:
         return explain(error)
     except (RedisError, OSError) as error:

@@ -12,7 +12,11 @@ from luamigrate import CutoverOptions, Hooks, Refused, Side, Wish, Word, connect
 from luamigrate.migration import cutover
 from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.guarded_mirror import GuardedMirror
+from luamigrate.migration.lease import Lease
 from luamigrate.model.following import Phase
+from luamigrate.scripts import cutover_calls
+from luamigrate.scripts.cutover_calls import FlipReply
+from luamigrate.server.errors import ConnectionLost
 from tests.clusters import wait_until
 from tests.cutting import FLAG, NEW, CountingWriter, CuttingOver, assert_nothing_lost
 from tests.following import PLAN, assert_in_step
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.single_server("a test of its own is about clusters")
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have attempts give up soon."""
     monkeypatch.setattr(cutover, "SECONDS_TO_GET_READY", 0.5)
     monkeypatch.setattr(cutover, "SECONDS_BETWEEN_ATTEMPTS", 0.05)
@@ -43,11 +47,12 @@ def test_there_and_back_beside_an_application_that_counts(server: Instance) -> N
         assert client.get(FLAG) == NEW
         assert (following.now.side, following.now.phase) == (Side.TARGETS, Phase.MIRRORING_BACK)
         assert following.now.freeze_ms
-        assert [key for key in client.keys("luamigrate:cutover:*")]
+        assert list(client.keys("luamigrate:cutover:*"))
         wait_until(lambda: all(writer.written[b"step:"] > 50 for writer in writers))
         following.cut_over(Wish.BACK)
         assert client.get(FLAG) is None
-        assert not client.exists("luamigrate:cutover") and not client.keys("luamigrate:cutover:*")
+        assert not client.exists("luamigrate:cutover")
+        assert not client.keys("luamigrate:cutover:*")
         before = [writer.written[b"job:"] for writer in writers]
         wait_until(lambda: all(writer.written[b"job:"] > old for writer, old in zip(writers, before, strict=True)))
         following.cut_over()
@@ -190,22 +195,25 @@ class TestStragglers:
 class TestWhatSpeaksAgainstIt:
     """What is said, and that nothing is flipped."""
 
+    @pytest.mark.usefixtures("_impatient")
     @pytest.mark.oldest_and_newest
-    def test_somebody_elses_pause(self, server: Instance, impatient: None) -> None:
+    def test_somebody_elses_pause(self, server: Instance) -> None:
         """It is noticed before anything is held, and goes on."""
         client = fill(server)
         with CuttingOver(server.url) as following:
             following.wait_until_in_step()
             client.execute_command("CLIENT", "PAUSE", 3000, "WRITE")
             why = following.ask(Wish.CUTOVER)
-            assert "nothing was flipped in 2 attempts" in why and "CLIENT PAUSE" in why
+            assert "nothing was flipped in 2 attempts" in why, following.now.steps
+            assert "CLIENT PAUSE" in why
             assert client.get(FLAG) is None
             following.wait_until_in_step()
             following.cut_over()
         assert following.summary.exit_code == 0
 
+    @pytest.mark.usefixtures("_impatient")
     @pytest.mark.oldest_and_newest
-    def test_a_foreign_target(self, server: Instance, impatient: None) -> None:
+    def test_a_foreign_target(self, server: Instance) -> None:
         """It has to be seen to first."""
         client = fill(server)
         with CuttingOver(server.url) as following:
@@ -235,7 +243,8 @@ class TestWhatSpeaksAgainstIt:
             assert not following.ask(Wish.FINISH)
         assert following.summary.exit_code == 0
 
-    def test_a_freeze_that_ends_too_soon(self, server: Instance, impatient: None, monkeypatch: Any) -> None:
+    @pytest.mark.usefixtures("_impatient")
+    def test_a_freeze_that_ends_too_soon(self, server: Instance, monkeypatch: Any) -> None:
         """Where we hang until the pause has ended, nothing is flipped, and the next attempt succeeds."""
         client = fill(server)
         flip, delays = Flipper._flip, iter((0.4,))
@@ -315,18 +324,20 @@ def test_it_goes_on_after_it_was_stopped(server: Instance) -> None:
     client.delete("step:2")
     with pytest.raises(Refused, match="--yes"):
         list(follow(connect(server.url), PLAN, cutover=CutoverOptions(flag=FLAG, value=NEW), settle=0))
-    assert client.hget("job:1", "a") == b"1" and client.exists("job:2")
+    assert client.hget("job:1", "a") == b"1"
+    assert client.exists("job:2")
     with CuttingOver(server.url, confirmed=True) as following:
         following.wait_until_in_step()
         assert following.now.side is Side.TARGETS
-        assert client.hget("job:1", "a") == b"meanwhile" and not client.exists("job:2")
+        assert client.hget("job:1", "a") == b"meanwhile"
+        assert not client.exists("job:2")
         following.cut_over(Wish.BACK)
         assert client.get(FLAG) is None
     assert following.summary.exit_code == 0, following.keys
 
 
 @pytest.mark.oldest_and_newest
-def test_the_proof_compares_every_pair(server: Instance, impatient: None) -> None:
+def test_the_proof_compares_every_pair(server: Instance) -> None:
     """A pair that is unequal though nobody told, as after SWAPDB, is found, named and made equal."""
     client = fill(server)
     with CuttingOver(server.url, prove=True) as following:
@@ -381,3 +392,86 @@ def test_a_hook_cancels_it(server: Instance) -> None:
     with CuttingOver(server.url, hooks=Hooks(on_cutover=("true",), on_flip=("false",))) as following:
         following.wait_until_in_step()
         following.cut_over()
+
+
+class TestLostAnswers:
+    """The connection is lost while something was asked of the server: whether it was done, flag and record tell."""
+
+    @pytest.mark.oldest_and_newest
+    def test_the_flip_was_done(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not done twice, and goes on from there."""
+        client = fill(server)
+        flip = cutover_calls.flip
+
+        def flip_and_lose(*arguments: Any, **options: Any) -> FlipReply:
+            flip(*arguments, **options)
+            raise ConnectionLost("the connection was lost")
+
+        monkeypatch.setattr(cutover_calls, "flip", flip_and_lose)
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            assert client.get(FLAG) == NEW
+            client.hset("step:1", "a", "new")
+            following.wait_until_in_step()
+            assert client.hget("job:1", "a") == b"new"
+            following.cut_over(Wish.BACK)
+        assert "though the connection was lost" in " ".join(following.now.steps)
+        assert following.summary.exit_code == 0, following.keys
+
+    @pytest.mark.oldest_and_newest
+    def test_the_flip_was_not_done(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is tried again."""
+        client = fill(server)
+        flip, once = cutover_calls.flip, iter((True,))
+
+        def lose(*arguments: Any, **options: Any) -> FlipReply:
+            if next(once, False):
+                raise ConnectionLost("the connection was lost")
+            return flip(*arguments, **options)
+
+        monkeypatch.setattr(cutover_calls, "flip", lose)
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            assert client.get(FLAG) == NEW
+        assert following.now.attempts == 2
+        assert following.summary.exit_code == 0, following.keys
+
+    @pytest.mark.oldest_and_newest
+    def test_before_anything_is_flipped(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An attempt that fails in any way is none that was granted."""
+        client = fill(server)
+
+        def lose(_lease: Lease) -> None:
+            raise ConnectionLost("the connection was lost")
+
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            with monkeypatch.context() as patch:
+                patch.setattr(Lease, "refuse_others", lose)
+                assert "nothing was flipped in 2 attempts" in following.ask(Wish.CUTOVER)
+            assert client.get(FLAG) is None
+            following.cut_over()
+        assert following.summary.exit_code == 0
+
+    @pytest.mark.oldest_and_newest
+    def test_it_was_finished(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The record is gone: nobody takes the flag for the leftover of a rehearsal."""
+        client = fill(server)
+        finish = cutover_calls.finish
+
+        def finish_and_lose(*arguments: Any, **options: Any) -> FlipReply:
+            finish(*arguments, **options)
+            raise ConnectionLost("the connection was lost")
+
+        monkeypatch.setattr(cutover_calls, "finish", finish_and_lose)
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            following.begin(Wish.FINISH)
+            following.join(20)
+        assert following.now.phase is Phase.FINISHED
+        assert following.summary.exit_code == 0
+        assert client.get(FLAG) == NEW
+        assert not client.keys("luamigrate:cutover*")
