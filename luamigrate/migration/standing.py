@@ -31,7 +31,7 @@ LATE_WRITE = (
     "yourself, then delete the {left} one, and it is made anew"
 )
 LATE_DELETION = (
-    "the {left} name was deleted after it had been left, and is copied again: should the {other} one go too?"
+    "the {left} name was deleted after it had been left, and is copied again. Should the {other} one go too?"
 )
 OTHERS = {"old": "new", "new": "old"}
 
@@ -104,9 +104,9 @@ class Standing:
         self.is_confirmed = False
         """Whether copies may be deleted that have nothing to be copied of, because somebody has confirmed that."""
         self.left = ""
-        """Which names the application has left by a flip, `old` or `new`: what others write there is never written over.
+        """Which names the application has left by a flip, `old` or `new`; empty where there was none.
 
-        Empty where there was no flip.
+        What others write there is never written over unseen.
         """
         self._former_extra = KnownNames()
         """Those of before the scan that is under way."""
