@@ -26,6 +26,11 @@ from luamigrate.server.errors import ConnectionLost, ServerChanged
 SECONDS_TO_GET_READY = 30.0
 """For which one attempt waits until nothing speaks against it."""
 SECONDS_BETWEEN_ATTEMPTS = 0.5
+SECONDS_FOR_CALM = 5.0
+"""For which an attempt waits until only few changes are to be mirrored, so that writes are held for moments."""
+FEW_WAITING = 500
+WAITING_PER_MS = 10
+"""Changes that are mirrored in a millisecond for sure."""
 MOST_STEPS = 50
 """As many are told at the end."""
 
@@ -36,8 +41,8 @@ Steps = Iterator[None]
 class Loop(Protocol):
     """The follow that cuts over."""
 
-    def what_is_missing(self) -> str:
-        """Say what speaks against holding writes now; empty where nothing does."""
+    def what_is_missing(self, most_waiting: int) -> str:
+        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
 
     def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
@@ -181,7 +186,7 @@ class Cutover:
         if not self._options.at_once or self.is_finished:
             return None
         if self.side is Side.SOURCES:
-            return None if self._loop.what_is_missing() else Wish.CUTOVER
+            return None if self._loop.what_is_missing(FEW_WAITING) or self._keeper.standing.trouble else Wish.CUTOVER
         now = time.monotonic()
         self._flipped = self._flipped or now
         return Wish.FINISH if now - self._flipped >= self._options.watch_seconds else None
@@ -286,11 +291,20 @@ class Cutover:
         self._note("finished: the old names are not written any more")
 
     def _ready(self) -> Steps:
-        deadline = time.monotonic() + SECONDS_TO_GET_READY
-        while reason := self._loop.what_is_missing():
+        """Wait until nothing speaks against it. Raises Denied where waiting does not help, NotNow where it did not."""
+        began = time.monotonic()
+        while True:
+            if trouble := self._keeper.standing.trouble:
+                raise Denied(f"{trouble}: see to them first; nothing was flipped")
+            waited = time.monotonic() - began
+            # Where so much is written that it is never calm, writes are held for somewhat longer.
+            most = FEW_WAITING if waited < SECONDS_FOR_CALM else self._options.freeze_ms * WAITING_PER_MS
+            reason = self._loop.what_is_missing(most)
+            if not reason:
+                break
             self._waiting_for = f"waiting for {reason}"
-            if time.monotonic() > deadline:
-                raise NotNow(f"it waited {SECONDS_TO_GET_READY:.0f} s in vain for {reason}")
+            if waited > SECONDS_TO_GET_READY:
+                raise NotNow(f"it waited {waited:.0f} s in vain for {reason}")
             yield
         self._waiting_for = ""
 
@@ -328,7 +342,7 @@ class Cutover:
         seconds = self._options.quiet_seconds
         deadline = time.monotonic() + seconds + SECONDS_TO_GET_READY
         changes, since = self._loop.changes, time.monotonic()
-        while time.monotonic() - since < seconds or self._loop.what_is_missing():
+        while time.monotonic() - since < seconds or self._loop.what_is_missing(0):
             self._waiting_for = f"waiting for {seconds:g} s in which nobody writes"
             yield
             if self._loop.changes != changes:

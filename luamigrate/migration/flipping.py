@@ -176,7 +176,7 @@ class Flipper:
             return "the lease was lost"
         if keeper.large:
             return "a big key has changed, whose copy would take too long"
-        return keeper.standing.trouble
+        return keeper.standing.trouble or (f"{keeper.standing.failed:,} failed" if keeper.standing.failed else "")
 
     def _flip(self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""

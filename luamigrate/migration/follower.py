@@ -31,8 +31,6 @@ SECONDS_TO_TEND = 1.0
 """Between two times that the lease, the guards and what failed are seen to."""
 SECONDS_BETWEEN_BARRIERS = 0.05
 """At least: each costs the server two answers."""
-MOST_WAITING = 500
-"""Changes that may wait to be mirrored when writes are to be held: they are mirrored in some milliseconds."""
 ROUNDS_SCANNED_AHEAD = 4
 """How many batches a scan may be ahead of the copying: what is told meanwhile comes behind them."""
 
@@ -325,8 +323,8 @@ class Follower:
             return Phase.MIRRORING_BACK
         return Phase.COPYING if self._keeper.is_copying else Phase.FOLLOWING
 
-    def what_is_missing(self) -> str:
-        """Say what speaks against holding writes now; empty where nothing does."""
+    def what_is_missing(self, most_waiting: int) -> str:
+        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
         keeper = self._keeper
         waiting = len(self._dirty) + keeper.mirror.in_flight
         if self._lost or self.is_comparing:
@@ -337,9 +335,9 @@ class Follower:
             return "the lease"
         if keeper.large:
             return "a big key that is being copied"
-        if waiting > MOST_WAITING:
-            return f"{waiting:,} changes to be mirrored"
-        return f"what is not in step: {trouble}" if (trouble := keeper.standing.trouble) else ""
+        if failed := keeper.standing.failed:
+            return f"{failed:,} keys that cannot be copied"
+        return f"{waiting:,} changes to be mirrored" if waiting > most_waiting else ""
 
     def compare_all(self) -> None:
         """Begin to compare all pairs once more."""

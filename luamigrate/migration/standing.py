@@ -134,10 +134,10 @@ class Standing:
 
     @property
     def trouble(self) -> str:
-        """Say what of the pairs is for somebody to see to before a cut-over; empty where nothing is."""
+        """Say what of the pairs is for somebody to see to: it does not get well by itself. Empty where nothing is."""
         set_aside = "stragglers that are set aside" if self.left else "foreign"
-        counts = ((len(self.foreign), set_aside), (len(self.extra), "extra"), (self.failed, "failed"))
-        return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        counts = {set_aside: len(self.foreign), "extra": len(self.extra)}
+        return ", ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
 
     @property
     def is_doubtful(self) -> bool:

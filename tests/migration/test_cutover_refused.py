@@ -58,7 +58,7 @@ class TestWhatSpeaksAgainstIt:
             following.wait_until_in_step()
             client.hset("step:1", "a", "foreign")
             following.wait_until(lambda now: now.foreign == 1)
-            assert "1 foreign" in following.ask(Wish.CUTOVER)
+            assert "foreign: 1" in following.ask(Wish.CUTOVER)
             client.delete("step:1")
             following.wait_until_in_step()
             following.cut_over()
