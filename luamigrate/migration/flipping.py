@@ -74,8 +74,12 @@ class Flipper:
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
 
-    def look_for_groups(self) -> None:
-        """Find the streams with groups, before writes are held."""
+    def prepare(self) -> None:
+        """Do what would take time, or could not be done, while writes are held. Raises Error."""
+        # Somebody may have emptied the cache of scripts, or it has gone with the server's former process.
+        for server in self._deployment.primaries:
+            for name in SCRIPTS:
+                library.register(server, name)
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
         self.streams = [source for _, source in found] if self._copies_groups else []
 

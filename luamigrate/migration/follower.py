@@ -349,6 +349,11 @@ class Follower:
         return self._scan is not None or self._keeper.backlog is not None
 
     @property
+    def is_in_step(self) -> bool:
+        """Whether all that was told is mirrored, and a barrier has brought nothing since."""
+        return self._in_step
+
+    @property
     def changes(self) -> int:
         """How many changes were told."""
         return self._hearing.told
