@@ -29,7 +29,7 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ConnectionLost, explain
 from luamigrate.server.greeting import ask, read
 from luamigrate.server.identity import client_id_of, facts_of_info
-from luamigrate.server.info import number, read_time_ms
+from luamigrate.server.info import milliseconds_of, number
 
 Command = tuple[bytes | str | int, ...]
 
@@ -46,11 +46,11 @@ ANSWER_SECONDS = 0.1
 """In which a write is answered, unless somebody else holds writes."""
 END_SECONDS = 1.0
 """In which a server that is to let writes go on answers, or its pause ends by itself."""
-SLACK_MS = 20
-"""A pause that lasts for so much longer than ours is somebody else's."""
+SLACK_MS = 1000
+"""A pause that lasts for so much longer than ours is somebody else's: ours begins later where the link delays it."""
 
-NEVER_HELD = frozenset(("CLIENT", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME"))
-"""Commands of ours that a server answers while it holds writes: they need no frame."""
+NEVER_HELD = frozenset(("CLIENT", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME", "WAIT"))
+"""Commands of ours that a server answers while it holds writes: they need no frame, nor may WAIT have one."""
 
 
 def _packed(*command: bytes | str | int) -> bytes:
@@ -81,11 +81,6 @@ class _Server:
     frames: list[Call] = field(default_factory=list)
     """What was sent around our own writes, and has not been seen to have been done."""
 
-    @property
-    def place(self) -> str:
-        """Where it is, for people."""
-        return self.main.whereabouts
-
     def send(self, *packed: bytes) -> None:
         """Send commands in one packet. Raises RedisError, OSError."""
         self.own.send_packed_command([b"".join(packed)], check_health=False)
@@ -95,6 +90,17 @@ class _Server:
         if not self.own.can_read(timeout=max(0.0, moment - time.monotonic())):
             raise redis.TimeoutError
         return read(self.own)
+
+    def read_soon(self, moment: float) -> Any:
+        """Do the same for what is answered at once, unless somebody holds it. Raises Held where it does not come."""
+        try:
+            return self.read_until(moment)
+        except redis.TimeoutError:
+            self.drop()
+            raise Held(
+                f"no write was answered within {ANSWER_SECONDS * 1000:.0f} ms at {self.main.whereabouts}: does "
+                "somebody else hold writes (CLIENT PAUSE), or is the server busy?"
+            ) from None
 
     def drop(self) -> None:
         """Close the connection: what waits on it is never carried out."""
@@ -161,7 +167,7 @@ class Freeze:
         self.prepare()
         for server in self._servers:
             server.made = server.main.connections
-        told = read_time_ms(self._home)
+        told = self._read_time()
         # Read after the server's time, so that what is counted from here ends later than by that.
         self._began = time.monotonic()
         self.deadline = told + self._most_ms - MARGIN_MS
@@ -196,11 +202,22 @@ class Freeze:
         """Why nobody knows whether writes are held; None where all is well, as far as it has been answered."""
         for server in self._servers:
             if not self._problem and self._began is not None and server.main.connections != server.made:
-                self._problem = ConnectionLost(f"the connection to {server.place} was lost while writes were held")
+                self._problem = ConnectionLost(
+                    f"the connection to {server.main.whereabouts} was lost while writes were held"
+                )
             answered, server.frames = _divided(server.frames, lambda call: call.is_answered)
             for call in answered:
                 self._problem = self._problem or _problem_of(call)
         return self._problem
+
+    def confirm(self) -> None:
+        """Wait until it is known that writes are held after all that was sent. Raises Error where they may not be."""
+        for server in self._servers:
+            for call in server.frames:
+                with suppress(Error):
+                    call.answer()
+        if problem := self.problem:
+            raise problem
 
     def end(self) -> float:
         """Have writes go on, and return for how many milliseconds they were held. Raises nothing.
@@ -217,6 +234,8 @@ class Freeze:
         for server in self._servers:
             self._attempt(server, partial(self._unpause, left_ms))
         self._held_ms = min(self._passed_ms, float(self._most_ms))
+        for server in self._servers:
+            self._attempt(server, self._unpause_again)
         self._close()
         return self._held_ms
 
@@ -224,22 +243,25 @@ class Freeze:
     def _passed_ms(self) -> float:
         return (time.monotonic() - (self._began or 0.0)) * 1000
 
+    def _read_time(self) -> int:
+        """Return the time of `home`, asked on a connection of which nobody waits for more. Raises Error."""
+        home = next(server for server in self._servers if server.main is self._home)
+        try:
+            home.send(_packed("TIME"))
+            return milliseconds_of(home.read_soon(time.monotonic() + ANSWER_SECONDS))
+        except (RedisError, OSError) as error:
+            raise explain(error) from None
+
     def _ask(self, server: _Server) -> None:
         server.send(self._harmless, _pause(self.left_ms))
 
     def _see(self, moment: float, server: _Server) -> None:
         refusal: ResponseError | None = None
         try:
-            server.read_until(moment)
+            server.read_soon(moment)
         except ResponseError as error:
             refusal = error  # writes may be held all the same
-        except redis.TimeoutError:
-            server.drop()
-            raise Held(
-                f"no write was answered within {ANSWER_SECONDS * 1000:.0f} ms at {server.place}: does somebody else "
-                "hold writes (CLIENT PAUSE), or is the server busy?"
-            ) from None
-        if server.read_until(moment) != b"OK":
+        if server.read_soon(moment) != b"OK":
             raise Error("the server does not answer CLIENT PAUSE as it should")
         if refusal:
             raise refusal
@@ -256,20 +278,22 @@ class Freeze:
         return first, last
 
     def _unpause(self, left_ms: float, server: _Server) -> None:
-        # What is under way may be held, or pause again once it is carried out.
+        if self._passed_ms > self._most_ms + ANSWER_SECONDS * 1000:
+            return  # it has ended long ago
+        facts = facts_of_info(self._call(server, _packed("INFO", "clients")))
+        if (number(facts, "paused_timeout_milliseconds") or 0) > left_ms + SLACK_MS:
+            server.frames = []  # somebody else's
+        else:
+            self._call(server, _UNPAUSE)
+
+    def _unpause_again(self, server: _Server) -> None:
+        """Wait for what was still under way, which may have paused after all."""
         under_way = [call for call in server.frames if not call.is_answered]
-        if not under_way and self._is_anothers(left_ms, server):
-            return
-        self._call(server, _UNPAUSE)
         for call in under_way:
             with suppress(Error):
                 call.answer()
         if under_way:
             self._call(server, _UNPAUSE)
-
-    def _is_anothers(self, left_ms: float, server: _Server) -> bool:
-        facts = facts_of_info(self._call(server, _packed("INFO", "clients")))
-        return (number(facts, "paused_timeout_milliseconds") or 0) > left_ms + SLACK_MS
 
     def _call(self, server: _Server, packed: Any) -> Any:
         server.send(packed)
@@ -326,7 +350,6 @@ def permitted(server: Connection) -> Error | None:
         for command in NEEDED:
             if ask(own, *command) != b"QUEUED":
                 return Error(f"the server does not answer {' '.join(command[:2])} in MULTI as it should")
-        ask(own, "DISCARD")
     except ResponseError as error:
         return explain(error)
     except (RedisError, OSError) as error:

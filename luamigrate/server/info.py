@@ -73,9 +73,13 @@ def read_key_count(servers: Iterable[Connection]) -> int | None:
 
 def read_time_ms(server: Connection) -> int:
     """Return the server's time, in milliseconds since 1970. Raises Error where it does not tell it."""
-    now = server.call("TIME").answer()
+    return milliseconds_of(server.call("TIME").answer())
+
+
+def milliseconds_of(time: Any) -> int:
+    """Return what TIME answers in milliseconds since 1970. Raises Error for any other answer."""
     try:
-        seconds, microseconds = map(int, now)
+        seconds, microseconds = map(int, time)
     except (TypeError, ValueError):
         raise Error("the server does not answer TIME as it should") from None
     return seconds * 1000 + microseconds // 1000
