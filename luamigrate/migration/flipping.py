@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState, Found
+from luamigrate.migration.witness import Witness
 from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverOptions, Kill, Side, Wish
 from luamigrate.model.errors import Error, printable
 from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
 from luamigrate.scripts.cutover_calls import FlipReply
-from luamigrate.server.changes import read_changes
+from luamigrate.server.changes import UNKNOWN
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
@@ -82,13 +84,17 @@ class Flipper:
         primaries = self.deployment.primaries
         home = self.deployment.node_for(self.state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
-        beside = {primaries[0]: self.keeper.mirror.connections}
-        freeze = Freeze(primaries, home, self.options.freeze_ms, harmless, beside=beside)
+        self._confirm_nodes()
+        self.keeper.mirror.prepare()
+        freeze = Freeze(primaries, home, self.options.freeze_ms, harmless, beside=self.keeper.mirror.connections)
+        witness = Witness(self.deployment, home)
         held = 0.0
         try:
             freeze.prepare()
+            if reason := witness.begin():
+                raise NotNow(reason)
             freeze.begin()
-            killed = self._flip_frozen(freeze, home, wish, found)
+            killed = self._flip_frozen(freeze, witness, wish, found)
         finally:
             held = freeze.end()
             self.keeper.mirror.may_wait = 0 if self.keeper.direction.is_back else None
@@ -99,28 +105,43 @@ class Flipper:
         """Flip without holding writes: what is told from now on is a straggler's. Raises NotNow, Denied."""
         self._flip(self.deployment.node_for(self.state.flag), wish, found, deadline=None, changes=None)
 
-    def _flip_frozen(self, freeze: Freeze, home: Connection, wish: Wish, found: Found) -> Killed:
+    def _confirm_nodes(self) -> None:
+        """See that the nodes of a cluster are those that we listen to. Raises NotNow, ServerChanged."""
+        if self.deployment.slots:
+            self.deployment.confirm()
+            if not self.keeper.hearing.hears_all:
+                raise NotNow("a node has joined that is not listened to yet")
+
+    def _flip_frozen(self, freeze: Freeze, witness: Witness, wish: Wish, found: Found) -> Killed:
         # Workers that wait for jobs under the new names take none while these are mirrored back.
         if wish is Wish.BACK:
             self._free_queues(freeze)
         while True:
-            mark = self._drained(freeze, home)
-            if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
+            mark = self._drained(freeze, witness)
+            if reason := witness.refusal():
+                raise NotNow(reason)
+            if self._flip(witness.home, wish, found, deadline=freeze.deadline, changes=mark):
                 break
             self.note("somebody wrote between the last barrier and the flip: drained again")
-        self._wait_for_replica(freeze, home)
+        try:
+            self._say_what_is_doubtful(freeze, witness)
+            self._wait_for_replica(freeze, witness.home)
+        except Error as problem:
+            # It is flipped all the same.
+            self.note(f"see whether stragglers are told, for after the flip there was a problem: {problem}")
         return self._kill(freeze, self.options.kill)
 
     def _free_queues(self, freeze: Freeze) -> None:
         """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
         if self.keeper.waiting:
             self._kill(freeze, Kill.NONE if self.options.kill is Kill.NONE else Kill.HELD)
-            if any(database == self.deployment.database for database in waiting_clients(self.deployment.primaries[0])):
+            waiting = chain.from_iterable(map(waiting_clients, self.deployment.primaries))
+            if self.deployment.database in waiting:
                 raise NotNow("clients wait for something, and would be handed what is mirrored back: stop them")
         self.keeper.try_waiting(in_freeze=True)
         self.keeper.mirror.may_wait = None
 
-    def _drained(self, freeze: Freeze, home: Connection) -> bytes:
+    def _drained(self, freeze: Freeze, witness: Witness) -> bytes:
         """Mirror what was told until a barrier brings nothing; return the mark of changes from before that barrier."""
         keeper, hearing, mark, ticket = self.keeper, self.keeper.hearing, b"", 0
         while not (freeze.is_over or self.control.stop()):
@@ -138,7 +159,9 @@ class Flipper:
                 if keeper.standing.is_doubtful and not hearing.is_asked:
                     hearing.barrier()
             elif not ticket:
-                mark, ticket = read_changes(home), hearing.barrier()
+                freeze.confirm()
+                mark = witness.read_changes()
+                ticket = 0 if mark == UNKNOWN else hearing.barrier()
             elif hearing.passed >= ticket:
                 return mark
         if self.control.stop():
@@ -177,6 +200,10 @@ class Flipper:
                 self.keeper.turn(SIDES[wish])
         return reply is FlipReply.FLIPPED
 
+    def _say_what_is_doubtful(self, freeze: Freeze, witness: Witness) -> None:
+        for doubt in [*witness.doubts(), *([] if freeze.left_ms else ["writes were not held any more"])]:
+            self.note(f"see whether stragglers are told, for this may have let them write: {doubt}")
+
     def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
         """Have a replica take the flip too, so that a failover does not undo it."""
         if connected_replicas(home) and not home.call("WAIT", 1, max(1, min(WAIT_MS, int(freeze.left_ms)))).answer():
@@ -188,7 +215,8 @@ class Flipper:
             server: [
                 freeze.client_ids.get(server),
                 self.keeper.hearing.client_ids.get(server),
-                *(connection.client_id for connection in self.keeper.mirror.connections),
+                *(connection.client_id for connection in self.keeper.mirror.connections.get(server, ())),
+                *(connection.client_id for connection in self.deployment.lent(server)),
             ]
             for server in self.deployment.primaries
         }

@@ -182,6 +182,7 @@ class Follower:
         self._tended = now
         self._keeper.limit()
         self._keeper.try_waiting()
+        self._keeper.try_moving()
         self._deployment.confirm()
         self._follow_slots()
         for source in self.standing.due_again():
