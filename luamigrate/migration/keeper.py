@@ -71,6 +71,8 @@ class Keeper:
 
     def take_all(self, *, wait: bool = False) -> None:
         """Take what has been answered; with `wait`, all that is in flight. Raises what calls do."""
+        # Before anything is answered that was written after those barriers: it is owed still.
+        self.hearing.own_writes.passed(self.hearing.passed)
         for arrived in self.mirror.arrived(wait=wait):
             self.take(arrived)
             if self.backlog is not None:
@@ -140,7 +142,6 @@ class Keeper:
     def after_barriers(self) -> bool:
         """Decide what was waiting for a barrier; tell whether the lease may be taken again now."""
         passed = self.hearing.passed
-        self.hearing.own_writes.passed(passed)
         if proof := self.hearing.proof:
             self.account.note(proof.passed(passed))
         for found in self.standing.passed(passed):

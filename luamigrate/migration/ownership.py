@@ -151,6 +151,8 @@ class OwnWrites:
             _, target = self._due.popleft()
             writes = self._writes.get(target)
             if writes:
+                # What came of them while the next one was in flight is not one too many.
+                writes.told = max(0, writes.told - writes.owed)
                 writes.owed = 0
                 self._forget_if_even(target, writes)
 
