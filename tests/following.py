@@ -46,15 +46,18 @@ class Following(threading.Thread):
 
     def run(self) -> None:
         """Follow."""
-        control = luamigrate.Control(stop=self._done.is_set, tell=self.waited_for.append)
         try:
             with luamigrate.connect(self._url, tls=self._tls) as server:
-                for batch in luamigrate.follow(server, self._plan, operator=control, **self._options):
+                for batch in luamigrate.follow(server, self._plan, operator=self.control(), **self._options):
                     self.summary.add(batch)
                     self.now = batch.followed or self.now
                     self.keys += batch.keys
         except luamigrate.Error as error:
             self.error = self.summary.error = error
+
+    def control(self) -> luamigrate.Control:
+        """Return what the follow asks and tells."""
+        return luamigrate.Control(stop=self._done.is_set, tell=self.waited_for.append)
 
     def wait_until(self, reached: Callable[[Followed], bool]) -> None:
         """Wait for a state of it."""

@@ -38,9 +38,9 @@ SEEN = "targets were written or deleted by somebody else at some time, and are p
 NEW_NAMES = "the application writes the new names"
 EXTRA = "targets without a source that are not the follow's own. It never deletes them: see to them yourself."
 STRAGGLER = (
-    "old names that somebody has written who had read the flag before it was flipped. Their values are kept, and are "
-    "not in the new names. For each: bring what was written to the new name by hand, then delete the old one (DEL); a "
-    "follow that goes on makes it anew."
+    "old names that somebody has written who had read the flag before it was flipped. What was written is kept, and "
+    "reaches no new name by itself. For each that is left: bring it to the new name by hand, then delete the old one "
+    "(DEL); a follow that goes on makes it anew."
 )
 FAILED = "sources that could not be copied, and were tried again and again; the report has the server's text for each."
 

@@ -14,6 +14,7 @@ _FILE = "is the name of a file, in quotes if it has spaces"
 _MAY_BE_SECRET = {
     "--url": "goes into quotes; a space in it is %20",
     **dict.fromkeys(("--password-file", "--tls-ca", "--tls-cert", "--tls-key"), _FILE),
+    **dict.fromkeys(("--on-cutover", "--on-flip", "--on-straggler"), "goes into quotes together with its arguments"),
 }
 """Options whose value may hold a secret, so that no part of it is shown, and what is right for each."""
 

@@ -93,6 +93,8 @@ def summary_lines(summary: Summary) -> list[str]:
     lines += [f"  {name:<24}{count:>12,}" for name, count in rows.items()]
     lines.append(f"  {'Duration':<24}{f'{summary.seconds:,.2f} s':>12}")
     lines.append(f"  {'Longest script':<24}{f'{summary.slowest_script_seconds * 1000:,.1f} ms':>12}")
+    if summary.followed and summary.followed.freeze_ms is not None:
+        lines.append(f"  {'Writes frozen for':<24}{f'{summary.followed.freeze_ms:,.1f} ms':>12}")
     ended_early = summary.interrupted or summary.error
     shown = _rules_shown(summary)
     for rule, tally in shown.items():
@@ -140,7 +142,8 @@ def _classic_rows(summary: Summary) -> dict[str, int]:
             return {f"{how} deleted": deleted, f"{how} kept": counts[Word.KEPT], "No target": counts[Word.MISSING]}
         case Command.FOLLOW if not summary.dry_run:
             followed = summary.followed or Followed()
-            return {"Changes": followed.told, "Copies": followed.copies, "Deleted with source": followed.removed}
+            rows = {"Changes": followed.told, "Copies": followed.copies, "Deleted with source": followed.removed}
+            return rows | ({"Stragglers": followed.stragglers} if followed.stragglers else {})
         case _ if summary.dry_run:
             rows = {"Would be copied": counts[Word.MISSING]}
             rows |= {"Would be filled": totals.fillable} if totals.fillable else {}

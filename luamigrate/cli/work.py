@@ -164,7 +164,8 @@ def _perform(
     except KeyboardInterrupt:
         summary.interrupted = True
     interruption.over = True
-    interruption.wishes.close(str(summary.error) if summary.error else "it was stopped")
+    why = "it was stopped" if interruption.asked or summary.interrupted else "its work is done"
+    interruption.wishes.close(str(summary.error or why))
     # What goes on has no other end.
     summary.interrupted |= interruption.asked and not settings.goes_on
     summary.seconds = time.monotonic() - began

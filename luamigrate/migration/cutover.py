@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from luamigrate.migration.flipping import SIDES, Denied, Flipper, NotNow
 from luamigrate.migration.hooks import Event, HookRunner
+from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState, Found
-from luamigrate.model.control import Control
-from luamigrate.model.cutover import CutoverOptions, CutoverProgress, Side, Wish
+from luamigrate.model.cutover import CutoverProgress, Side, Wish
 from luamigrate.model.errors import Error, Refused, Stopped, printable
 from luamigrate.model.status import Command, KeyOutcome, Word
 from luamigrate.scripts import cutover_calls
 from luamigrate.scripts.cutover_calls import FlipReply
+from luamigrate.server.errors import ConnectionLost, ServerChanged
 
 SECONDS_TO_GET_READY = 30.0
 """For which one attempt waits until nothing speaks against it."""
@@ -50,39 +50,37 @@ class Loop(Protocol):
         """How many pairs that comparison found unequal though nobody told; None while it goes on."""
 
 
-@dataclass
 class Cutover:
     """Carries out what is wished of one follow."""
 
-    options: CutoverOptions
-    control: Control
-    loop: Loop
-    lease: Lease
-    state: CutoverState
-    flipper: Flipper
-    is_finished: bool = field(init=False, default=False)
-    """Whether the follow is to end, because the mirroring back was finished."""
-    is_freezing: bool = field(init=False, default=False)
-    """Whether writes are about to be held."""
-    _steps: deque[str] = field(init=False, default_factory=lambda: deque(maxlen=MOST_STEPS))
-    _attempts: int = field(init=False, default=0)
-    _freeze_ms: float | None = field(init=False, default=None)
-    _waiting_for: str = field(init=False, default="")
-    _work: Steps | None = field(init=False, default=None)
-    _wish: Wish | None = field(init=False, default=None)
-    _problem: Error | None = field(init=False, default=None)
-    """What ended an attempt, and is to be mended by the follow."""
-    _watched_since: float | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.hooks = HookRunner(self.options.hooks)
+    def __init__(self, state: CutoverState, keeper: Keeper, loop: Loop, *, lease: Lease, copies_groups: bool) -> None:
+        self._state, self._keeper, self._loop, self._lease = state, keeper, loop, lease
+        self._options, self._control = state.options, state.control
+        self._flipper = Flipper(state, keeper, self._note, copies_groups=copies_groups)
+        self._hooks = HookRunner(self._options.hooks)
+        self.is_finished = False
+        """Whether the follow is to end, because the mirroring back was finished."""
+        self.is_freezing = False
+        """Whether writes are about to be held."""
+        self._steps: deque[str] = deque(maxlen=MOST_STEPS)
+        self._attempts = 0
+        self._freeze_ms: float | None = None
+        self._waiting_for = ""
+        self._work: Steps | None = None
+        self._wish: Wish | None = None
+        self._problem: Error | None = None
+        """What ended an attempt, and is for the follow to mend."""
+        self._ended: tuple[Wish, str] | None = None
+        """The wish that has come to its end, and why it was not granted: to be told once the figures have been."""
+        self._flipped = 0.0
+        """When the watching began, by `time.monotonic`; 0 before that."""
 
     @property
     def side(self) -> Side:
         """The names that the application writes."""
-        return self.flipper.keeper.direction.side
+        return self._keeper.direction.side
 
-    def note(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         """Tell a step."""
         self._steps.append(text)
 
@@ -98,9 +96,10 @@ class Cutover:
 
     def advance(self) -> None:
         """Take a step. Raises what has ended an attempt and is for the follow to mend; Stopped where it is not."""
-        if failure := self.hooks.tend():
-            self.note(failure)
-        if not self._work and (wish := self.control.wish() or self._own_wish()):
+        self._tell_end()
+        if failure := self._hooks.tend():
+            self._note(failure)
+        if not self._work and (wish := self._control.wish() or self._own_wish()):
             self._wish, self._work = wish, self._carried_out(wish)
         if self._work:
             self._step()
@@ -115,53 +114,64 @@ class Cutover:
                 return
         except Denied as reason:
             why = str(reason)
-            self.note(f"{self._wish}: {why}")
+            self._note(f"{self._wish}: {why}")
         wish, self._work, self._wish, self._waiting_for = self._wish, None, None, ""
         self.is_freezing = False
-        if wish and wish is self.control.wish():
-            self.control.granted(wish, why)
+        if wish and wish is self._control.wish():
+            self._ended = wish, why
         elif why:
             raise Stopped(f"cut-over: {why}")
 
     def mended(self) -> None:
         """Take that the follow has connected again. Raises Stopped where flag and record are not as they were."""
         try:
-            found = self.state.find()
+            found = self._state.find()
         except Refused as problem:
             raise Stopped(str(problem)) from None
-        if found.side is self.side:
-            self.flipper.is_unsure = False
+        if not self._flipper.is_unsure and found.side is self.side:
             return
-        if not self.flipper.is_unsure:
+        if not self._flipper.is_unsure:
             raise Stopped("cut-over: flag and record have changed while nobody listened: see who has written them")
         # The answer to our own flip was lost.
-        self.flipper.is_unsure = False
-        self.flipper.keeper.turn(found.side)
-        self.note("the flip was done, though the connection was lost before its answer came")
+        self._flipper.is_unsure = False
+        if found.side is not self.side:
+            self._note("the flip was done, though the connection was lost before its answer came")
+        self._keeper.turn(found.side)
 
     def stragglers(self, outcomes: list[KeyOutcome]) -> None:
         """Have the hook told of stragglers among some news."""
         names = [outcome.source for outcome in outcomes if outcome.word is Word.STRAGGLER]
         if names:
-            self.hooks.straggler(names, self._facts())
+            self._hooks.straggler(names, self._facts())
 
     def close(self) -> None:
         """End what is under way, and tell whoever waits for it."""
-        wish = self.control.wish()
+        self._tell_end()
+        wish = self._control.wish()
         if wish:
-            self.control.granted(wish, "the follow has ended")
-        if failure := self.hooks.close():
-            self.note(failure)
+            self._control.granted(wish, "the follow has ended")
+        if failure := self._hooks.close():
+            self._note(failure)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether figures are to be told before anything else: writes are about to be held, or a wish has ended."""
+        return self.is_freezing or self._ended is not None
+
+    def _tell_end(self) -> None:
+        if self._ended:
+            wish_and_why, self._ended = self._ended, None
+            self._control.granted(*wish_and_why)
 
     def _own_wish(self) -> Wish | None:
         """Return what comes next where somebody wants all of it done at once."""
-        if not self.options.at_once or self.is_finished:
+        if not self._options.at_once or self.is_finished:
             return None
         if self.side is Side.SOURCES:
-            return None if self.loop.what_is_missing() else Wish.CUTOVER
+            return None if self._loop.what_is_missing() else Wish.CUTOVER
         now = time.monotonic()
-        self._watched_since = self._watched_since or now
-        return Wish.FINISH if now - self._watched_since >= self.options.watch_seconds else None
+        self._flipped = self._flipped or now
+        return Wish.FINISH if now - self._flipped >= self._options.watch_seconds else None
 
     def _carried_out(self, wish: Wish) -> Steps:
         is_flipped = self.side is Side.TARGETS
@@ -173,90 +183,103 @@ class Cutover:
             self._finish()
             return
         self._attempts = 0
-        self.flipper.prepare()
         yield from self._hooked()
         yield from self._attempted(wish)
         facts = self._facts() | {"freeze_ms": f"{self._freeze_ms or 0:.1f}", "attempts": str(self._attempts)}
-        self.hooks.begin(Event.FLIP, facts)
+        self._hooks.begin(Event.FLIP, facts)
 
     def _attempted(self, wish: Wish) -> Steps:
         why = ""
-        while self._attempts < self.options.attempts:
+        while self._attempts < self._options.attempts:
             self._attempts += 1
             try:
                 yield from self._attempt(wish)
             except NotNow as reason:
-                why = str(reason)
-                self.is_freezing = False
-                self.note(f"attempt {self._attempts} of {self.options.attempts}: {why}; nothing was flipped")
+                why, self.is_freezing = str(reason), False
             else:
                 return
+            # Meanwhile what was lost is mended, and it is known whether the flag was flipped.
             yield from _rested(SECONDS_BETWEEN_ATTEMPTS)
-        self.state.withdraw()
+            if self.side is SIDES[wish]:
+                self._after_flip(wish)
+                return
+            self._note(f"attempt {self._attempts} of {self._options.attempts}: {why}; nothing was flipped")
+        self._state.withdraw()
         raise Denied(f"nothing was flipped in {self._attempts} attempts; the last one: {why}")
 
     def _attempt(self, wish: Wish) -> Steps:
         """Wait until nothing speaks against it, and flip. Raises NotNow where nothing was flipped."""
         yield from self._ready()
-        if self.options.prove:
+        if self._options.prove:
             yield from self._proven()
             yield from self._ready()
-        if not self.options.freezes:
+        if not self._options.freezes:
             yield from self._quiet()
-        found = self.state.find()
-        if found.side is not self.side:
-            raise Denied("flag and record are not as they were: see who has written them")
-        if wish is Wish.CUTOVER:
-            self.state.announce()
+        found = self._found()
+        self._flipper.look_for_groups()
         # The lease must not expire, nor be renewed, while writes are held.
-        if not self.lease.renew(""):
+        if not self._lease.renew_if_due(""):
             raise NotNow("the lease was lost")
-        self.is_freezing = self.options.freezes
+        self.is_freezing = self._options.freezes
         yield  # so that it is told before nothing else is done for a while
         self._flip(wish, found)
         self.is_freezing = False
         self._after_flip(wish)
 
+    def _found(self) -> Found:
+        """Return what flag and record say. Raises Denied where they, or others, speak against a flip."""
+        try:
+            found = self._state.find()
+            # Another plan may have flipped this flag, or begun with such names.
+            self._lease.refuse_others()
+        except Refused as problem:
+            raise Denied(str(problem).removeprefix("cut-over: ").removeprefix("follow: ")) from None
+        if found.side is not self.side:
+            raise Denied("flag and record are not as they were: see who has written them")
+        return found
+
     def _flip(self, wish: Wish, found: Found) -> None:
         try:
-            if self.options.freezes:
-                self._freeze_ms = self.flipper.in_freeze(wish, found)
+            if self._options.freezes:
+                self._freeze_ms = self._flipper.in_freeze(wish, found)
             else:
-                self.flipper.in_quiet(wish, found)
+                self._flipper.in_quiet(wish, found)
         except (Denied, NotNow):
             raise
-        except Error as problem:
+        except (ConnectionLost, ServerChanged) as problem:
             self._problem = problem
+            raise NotNow(str(problem)) from None
+        except Error as problem:
             raise NotNow(str(problem)) from None
 
     def _after_flip(self, wish: Wish) -> None:
         names = "new" if SIDES[wish] is Side.TARGETS else "old"
-        flag = printable(self.state.flag)
-        self.note(f"flipped: the flag '{flag}' says that the {names} names are the ones to write")
-        self._watched_since = time.monotonic()
-        self.lease.side = self.side
-        self.lease.renew("")
+        flag = printable(self._state.flag)
+        self._note(f"flipped: the flag '{flag}' says that the {names} names are the ones to write")
+        self._flipped = time.monotonic()
+        self._lease.side = self.side
+        self._lease.renew("")
         if wish is Wish.BACK:
-            self.state.withdraw()
+            self._state.withdraw()
 
     def _finish(self) -> None:
-        if standing := self.flipper.keeper.standing.foreign:
-            self.note(f"{len(standing):,} old names are left as stragglers wrote them")
+        if standing := self._keeper.standing.foreign:
+            self._note(f"{len(standing):,} old names are left as stragglers wrote them")
         reply = cutover_calls.finish(
-            self.state.deployment.node_for(self.state.flag),
-            self.state.flag,
-            self.state.record,
-            value=self.options.value,
+            self._state.deployment.node_for(self._state.flag),
+            self._state.flag,
+            self._state.record,
+            value=self._options.value,
         )
         if reply is not FlipReply.FLIPPED:
-            raise Denied(f"somebody else has written the flag '{printable(self.state.flag)}' or its record: see who")
-        self.state.withdraw()
+            raise Denied(f"somebody else has written the flag '{printable(self._state.flag)}' or its record: see who")
+        self._state.withdraw()
         self.is_finished = True
-        self.note("finished: the old names are not written any more")
+        self._note("finished: the old names are not written any more")
 
     def _ready(self) -> Steps:
         deadline = time.monotonic() + SECONDS_TO_GET_READY
-        while reason := self.loop.what_is_missing():
+        while reason := self._loop.what_is_missing():
             self._waiting_for = f"waiting for {reason}"
             if time.monotonic() > deadline:
                 raise NotNow(f"it waited {SECONDS_TO_GET_READY:.0f} s in vain for {reason}")
@@ -265,7 +288,7 @@ class Cutover:
 
     def _hooked(self) -> Steps:
         """Run the hook that may cancel it. Raises Denied where it does."""
-        hook = self.hooks.begin(Event.CUTOVER, self._facts())
+        hook = self._hooks.begin(Event.CUTOVER, self._facts())
         while (failure := hook.poll()) is None:
             self._waiting_for = "waiting for --on-cutover"
             yield
@@ -275,25 +298,25 @@ class Cutover:
 
     def _proven(self) -> Steps:
         """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
-        self.loop.prove()
-        while (unequal := self.loop.unequal) is None:
+        self._loop.prove()
+        while (unequal := self._loop.unequal) is None:
             self._waiting_for = "waiting for the proof: every pair is compared"
             yield
         self._waiting_for = ""
         if unequal:
             raise NotNow(f"{unequal:,} pairs were not equal though nobody told of a change; they were made so again")
-        self.note("proven: every pair was compared, and what was told since is compared while writes are held")
+        self._note("proven: every pair was compared, and what was told since is compared while writes are held")
 
     def _quiet(self) -> Steps:
         """Wait until nobody writes for a while. Raises NotNow where somebody always does."""
-        seconds = self.options.quiet_seconds
+        seconds = self._options.quiet_seconds
         deadline = time.monotonic() + seconds + SECONDS_TO_GET_READY
-        changes, since = self.loop.changes, time.monotonic()
-        while time.monotonic() - since < seconds or self.loop.what_is_missing():
+        changes, since = self._loop.changes, time.monotonic()
+        while time.monotonic() - since < seconds or self._loop.what_is_missing():
             self._waiting_for = f"waiting for {seconds:g} s in which nobody writes"
             yield
-            if self.loop.changes != changes:
-                changes, since = self.loop.changes, time.monotonic()
+            if self._loop.changes != changes:
+                changes, since = self._loop.changes, time.monotonic()
             if time.monotonic() > deadline:
                 raise NotNow("somebody writes: stop what writes first, or hold its writes (without --no-freeze)")
         self._waiting_for = ""
@@ -301,8 +324,8 @@ class Cutover:
     def _facts(self) -> dict[str, str]:
         return {
             "command": Command.FOLLOW,
-            "flag": printable(self.state.flag),
-            "value": printable(self.options.value),
+            "flag": printable(self._state.flag),
+            "value": printable(self._options.value),
             "side": self.side,
             "wish": self._wish or "",
         }

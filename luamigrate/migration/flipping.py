@@ -7,16 +7,15 @@ the proof: flip.lua sets the flag only where nobody has written since.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import chain
 
+from luamigrate.migration.dirty import UNTOLD
+from luamigrate.migration.groups import streams_with_groups
 from luamigrate.migration.keeper import Keeper
-from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.migration.witness import Witness
-from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverOptions, Kill, Side, Wish
-from luamigrate.model.errors import Error, printable
+from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
 from luamigrate.scripts.cutover_calls import FlipReply
@@ -30,6 +29,8 @@ from luamigrate.server.listener import wait_for
 
 HARMLESS = "find_extra"
 """A script that does nothing where it is given no key; while others hold writes it is not answered."""
+SCRIPTS = ("flip", "in_database", HARMLESS)
+"""What is called for a cut-over: a server that holds writes keeps no new script."""
 PAIRS_AT_ONCE = 50
 """In one packet, which has to stay small."""
 SECONDS_TO_LOOK = 0.002
@@ -42,6 +43,16 @@ SIDES = {Wish.CUTOVER: Side.TARGETS, Wish.BACK: Side.SOURCES}
 """The names that the application writes afterwards."""
 
 
+def refuse_without_permission(deployment: Deployment) -> None:
+    """Raise Refused where this user may not hold writes, or close connections."""
+    for server in deployment.primaries:
+        if problem := permitted(server):
+            raise Refused(
+                f"cut-over: this user may not do what a freeze needs: {problem}; grant +client|pause, +client|unpause, "
+                "+client|kill and +client|list, or take --no-freeze"
+            )
+
+
 class NotNow(Exception):
     """Why nothing was flipped in this attempt; the next one may succeed."""
 
@@ -50,44 +61,37 @@ class Denied(Exception):
     """Why nothing was flipped, and another attempt would not help."""
 
 
-@dataclass
 class Flipper:
     """Flips the flag of one cut-over, there and back."""
 
-    deployment: Deployment
-    options: CutoverOptions
-    control: Control
-    keeper: Keeper
-    lease: Lease
-    state: CutoverState
-    note: Callable[[str], None]
-    """Is told of each step."""
-    is_unsure: bool = field(init=False, default=False)
-    """Whether the flag may have been flipped: the answer was lost."""
+    def __init__(
+        self, state: CutoverState, keeper: Keeper, note: Callable[[str], None], *, copies_groups: bool
+    ) -> None:
+        """Take who is told of each step, and whether streams with groups are copied once more."""
+        self._state, self._keeper, self._note = state, keeper, note
+        self._deployment, self._options, self._control = state.deployment, state.options, state.control
+        self._copies_groups = copies_groups
+        self._streams: list[bytes] = []
+        self.is_unsure = False
+        """Whether the flag may have been flipped: the answer was lost."""
 
-    def prepare(self) -> None:
-        """Do what can be done before. Raises Denied where this user may not hold writes or close connections."""
-        for server in self.deployment.primaries:
-            for name in ("flip", HARMLESS):
-                library.register(server, name)
-            if self.options.freezes and (problem := permitted(server)):
-                raise Denied(
-                    f"this user may not do what a freeze needs: {problem}; grant +client|pause, +client|unpause, "
-                    "+client|kill and +client|list, or use --no-freeze"
-                )
+    def look_for_groups(self) -> None:
+        """Find the streams with groups, before writes are held."""
+        found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
+        self._streams = [source for _, source in found] if self._copies_groups else []
 
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
 
         Raises NotNow where it took too long, Denied where the flag is another by now, and what calls do.
         """
-        primaries = self.deployment.primaries
-        home = self.deployment.node_for(self.state.flag)
+        primaries = self._deployment.primaries
+        home = self._deployment.node_for(self._state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
         self._confirm_nodes()
-        self.keeper.mirror.prepare()
-        freeze = Freeze(primaries, home, self.options.freeze_ms, harmless, beside=self.keeper.mirror.connections)
-        witness = Witness(self.deployment, home)
+        self._keeper.mirror.prepare()
+        freeze = Freeze(primaries, home, self._options.freeze_ms, harmless, beside=self._keeper.mirror.connections)
+        witness = Witness(self._deployment, home)
         held = 0.0
         try:
             freeze.prepare()
@@ -97,54 +101,66 @@ class Flipper:
             killed = self._flip_frozen(freeze, witness, wish, found)
         finally:
             held = freeze.end()
-            self.keeper.mirror.may_wait = 0 if self.keeper.direction.is_back else None
-        self.note(f"writes were held for {held:.1f} ms; {_killed_text(killed, self.options)}")
+            self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
+        self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
         return held
 
     def in_quiet(self, wish: Wish, found: Found) -> None:
         """Flip without holding writes: what is told from now on is a straggler's. Raises NotNow, Denied."""
-        self._flip(self.deployment.node_for(self.state.flag), wish, found, deadline=None, changes=None)
+        self._announce(wish)
+        self._flip(self._deployment.node_for(self._state.flag), wish, found, deadline=None, changes=None)
+
+    def _announce(self, wish: Wish) -> None:
+        try:
+            if wish is Wish.CUTOVER:
+                self._state.announce()
+        except Refused as problem:
+            raise Denied(str(problem).removeprefix("cut-over: ")) from None
 
     def _confirm_nodes(self) -> None:
         """See that the nodes of a cluster are those that we listen to. Raises NotNow, ServerChanged."""
-        if self.deployment.slots:
-            self.deployment.confirm()
-            if not self.keeper.hearing.hears_all:
+        if self._deployment.slots:
+            self._deployment.confirm()
+            if not self._keeper.hearing.hears_all:
                 raise NotNow("a node has joined that is not listened to yet")
 
     def _flip_frozen(self, freeze: Freeze, witness: Witness, wish: Wish, found: Found) -> Killed:
         # Workers that wait for jobs under the new names take none while these are mirrored back.
         if wish is Wish.BACK:
             self._free_queues(freeze)
+        self._announce(wish)
+        for source in self._streams:
+            self._keeper.dirty.put(source, UNTOLD)
         while True:
             mark = self._drained(freeze, witness)
             if reason := witness.refusal():
                 raise NotNow(reason)
             if self._flip(witness.home, wish, found, deadline=freeze.deadline, changes=mark):
                 break
-            self.note("somebody wrote between the last barrier and the flip: drained again")
+            self._note("somebody wrote between the last barrier and the flip: drained again")
+        if self._streams:
+            self._note(f"streams with groups, which were copied once more: {len(self._streams):,}")
         try:
             self._say_what_is_doubtful(freeze, witness)
             self._wait_for_replica(freeze, witness.home)
         except Error as problem:
             # It is flipped all the same.
-            self.note(f"see whether stragglers are told, for after the flip there was a problem: {problem}")
-        return self._kill(freeze, self.options.kill)
+            self._note(f"see whether stragglers are told, for after the flip there was a problem: {problem}")
+        return self._kill(freeze, self._options.kill)
 
     def _free_queues(self, freeze: Freeze) -> None:
         """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
-        if self.keeper.waiting:
-            self._kill(freeze, Kill.NONE if self.options.kill is Kill.NONE else Kill.HELD)
-            waiting = chain.from_iterable(map(waiting_clients, self.deployment.primaries))
-            if self.deployment.database in waiting:
+        if self._keeper.waiting:
+            self._kill(freeze, Kill.NONE if self._options.kill is Kill.NONE else Kill.HELD)
+            if self._deployment.database in chain.from_iterable(map(waiting_clients, self._deployment.primaries)):
                 raise NotNow("clients wait for something, and would be handed what is mirrored back: stop them")
-        self.keeper.try_waiting(in_freeze=True)
-        self.keeper.mirror.may_wait = None
+        self._keeper.try_waiting(in_freeze=True)
+        self._keeper.mirror.may_wait = None
 
     def _drained(self, freeze: Freeze, witness: Witness) -> bytes:
         """Mirror what was told until a barrier brings nothing; return the mark of changes from before that barrier."""
-        keeper, hearing, mark, ticket = self.keeper, self.keeper.hearing, b"", 0
-        while not (freeze.is_over or self.control.stop()):
+        keeper, hearing, mark, ticket = self._keeper, self._keeper.hearing, b"", 0
+        while not (freeze.is_over or self._control.stop()):
             mirror = keeper.mirror
             wait_for([*hearing.listeners, *mirror.busy], 0 if mirror.has_arrived else SECONDS_TO_LOOK)
             if hearing.hear():
@@ -164,14 +180,14 @@ class Flipper:
                 ticket = 0 if mark == UNKNOWN else hearing.barrier()
             elif hearing.passed >= ticket:
                 return mark
-        if self.control.stop():
+        if self._control.stop():
             raise NotNow("it was stopped")
         problem = freeze.problem
-        raise NotNow(str(problem) if problem else f"the {self.options.freeze_ms} ms of --freeze were not enough")
+        raise NotNow(str(problem) if problem else f"the {self._options.freeze_ms} ms of --freeze were not enough")
 
     def _trouble(self) -> str:
         """Say what cannot be put right while writes are held; empty where nothing is wrong."""
-        keeper = self.keeper
+        keeper = self._keeper
         if keeper.doubt:
             return f"{keeper.doubt}: both sides are compared again"
         if keeper.fence is not None:
@@ -182,7 +198,7 @@ class Flipper:
 
     def _flip(self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""
-        flag, record, value = self.state.flag, self.state.record, self.options.value
+        flag, record, value = self._state.flag, self._state.record, self._options.value
         self.is_unsure = True
         if wish is Wish.CUTOVER:
             reply = cutover_calls.flip(
@@ -190,44 +206,45 @@ class Flipper:
             )
         else:
             reply = cutover_calls.flip_back(home, flag, record, value=value, deadline=deadline, changes=changes)
-        self.is_unsure = False
+        self.is_unsure = reply is FlipReply.FLIPPED
         match reply:
             case FlipReply.LATE:
-                raise NotNow(f"late: the {self.options.freeze_ms} ms of --freeze had passed before the flip")
+                raise NotNow(f"late: the {self._options.freeze_ms} ms of --freeze had passed before the flip")
             case FlipReply.OTHER:
                 raise Denied(f"somebody else has written the flag '{printable(flag)}' or its record: see who")
             case FlipReply.FLIPPED:
-                self.keeper.turn(SIDES[wish])
+                self._keeper.turn(SIDES[wish])
+                self.is_unsure = False
         return reply is FlipReply.FLIPPED
 
     def _say_what_is_doubtful(self, freeze: Freeze, witness: Witness) -> None:
         for doubt in [*witness.doubts(), *([] if freeze.left_ms else ["writes were not held any more"])]:
-            self.note(f"see whether stragglers are told, for this may have let them write: {doubt}")
+            self._note(f"see whether stragglers are told, for this may have let them write: {doubt}")
 
     def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
         """Have a replica take the flip too, so that a failover does not undo it."""
         if connected_replicas(home) and not home.call("WAIT", 1, max(1, min(WAIT_MS, int(freeze.left_ms)))).answer():
-            self.note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
+            self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""
         ours = {
             server: [
                 freeze.client_ids.get(server),
-                self.keeper.hearing.client_ids.get(server),
-                *(connection.client_id for connection in self.keeper.mirror.connections.get(server, ())),
-                *(connection.client_id for connection in self.deployment.lent(server)),
+                self._keeper.hearing.client_ids.get(server),
+                *(connection.client_id for connection in self._keeper.mirror.connections.get(server, ())),
+                *(connection.client_id for connection in self._deployment.lent(server)),
             ]
-            for server in self.deployment.primaries
+            for server in self._deployment.primaries
         }
-        plan = self.keeper.direction.plan
-        databases = {self.deployment.database if each is None else each for each in (None, *plan.databases)}
+        plan = self._keeper.direction.plan
+        databases = {self._deployment.database if each is None else each for each in (None, *plan.databases)}
         try:
             return kill(
-                self.deployment.primaries, kind=kind, user=self.options.kill_user, databases=databases, ours=ours
+                self._deployment.primaries, kind=kind, user=self._options.kill_user, databases=databases, ours=ours
             )
         except Error as problem:
-            self.note(f"connections could not be closed: {problem}")
+            self._note(f"connections could not be closed: {problem}")
             return Killed()
 
 
@@ -237,4 +254,5 @@ def _killed_text(killed: Killed, options: CutoverOptions) -> str:
     names = ", ".join(
         f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES)
     )
-    return f"{killed.count:,} connections were closed" + (f": {names}" if names else "")
+    closed = "1 connection was closed" if killed.count == 1 else f"{killed.count:,} connections were closed"
+    return closed + (f": {names}" if names else "")

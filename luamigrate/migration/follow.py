@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from luamigrate.migration import flipping
 from luamigrate.migration.around import check
 from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.direction import Direction
@@ -71,6 +72,8 @@ def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, cont
     deployment.reconnect_by(ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=True))
     # Raises Refused before any write.
     yield from check(deployment, plan, Copy(command=Command.FOLLOW, dry_run=options.dry_run), options)
+    if options.cutover and options.cutover.freezes:
+        flipping.refuse_without_permission(deployment)
     lease = Lease(deployment, plan, control, options.limits.patience, options.flag)
     state = (
         CutoverState(deployment, plan, options.cutover, control, options.limits.patience) if options.cutover else None
@@ -81,7 +84,7 @@ def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, cont
         yield from Survey(deployment, plan, options, control, owned=owned, side=side).batches()
         return
     for server in deployment.primaries:
-        for name in scripts_for(deployment):
+        for name in (*scripts_for(deployment), *(flipping.SCRIPTS if options.cutover else ())):
             library.register(server, name)
     lease.take()
     try:
@@ -114,6 +117,9 @@ def _followed(
         )
         # Asked while the lease is held, so that no other follow flips meanwhile.
         lease.side = state.find().side if state else Side.SOURCES
+        if state and lease.side is Side.TARGETS:
+            # What others are told by may have gone with a node of a cluster.
+            state.announce()
         direction = Direction(plan, deployment.database, lease.side)
         follower = Follower(deployment, direction, options, control, lease=lease, throttle=throttle, state=state)
         owned, away = lease.read_record()
@@ -125,6 +131,9 @@ def _followed(
         if control.stop():
             return
         lease.use()
+        if state:
+            # It may have been lost, and taken again.
+            state.confirm(lease.side)
         yield from follower.run(None if direction.is_back else away, claims=survey.is_clean, owned=owned)
     finally:
         with suppress(ConnectionLost, ServerChanged, NotWritten):

@@ -12,7 +12,6 @@ from luamigrate.migration.both_sides import BothSides, Sighting
 from luamigrate.migration.cutover import Cutover
 from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import SEEN, UNTOLD
-from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
@@ -67,13 +66,8 @@ class Follower:
         """What was lost, while that is not mended."""
         self._tended = self._barrier_due = self._round_due = self._heard = 0.0
         self.cutover: Cutover | None = None
-        if state and options.cutover:
-            flipper = Flipper(deployment, options.cutover, control, self._keeper, lease, state, self._note)
-            self.cutover = Cutover(options.cutover, control, self, lease, state, flipper)
-
-    def _note(self, step: str) -> None:
-        if self.cutover:
-            self.cutover.note(step)
+        if state:
+            self.cutover = Cutover(state, self._keeper, self, lease=lease, copies_groups=options.allow_groups)
 
     def survey(self, batch: Batch) -> None:
         """Take what a survey has found, and what was told meanwhile."""
@@ -90,6 +84,8 @@ class Follower:
         """
         self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._keeper.mirror.away = claims, away
+        cutover = self._options.cutover
+        self.standing.is_confirmed = self.standing.is_back and cutover is not None and cutover.confirmed
         self._scan = self._both_sides.scanned()
         while not (self._control.stop() or (self.cutover and self.cutover.is_finished)):
             try:
@@ -112,7 +108,7 @@ class Follower:
                 self._lost = self._lost or Rescan.LOST
             # What was lost may have been in step for the last time.
             self._in_step &= not self._lost
-            yield from self._told_batches(at_once=False)
+            yield from self._told_batches(at_once=self.cutover is not None and self.cutover.has_news)
         with suppress(ServerChanged, ConnectionLost):
             self._keeper.take_all(wait=True)
         yield from self._told_batches(at_once=True)
@@ -201,6 +197,9 @@ class Follower:
     def _take_the_lease_again(self) -> None:
         """Go on after the lease was lost. If that was because all keys were deleted, none of them is known any more."""
         self._lease.take_again()
+        if self.cutover:
+            # Another process of this plan may have had the lease meanwhile, and have flipped.
+            self.cutover.mended()
         self._keeper.fence = None
         # Of a cluster it may have been one node; and targets in another database have not gone with it.
         was_emptied = self._hearing.was_emptied and not self._deployment.slots

@@ -71,8 +71,6 @@ class Keeper:
 
     def take_all(self, *, wait: bool = False) -> None:
         """Take what has been answered; with `wait`, all that is in flight. Raises what calls do."""
-        # Before anything is answered that was written after those barriers: it is owed still.
-        self.hearing.own_writes.passed(self.hearing.passed)
         for arrived in self.mirror.arrived(wait=wait):
             self.take(arrived)
             if self.backlog is not None:
@@ -142,6 +140,7 @@ class Keeper:
     def after_barriers(self) -> bool:
         """Decide what was waiting for a barrier; tell whether the lease may be taken again now."""
         passed = self.hearing.passed
+        self.hearing.own_writes.passed(passed)
         if proof := self.hearing.proof:
             self.account.note(proof.passed(passed))
         for found in self.standing.passed(passed):
@@ -259,6 +258,8 @@ class Keeper:
 
     def still_owns(self, pair: Pair) -> bool:
         """Tell, after a barrier, whether nobody else has written the copy; then it is about to be written."""
+        # What we wrote before it has been told by now.
+        self.hearing.own_writes.passed(self.hearing.passed)
         if self.answered(pair, self.hearing.next_barrier, wrote=0):
             self.dirty.put(pair.source, UNTOLD)
             return False

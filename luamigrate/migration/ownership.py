@@ -88,6 +88,8 @@ class _Writes:
     """How often the target was told while we did not know yet whether we had written it."""
     owed: int = 0
     """Writes of ours that have not been told yet."""
+    barrier: int = 0
+    """The one after which all of them have been told."""
 
 
 class OwnWrites:
@@ -136,6 +138,7 @@ class OwnWrites:
         writes.in_flight -= 1
         writes.owed += wrote
         if wrote:
+            writes.barrier = barrier
             self._due.append((barrier, target))
         if writes.in_flight:
             return False
@@ -150,9 +153,9 @@ class OwnWrites:
         while self._due and self._due[0][0] <= barrier:
             _, target = self._due.popleft()
             writes = self._writes.get(target)
-            if writes:
-                # What came of them while the next one was in flight is not one too many.
-                writes.told = max(0, writes.told - writes.owed)
+            if writes and writes.barrier <= barrier:
+                # What was told while the next one was in flight was told of these.
+                writes.told -= min(writes.told, writes.owed)
                 writes.owed = 0
                 self._forget_if_even(target, writes)
 

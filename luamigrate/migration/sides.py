@@ -13,7 +13,7 @@ from luamigrate.model.cutover import CUTOVERS, CutoverOptions, CutoverRecord, Si
 from luamigrate.model.errors import Error, Refused, UsageError, printable
 from luamigrate.model.following import cutover_notes_of, digest_of, entry_of
 from luamigrate.model.plans import Plan
-from luamigrate.model.rules import RESERVED
+from luamigrate.model.rules import RESERVED, Rule
 from luamigrate.scripts import library
 from luamigrate.scripts.calls import in_database
 from luamigrate.server.asking import ask_about_key
@@ -79,6 +79,11 @@ class CutoverState:
             raise UsageError(
                 f"cut-over: the flag '{name}' is under {RESERVED.decode()}, where luamigrate's own keys are"
             )
+        if any(_keeps_names(rule) for rule in self.plan):
+            raise UsageError(
+                "cut-over: names that are the same in two databases cannot be cut over: the server does not tell in "
+                "which of them one was written"
+            )
         if self.plan.rule_for(self.flag):
             raise UsageError(
                 f"cut-over: the flag '{name}' is a source of the plan: another name, or leave it out (--except)"
@@ -99,13 +104,19 @@ class CutoverState:
         if not record and value == self.options.value:
             raise Refused(
                 f"cut-over: the flag '{name}' is '{wanted}' already, and no record says that luamigrate flipped it. If "
-                "that is left of a rehearsal, set it to what it was, or delete it; or give another value"
+                "that cut-over is finished, nothing is left to follow; if it was a rehearsal, set the flag to what it "
+                "was, or delete it; or give another value"
             )
         if not record:
             return Found(Side.SOURCES, None, value)
         if record.flag == self.flag and record.value == value == self.options.value:
             return Found(Side.TARGETS, record, record.former)
         raise Refused(f"cut-over: {self._contradiction(record, value)}")
+
+    def confirm(self, side: Side) -> None:
+        """Raise Refused where the application is not on this side any more, or nobody knows."""
+        if self.find().side is not side:
+            raise Refused("cut-over: flag and record have changed meanwhile: start again, and it goes on from there")
 
     def _contradiction(self, record: CutoverRecord, value: bytes | None) -> str:
         flag, recorded = printable(record.flag), printable(record.value)
@@ -166,3 +177,10 @@ class CutoverState:
     def _ask(self, ask: Callable[[Connection], _Answer]) -> _Answer:
         """Ask the server that has the flag and the record."""
         return ask_about_key(self.deployment, self.flag, ask, patience=self.patience, control=self.control)
+
+
+def _keeps_names(rule: Rule) -> bool:
+    """Tell whether a source of a rule has the name of its target, in another database."""
+    if rule.source_names is not None:
+        return any(rule.target_of(name) == name for name in rule.source_names)
+    return rule.source.literals == rule.target.literals

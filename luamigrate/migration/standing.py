@@ -98,6 +98,8 @@ class Standing:
         self.foreign: dict[bytes, bytes] = {}
         """Sources whose targets somebody else has written, and those targets."""
         self.foreign_seen = self.stragglers_seen = 0
+        self.is_confirmed = False
+        """Whether copies may be deleted that have nothing to be copied of, because somebody has confirmed that."""
         self.is_back = False
         """Whether old names are mirrored from new ones: then nothing of others is written over unseen."""
         self._former_extra = KnownNames()
@@ -149,7 +151,7 @@ class Standing:
         claimed = is_ours and (self.claiming or source in self._postponed)
         is_told = moment < SEEN and source != target
         # Nobody's word but the server's makes us delete: it told that the source changed, or a scan has seen it.
-        may_delete = known or (claimed and (is_told or moment == SEEN))
+        may_delete = known or (claimed and (is_told or moment == SEEN or self.is_confirmed))
         pair = Pair(rule, source, target, moment, is_told, self.blind, known or claimed, may_delete)
         if not may_delete:
             self._doubt(pair)
@@ -345,7 +347,7 @@ class Standing:
     def scan_ended(self) -> None:
         """Forget what a scan of both sides has not found again."""
         self._former_extra.clear()
-        self.claiming = self.blind = False
+        self.claiming = self.blind = self.is_confirmed = False
 
     def forget(self) -> None:
         """Forget all pairs: their keys went with the whole database."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 
+from luamigrate.migration.direction import Direction
+from luamigrate.migration.groups import streams_with_groups
 from luamigrate.migration.options import FollowOptions
 from luamigrate.migration.runner import Runner
 from luamigrate.migration.throttle import Throttle
@@ -14,17 +15,12 @@ from luamigrate.model.control import Control
 from luamigrate.model.cutover import Side
 from luamigrate.model.errors import Refused, printable
 from luamigrate.model.plans import Plan
-from luamigrate.model.rules import ANY
 from luamigrate.model.status import Command, Word
 from luamigrate.model.summary import Batch
 from luamigrate.scripts import library
-from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import Answered
-from luamigrate.server.info import cursor_and_names
 
 UNEQUAL = (Word.DIFFERS, Word.PARTIAL, Word.EXPIRY)
-KEYS_PER_SCAN = 500
 
 
 class Survey:
@@ -122,29 +118,9 @@ class Survey:
         self.is_clean = not problems or is_confirmed
 
     def _refuse_groups(self) -> None:
-        for server in self._deployment.primaries:
-            for name in self._streams(server):
-                groups = None
-                with suppress(Answered):  # it is gone
-                    groups = server.call("XINFO", "GROUPS", name).answer()
-                if groups:
-                    raise Refused(
-                        f"follow: the stream {printable(name)} has groups, of whose changes the server tells nobody: "
-                        "--allow-groups follows its entries alone"
-                    )
-
-    def _streams(self, server: Connection) -> Iterator[bytes]:
-        """Yield the names of the streams among the sources."""
-        if not any(rule.type in ("stream", ANY) for rule in self._plan):
-            return
-        cursor = b"0"
-        while True:
-            cursor, names = cursor_and_names(
-                server.call("SCAN", cursor, "COUNT", KEYS_PER_SCAN, "TYPE", "stream").answer()
+        direction = Direction(self._plan, self._deployment.database, self._side)
+        for name, _ in streams_with_groups(self._deployment, direction, self._control.stop):
+            raise Refused(
+                f"follow: the stream {printable(name)} has groups, of whose changes the server tells nobody: "
+                "--allow-groups follows its entries alone"
             )
-            for name in names:
-                rule = self._plan.rule_for(name)
-                if rule and rule.type in ("stream", ANY):
-                    yield name
-            if cursor == b"0" or self._control.stop():
-                return

@@ -26,22 +26,30 @@ def flips(inquiry: Inquiry, entries: Entries) -> Iterator[Finding]:
             if note is None:
                 yield Finding("follow", Verdict.REFUSED, _unreadable(entry))
                 continue
-            # The old names are written by whoever follows after a flip.
-            is_concerned = note.flag != inquiry.flag if is_own else inquiry.meets(database, note, written=note.sources)
-            problem = _flipped(inquiry, note) if is_concerned else None
+            what = "" if is_own and note.flag == inquiry.flag else _shared(inquiry, database, note)
+            problem = _flipped(inquiry, note, what) if what else None
             if problem and is_own:
                 raise Refused(f"follow: {problem}")
             if problem:
                 yield Finding("follow", Verdict.REFUSED, problem)
 
 
-def _flipped(inquiry: Inquiry, note: CutoverNote) -> str | None:
+def _shared(inquiry: Inquiry, database: int, note: CutoverNote) -> str:
+    """Return what a cut-over was of, if that concerns whoever asks; empty if it does not."""
+    # The old names are written by whoever follows after a flip.
+    if inquiry.meets(database, note, written=note.sources):
+        return "such names were cut over"
+    has_flag = note.flag == inquiry.flag and note.database == inquiry.deployment.database
+    return "other names were cut over by the same flag" if has_flag else ""
+
+
+def _flipped(inquiry: Inquiry, note: CutoverNote, what: str) -> str | None:
     """Return what is to be said of a cut-over; None where nothing was flipped."""
     name = printable(note.record)
     try:
         reply = inquiry.ask(note.record, partial(_read, note=note))
     except Error as problem:
-        return f"whether such names were cut over cannot be told, because {name} cannot be read: {problem}"
+        return f"whether {what} cannot be told, because {name} cannot be read: {problem}"
     if reply == []:
         return None
     record = CutoverRecord.read(reply)
@@ -50,7 +58,7 @@ def _flipped(inquiry: Inquiry, note: CutoverNote) -> str | None:
     flag, value = printable(record.flag), printable(record.value)
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.moment / 1000))
     return (
-        f"such names were cut over at {at} UTC (flag '{flag}'): the new ones are live, and the old ones are kept for "
+        f"{what} at {at} UTC (flag '{flag}'): the new ones are live, and the old ones are kept for "
         f"the way back. Follow with that plan and --flip '{flag}={value}'; then 'luamigrate control SOCKET back' makes "
         "the old names live again, and 'finish' gives them up"
     )

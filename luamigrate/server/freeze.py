@@ -11,6 +11,7 @@ A pause ends by itself. So writes wait for no longer than the freeze may take, w
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -43,9 +44,9 @@ MARGIN_MS = 2
 LEAST_MS = 5
 """A freeze that has less left is over: nothing more is begun in it."""
 ANSWER_SECONDS = 0.1
-"""In which a write is answered, unless somebody else holds writes."""
-END_SECONDS = 1.0
-"""In which a server that is to let writes go on answers, or its pause ends by itself."""
+"""In which a write is answered; after that the server is asked whether somebody else holds writes."""
+BUSY_SECONDS = 1.0
+"""In which a server answers that is only busy."""
 SLACK_MS = 1000
 """A pause that lasts for so much longer than ours is somebody else's: ours begins later where the link delays it."""
 
@@ -65,7 +66,7 @@ def _pause(milliseconds: float) -> bytes:
 
 
 class Held(Error):
-    """Somebody else holds writes, or the server is too busy to answer in time."""
+    """Somebody else holds writes, or the server is too busy to answer."""
 
 
 @dataclass
@@ -91,16 +92,22 @@ class _Server:
             raise redis.TimeoutError
         return read(self.own)
 
-    def read_soon(self, moment: float) -> Any:
-        """Do the same for what is answered at once, unless somebody holds it. Raises Held where it does not come."""
+    def read_soon(self) -> Any:
+        """Read the next answer of a server that may be busy. Raises Held where none comes, RedisError, OSError."""
         try:
-            return self.read_until(moment)
+            return self.read_until(time.monotonic() + BUSY_SECONDS)
         except redis.TimeoutError:
             self.drop()
             raise Held(
-                f"no write was answered within {ANSWER_SECONDS * 1000:.0f} ms at {self.main.whereabouts}: does "
-                "somebody else hold writes (CLIENT PAUSE), or is the server busy?"
+                f"no answer within {BUSY_SECONDS:.0f} s at {self.main.whereabouts}: is the server busy, or does "
+                "somebody else hold all commands (CLIENT PAUSE)?"
             ) from None
+
+    def is_held(self) -> bool:
+        """Tell whether what was sent waits for somebody else's pause to end; if nobody tells, it does. Raises Error."""
+        listed = self.main.call("CLIENT", "LIST", "ID", self.client_id or 0).answer()
+        flags = re.search(rb" flags=(\S*)", listed) if isinstance(listed, bytes) else None
+        return flags is None or b"b" in flags[1]
 
     def drop(self) -> None:
         """Close the connection: what waits on it is never carried out."""
@@ -244,24 +251,28 @@ class Freeze:
         return (time.monotonic() - (self._began or 0.0)) * 1000
 
     def _read_time(self) -> int:
-        """Return the time of `home`, asked on a connection of which nobody waits for more. Raises Error."""
-        home = next(server for server in self._servers if server.main is self._home)
-        try:
-            home.send(_packed("TIME"))
-            return milliseconds_of(home.read_soon(time.monotonic() + ANSWER_SECONDS))
-        except (RedisError, OSError) as error:
-            raise explain(error) from None
+        """Return the time of `home`; ask the others first, for nobody may hold all commands. Raises Error."""
+        told = 0
+        for server in sorted(self._servers, key=lambda server: server.main is self._home):
+            try:
+                told = milliseconds_of(self._call(server, _packed("TIME")))
+            except (RedisError, OSError) as error:
+                raise explain(error) from None
+        return told
 
     def _ask(self, server: _Server) -> None:
         server.send(self._harmless, _pause(self.left_ms))
 
     def _see(self, moment: float, server: _Server) -> None:
+        if not server.own.can_read(timeout=max(0.0, moment - time.monotonic())) and server.is_held():
+            server.drop()
+            raise Held(f"somebody else holds writes at {server.main.whereabouts} (CLIENT PAUSE)")
         refusal: ResponseError | None = None
         try:
-            server.read_soon(moment)
+            server.read_soon()
         except ResponseError as error:
             refusal = error  # writes may be held all the same
-        if server.read_soon(moment) != b"OK":
+        if server.read_soon() != b"OK":
             raise Error("the server does not answer CLIENT PAUSE as it should")
         if refusal:
             raise refusal
@@ -297,7 +308,7 @@ class Freeze:
 
     def _call(self, server: _Server, packed: Any) -> Any:
         server.send(packed)
-        return server.read_until(time.monotonic() + END_SECONDS)
+        return server.read_soon()
 
     def _attempt(self, server: _Server, step: Callable[[_Server], None]) -> Error | None:
         """Take a step at a server, unless its connection is closed; return the problem where it fails."""

@@ -165,6 +165,13 @@ def test_what_comes_from_the_environment_is_named_by_its_variable() -> None:
     assert luamigrate("follow", url=NOBODY, env=off).code == 1
 
 
+def test_arguments_of_a_hook_outside_the_quotes_are_not_shown() -> None:
+    """They may hold a password of somebody else."""
+    result = luamigrate("follow", *FLIP, "--on-flip", "true", "hunter2", url=NOBODY)
+    assert (result.code, "hunter2" in result.err) == (2, False)
+    assert "cut the value of --on-flip at a space? It goes into quotes together with its arguments" in result.err
+
+
 def test_other_commands_have_none_of_them() -> None:
     """Nor do they mind what the environment says about a follow."""
     result = luamigrate("run", *FLIP, url=NOBODY)

@@ -12,13 +12,13 @@ import redis
 
 from luamigrate import Error
 from luamigrate.model.cutover import Kill
-from luamigrate.server.clients import Killed, kill, waiting_in
+from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.listener import Listeners
 from tests.clusters import wait_until
+from tests.freezing import LONG_MS, connected, frozen
 from tests.instances import Instance
 from tests.liar import Lie, encoded, lying
-from tests.server.test_freeze import LONG_MS, connected, frozen
 
 pytestmark = pytest.mark.single_server("each server knows its own clients")
 
@@ -177,7 +177,7 @@ def test_who_waits_for_something(server: Instance) -> None:
     """Blocked in a pop or a read, in that database; not who waits for replicas, nor whose write is held."""
     held = Held(server)
     with connected(server.url) as main:
-        assert waiting_in(main, 0) == 0
+        assert not list(waiting_clients(main))
         for name, command in {
             "list": ("BLPOP", "q", 0),
             "move": ("BLMOVE", "q", "r", "LEFT", "LEFT", 0),
@@ -189,9 +189,9 @@ def test_who_waits_for_something(server: Instance) -> None:
         held.send("elsewhere", ("BLPOP", "q", 0), db=3)
         with frozen(main):
             held.send("web", ("SET", "a", 1))
-            assert (waiting_in(main, 0), waiting_in(main, 3), waiting_in(main, 1)) == (4, 1, 0)
+            assert sorted(waiting_clients(main)) == [0, 0, 0, 0, 3]
         kill([main], kind=Kill.HELD, user=None, databases={0, 3}, ours={})
-        assert (waiting_in(main, 0), waiting_in(main, 3)) == (0, 0)
+        assert not list(waiting_clients(main))
     held.wait_for_all()
 
 
@@ -209,4 +209,4 @@ def test_a_server_that_hides_our_numbers_has_nobody_killed(any_server: Instance)
         with pytest.raises(Error, match="HELLO says no id"):
             kill_here(main)
         with pytest.raises(Error, match="does not answer CLIENT LIST as it should"):
-            waiting_in(main, 0)
+            list(waiting_clients(main))

@@ -5,110 +5,34 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
-import redis
 import trustme
 
-from luamigrate import Error, Tls, connect
+from luamigrate import Error, Tls
+from luamigrate.scripts import library
 from luamigrate.scripts.cutover_calls import FlipReply, flip
 from luamigrate.server.changes import read_changes
 from luamigrate.server.connection import Connection, ReconnectPolicy
 from luamigrate.server.errors import ConnectionLost
-from luamigrate.server.freeze import LEAST_MS, MOST_BYTES, Freeze, Held, permitted
+from luamigrate.server.freeze import ANSWER_SECONDS, LEAST_MS, MOST_BYTES, Freeze, Held, permitted
 from tests.clusters import wait_until
+from tests.freezing import HARMLESS, LONG_MS, Writers, assert_writes_go_on, assert_writes_wait, connected, frozen
 from tests.instances import Instance, start
 from tests.liar import Lie, lying
 from tests.processes import of_this_test
-from tests.proxies import cutting
+from tests.proxies import cutting, splitting
+from tests.server.test_listener import listening, told_by
 from tests.tls import context, speaking_tls
 
 pytestmark = pytest.mark.single_server("each server is paused by itself")
 
-HARMLESS = ("UNLINK", "luamigrate:nothing")
-LONG_MS = 20_000
-"""A freeze that does not end by itself in a test."""
 FLAG, RECORD = b"flag", b"luamigrate:cutover:x"
-WRITERS = 4
-
-
-class Writers:
-    """Other clients that write all the time, each on a connection of its own."""
-
-    def __init__(self, server: Instance, count: int = WRITERS) -> None:
-        self._server, self._done = server, threading.Event()
-        self._clients = [server.another_client(socket_timeout=60) for _ in range(count)]
-        self._threads = [threading.Thread(target=self._write, args=(client,), daemon=True) for client in self._clients]
-
-    def _write(self, client: redis.Redis) -> None:
-        while not self._done.is_set():
-            client.incr("theirs")
-
-    @property
-    def written(self) -> int:
-        """How often they have written."""
-        return int(self._server.client.get("theirs") or 0)
-
-    def wait_for_more(self) -> None:
-        """Wait until some of them have written again."""
-        before = self.written
-        wait_until(lambda: self.written > before)
-
-    def wait_until_all_wait(self) -> None:
-        """Wait until the command of each is held."""
-        wait_until(
-            lambda: sum("b" in each["flags"] for each in self._server.client.client_list()) >= len(self._threads)
-        )
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        self.wait_for_more()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
-        for client in self._clients:
-            client.close()
-
-
-@contextmanager
-def connected(url: str, **options: Any) -> Iterator[Connection]:
-    """Give a connection to one server."""
-    with connect(url, **options) as deployment:
-        yield deployment.primaries[0]
-
-
-@contextmanager
-def frozen(main: Connection, most_ms: int = LONG_MS) -> Iterator[Freeze]:
-    """Give a freeze that has begun, and end it."""
-    freeze = Freeze([main], main, most_ms, HARMLESS)
-    freeze.begin()
-    try:
-        yield freeze
-    finally:
-        freeze.end()
-
-
-def assert_writes_go_on(server: Instance) -> None:
-    """See that another client's write is answered, without anybody ending anything."""
-    with server.another_client(socket_timeout=10) as client:
-        client.set("elsewhere", 1)
-
-
-def assert_writes_wait(server: Instance) -> None:
-    """See that another client's write is not answered."""
-    with server.another_client(socket_timeout=0.3) as client, pytest.raises(redis.TimeoutError):
-        client.set("elsewhere", 1)
 
 
 def flipped(main: Connection, freeze: Freeze, changes: bytes) -> FlipReply:
@@ -184,7 +108,7 @@ def test_somebody_elses_pause_is_noticed_and_left(server_name: str, kind: str, m
         freeze = Freeze([one, other], one, LONG_MS, HARMLESS)
         freeze.prepare()
         second.client.execute_command("CLIENT", "PAUSE", milliseconds, kind)
-        with pytest.raises(Held, match="somebody else hold writes"):
+        with pytest.raises(Held, match=r"somebody else holds? (writes|all)"):
             freeze.begin()
         assert (freeze.left_ms, freeze.is_over) == (0, True)
         assert_writes_go_on(first)
@@ -255,31 +179,55 @@ def test_it_ends_by_itself_where_the_process_is_killed(server: Instance) -> None
     assert_writes_go_on(server)
 
 
-@contextmanager
-def split(server: Instance, is_on: Callable[[], bool]) -> Iterator[str]:
-    """Have each command of a packet arrive in a piece of its own, some milliseconds after the one before."""
-
-    def wait(_: Sequence[bytes]) -> Lie | None:
-        if is_on():
-            time.sleep(0.005)
-        return None
-
-    with lying(server.url.removeprefix("unix://"), wait) as url:
-        yield url
+EVALSHA, PAUSE = b"EVALSHA\r\n", b"$5\r\nPAUSE\r\n"
 
 
-def test_who_gets_in_between_the_pieces_of_a_packet_is_found_by_the_count(server: Instance) -> None:
-    """The flip is refused: before it, somebody has written since the changes were read."""
-    splits = threading.Event()
-    with split(server, splits.is_set) as url, connected(url) as main, Writers(server) as writers:
-        with frozen(main) as freeze:
+def test_who_gets_in_before_the_flip_is_found_by_the_count(server: Instance) -> None:
+    """A packet that arrives in pieces lets somebody write: since the changes were read, so nothing is flipped."""
+    mark = b""
+    with splitting(server.url.removeprefix("unix://"), lambda: mark) as url, connected(url) as main:
+        library.register(main, "flip")
+        with Writers(server) as writers, frozen(main) as freeze:
             writers.wait_until_all_wait()
             before, changes = writers.written, read_changes(main)
-            splits.set()
+            mark = EVALSHA
             assert flipped(main, freeze, changes) is FlipReply.WRITTEN
             assert writers.written > before
-        splits.clear()
     assert not server.client.exists(FLAG, RECORD)
+
+
+def test_who_gets_in_behind_the_flip_is_told(server: Instance) -> None:
+    """Then the flag is set already, and a barrier behind the flip tells what was written under the names it left."""
+    mark = b""
+    with splitting(server.url.removeprefix("unix://"), lambda: mark) as url, connected(url) as main:
+        library.register(main, "flip")
+        with Writers(server) as writers, listening(server, b"theirs") as listener, frozen(main) as freeze:
+            writers.wait_until_all_wait()
+            told_by(listener)
+            changes = read_changes(main)
+            assert told_by(listener) == set()
+            before, mark = writers.written, PAUSE
+            assert flipped(main, freeze, changes) is FlipReply.FLIPPED
+            freeze.confirm()
+            mark = b""
+            assert writers.written > before
+            assert told_by(listener) == {b"theirs"}
+            writers.wait_until_all_wait()
+
+
+def test_a_busy_server_is_waited_for(server: Instance) -> None:
+    """A write that is answered late, though nobody holds it: writes are held, and for no longer than otherwise."""
+
+    def be_busy(words: list[bytes]) -> Lie | None:
+        if words[0] == b"UNLINK":
+            time.sleep(3 * ANSWER_SECONDS)
+        return None
+
+    with lying(server.url.removeprefix("unix://"), be_busy) as url, connected(url) as main, frozen(main) as freeze:
+        assert_writes_wait(server)
+        assert 0 < freeze.left_ms < LONG_MS - 2000 * ANSWER_SECONDS
+        freeze.end()
+        assert_writes_go_on(server)
 
 
 def test_a_save_that_ends_meanwhile_is_taken_for_a_write(server: Instance) -> None:

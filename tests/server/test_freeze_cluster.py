@@ -14,7 +14,7 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.freeze import Freeze, Held
 from tests.clusters import ClusterInstance, Node, wait_until
-from tests.server.test_freeze import LONG_MS
+from tests.freezing import LONG_MS
 from tests.slots import hand_over
 
 pytestmark = pytest.mark.cluster

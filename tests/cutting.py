@@ -1,0 +1,118 @@
+"""A follow of a test that is told to cut over, and applications that read the flag before each write and count."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from contextlib import suppress
+from typing import Any, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+import luamigrate
+from luamigrate import Control, CutoverOptions, Wish
+from tests.clusters import wait_until
+from tests.following import PLAN, Following
+from tests.instances import Reachable
+
+FLAG, NEW = b"names", b"step:"
+NAMES = 200
+DEFAULTS: dict[str, Any] = {"flag": FLAG, "value": NEW, "attempts": 2}
+OPTIONS = CutoverOptions.__dataclass_fields__
+
+
+class CuttingOver(Following):
+    """Follows a plan, and carries out what the test wishes."""
+
+    def __init__(self, url: str, plan: luamigrate.Plan = PLAN, **options: Any) -> None:
+        cutover: dict[str, Any] = {name: options.pop(name) for name in OPTIONS if name in options}
+        super().__init__(url, plan, cutover=CutoverOptions(**DEFAULTS | cutover), **options)
+        self.wish: Wish | None = None
+        self.answers: list[str] = []
+        """Why each wish was not granted; empty where it was."""
+
+    def control(self) -> Control:
+        """Return what the follow asks and tells."""
+        return Control(
+            stop=self._done.is_set, tell=self.waited_for.append, wish=lambda: self.wish, granted=self._granted
+        )
+
+    def _granted(self, _wish: Wish, why: str) -> None:
+        self.wish = None
+        self.answers.append(why)
+
+    def begin(self, wish: Wish) -> None:
+        """Wish for something."""
+        self.wish = wish
+
+    def ask(self, wish: Wish) -> str:
+        """Wish for something, and return why it was not granted; empty where it was."""
+        before = len(self.answers)
+        self.begin(wish)
+        with suppress(AssertionError):
+            wait_until(lambda: len(self.answers) > before or not self.is_alive())
+        assert self.answers[before:], (self.error, self.now, self.keys[:5])
+        return self.answers[-1]
+
+    def cut_over(self, wish: Wish = Wish.CUTOVER) -> None:
+        """Have it cut over, or go back, and be in step afterwards."""
+        assert not self.ask(wish)
+
+
+class CountingWriter(threading.Thread):
+    """Reads the flag before each write, and adds one to a counter; repeats what failed, the flag first."""
+
+    def __init__(self, server: Reachable, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._server, self._chance = server, random.Random(seed)
+        self._done = threading.Event()
+        self.acknowledged: Counter[int] = Counter()
+        self.unknown: Counter[int] = Counter()
+        """What was sent, and not answered."""
+        self.written: Counter[bytes] = Counter()
+        """How many writes were acknowledged under names that begin so."""
+
+    def run(self) -> None:
+        """Write until told to stop."""
+        number = self._chance.randrange(NAMES)
+        while not self._done.is_set():
+            with suppress(redis.RedisError, OSError), self._client() as client:
+                while not self._done.is_set():
+                    prefix = client.get(FLAG) or b"job:"
+                    self._write(client, prefix, number)
+                    number = self._chance.randrange(NAMES)
+
+    def _client(self) -> Any:
+        return self._server.another_client(retry=Retry(NoBackoff(), 0))
+
+    def _write(self, client: Any, prefix: bytes, number: int) -> None:
+        self.unknown[number] += 1
+        client.hincrby(b"%b%d" % (prefix, number), "n", 1)
+        self.unknown[number] -= 1
+        self.acknowledged[number] += 1
+        self.written[prefix] += 1
+
+    def stop(self) -> None:
+        """Stop, and wait for that."""
+        self._done.set()
+        self.join(20)
+        assert not self.is_alive()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def assert_nothing_lost(client: Any, writers: list[CountingWriter], prefix: bytes) -> None:
+    """Check that each counter has what was acknowledged, and at most what was not answered besides."""
+    for number in range(NAMES):
+        least = sum(writer.acknowledged[number] for writer in writers)
+        unknown = sum(writer.unknown[number] for writer in writers)
+        there = int(client.hget(b"%b%d" % (prefix, number), "n") or 0)
+        assert least <= there <= least + unknown, (number, least, unknown, there)
