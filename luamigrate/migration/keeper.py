@@ -65,7 +65,7 @@ class Keeper:
         self.waiting = set[bytes]()
         """Pairs of queues that are not mirrored back while clients wait for something."""
         self.moving = set[bytes]()
-        """Pairs that cannot be mirrored back while a slot is being moved to another node."""
+        """Pairs that cannot be mirrored back while a slot is being moved to another node, until they are."""
         self.doubt: Rescan | None = None
         """Why both sides have to be scanned again, if they have to be."""
 
@@ -88,10 +88,12 @@ class Keeper:
             self._take_result(result, now, barrier, repeated=arrived.repeated)
         for big in arrived.big:
             self.answered(big.pair, barrier, wrote=arrived.repeated)
+            self.moving.discard(big.pair.source)
             if self.standing.postpone(big.pair):
                 self.large.put(big)
         for pair in arrived.waited:
             self.answered(pair, barrier, wrote=arrived.repeated)
+            self.moving.discard(pair.source)
             self.waiting.add(pair.source)
         self.put_back(arrived.undone, wrote=arrived.repeated)
         for pair in arrived.moving:
@@ -110,6 +112,7 @@ class Keeper:
         self.account.count(result, now, is_first=is_first and pair.source not in standing.known)
         if self.large:
             self.large.drop(pair.source)
+        self.moving.discard(pair.source)
         if proof := self.hearing.proof:
             proof.take(result, barrier)
         # The one before may have written, and its answer was lost.
@@ -173,7 +176,6 @@ class Keeper:
         """Have pairs mirrored that were not because their slots were being moved, as some may not be any more."""
         for source in self.moving:
             self.dirty.put(source, UNTOLD)
-        self.moving.clear()
 
     def try_waiting(self, *, in_freeze: bool = False) -> None:
         """Have queues mirrored that were not because clients waited, if none does where the old names are.
