@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain
 
+from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.dirty import UNTOLD
 from luamigrate.migration.groups import streams_with_groups
 from luamigrate.migration.keeper import Keeper
@@ -85,10 +86,14 @@ class Flipper:
 
         Raises NotNow where it took too long, Denied where the flag is another by now, and what calls do.
         """
+        self._confirm_nodes()
         primaries = self._deployment.primaries
         home = self._deployment.node_for(self._state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
-        self._confirm_nodes()
+        # A server that was started again, or a replica that has taken over, may not have them.
+        for server in primaries:
+            for name in (*scripts_for(self._deployment), *SCRIPTS):
+                library.register(server, name)
         self._keeper.mirror.prepare()
         freeze = Freeze(primaries, home, self._options.freeze_ms, harmless, beside=self._keeper.mirror.connections)
         witness = Witness(self._deployment, home)
