@@ -14,6 +14,7 @@ from luamigrate.migration.flipping import SIDES, Denied, Flipper, NotNow
 from luamigrate.migration.hooks import Event, HookRunner
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease
+from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.cutover import CutoverProgress, Side, Wish
 from luamigrate.model.errors import Error, Refused, Stopped, printable
@@ -38,16 +39,16 @@ class Loop(Protocol):
     def what_is_missing(self) -> str:
         """Say what speaks against holding writes now; empty where nothing does."""
 
-    def prove(self) -> None:
+    def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
+
+    @property
+    def is_comparing(self) -> bool:
+        """Whether that goes on."""
 
     @property
     def changes(self) -> int:
         """How many changes were told."""
-
-    @property
-    def unequal(self) -> int | None:
-        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
 
 
 class Cutover:
@@ -62,6 +63,8 @@ class Cutover:
         """Whether the follow is to end, because the mirroring back was finished."""
         self.is_freezing = False
         """Whether writes are about to be held."""
+        self._is_finishing = False
+        """Whether the record may have been deleted, though its deletion was not answered."""
         self._steps: deque[str] = deque(maxlen=MOST_STEPS)
         self._attempts = 0
         self._freeze_ms: float | None = None
@@ -102,19 +105,20 @@ class Cutover:
         if not self._work and (wish := self._control.wish() or self._own_wish()):
             self._wish, self._work = wish, self._carried_out(wish)
         if self._work:
-            self._step()
+            self._step(self._work)
         problem, self._problem = self._problem, None
         if problem:
             raise problem
 
-    def _step(self) -> None:
+    def _step(self, work: Steps) -> None:
         why = ""
         try:
-            if next(self._work or iter(()), self) is None:
+            if next(work, self) is None:
                 return
-        except Denied as reason:
+        except (Denied, Error) as reason:
             why = str(reason)
             self._note(f"{self._wish}: {why}")
+            self._leave_to_mend(reason)
         wish, self._work, self._wish, self._waiting_for = self._wish, None, None, ""
         self.is_freezing = False
         if wish and wish is self._control.wish():
@@ -122,8 +126,17 @@ class Cutover:
         elif why:
             raise Stopped(f"cut-over: {why}")
 
+    def _leave_to_mend(self, problem: Exception) -> None:
+        """Keep for the follow what only it can mend: it connects again, or asks who has which key now."""
+        if isinstance(problem, Error):
+            is_lost = isinstance(problem, (ConnectionLost, ServerChanged))
+            self._problem = problem if is_lost or self._state.deployment.is_unsettled(problem) else None
+
     def mended(self) -> None:
         """Take that the follow has connected again. Raises Stopped where flag and record are not as they were."""
+        if self._is_finishing and self._state.is_finished():
+            self._finished()
+            return
         try:
             found = self._state.find()
         except Refused as problem:
@@ -194,8 +207,9 @@ class Cutover:
             self._attempts += 1
             try:
                 yield from self._attempt(wish)
-            except NotNow as reason:
+            except (NotNow, Error) as reason:
                 why, self.is_freezing = str(reason), False
+                self._leave_to_mend(reason)
             else:
                 return
             # Meanwhile what was lost is mended, and it is known whether the flag was flipped.
@@ -222,7 +236,10 @@ class Cutover:
             raise NotNow("the lease was lost")
         self.is_freezing = self._options.freezes
         yield  # so that it is told before nothing else is done for a while
-        self._flip(wish, found)
+        if self._options.freezes:
+            self._freeze_ms = self._flipper.in_freeze(wish, found)
+        else:
+            self._flipper.in_quiet(wish, found)
         self.is_freezing = False
         self._after_flip(wish)
 
@@ -238,20 +255,6 @@ class Cutover:
             raise Denied("flag and record are not as they were: see who has written them")
         return found
 
-    def _flip(self, wish: Wish, found: Found) -> None:
-        try:
-            if self._options.freezes:
-                self._freeze_ms = self._flipper.in_freeze(wish, found)
-            else:
-                self._flipper.in_quiet(wish, found)
-        except (Denied, NotNow):
-            raise
-        except (ConnectionLost, ServerChanged) as problem:
-            self._problem = problem
-            raise NotNow(str(problem)) from None
-        except Error as problem:
-            raise NotNow(str(problem)) from None
-
     def _after_flip(self, wish: Wish) -> None:
         names = "new" if SIDES[wish] is Side.TARGETS else "old"
         flag = printable(self._state.flag)
@@ -265,6 +268,7 @@ class Cutover:
     def _finish(self) -> None:
         if standing := self._keeper.standing.foreign:
             self._note(f"{len(standing):,} old names are left as stragglers wrote them")
+        self._is_finishing = True
         reply = cutover_calls.finish(
             self._state.deployment.node_for(self._state.flag),
             self._state.flag,
@@ -272,7 +276,11 @@ class Cutover:
             value=self._options.value,
         )
         if reply is not FlipReply.FLIPPED:
+            self._is_finishing = False
             raise Denied(f"somebody else has written the flag '{printable(self._state.flag)}' or its record: see who")
+        self._finished()
+
+    def _finished(self) -> None:
         self._state.withdraw()
         self.is_finished = True
         self._note("finished: the old names are not written any more")
@@ -298,13 +306,21 @@ class Cutover:
 
     def _proven(self) -> Steps:
         """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
-        self._loop.prove()
-        while (unequal := self._loop.unequal) is None:
+        hearing = self._keeper.hearing
+        proof = hearing.proof = Proof()
+        self._loop.compare_all()
+        while not proof.is_void and (self._loop.is_comparing or proof.is_doubtful):
+            if proof.is_doubtful and not hearing.is_asked:
+                hearing.barrier()
             self._waiting_for = "waiting for the proof: every pair is compared"
             yield
-        self._waiting_for = ""
-        if unequal:
-            raise NotNow(f"{unequal:,} pairs were not equal though nobody told of a change; they were made so again")
+        hearing.proof, self._waiting_for = None, ""
+        if proof.is_void:
+            raise NotNow("both sides had to be compared for another reason, in the middle of the proof")
+        if proof.unequal:
+            raise NotNow(
+                f"{proof.unequal:,} pairs were not equal though nobody told of a change; they were made so again"
+            )
         self._note("proven: every pair was compared, and what was told since is compared while writes are held")
 
     def _quiet(self) -> Steps:

@@ -15,11 +15,11 @@ from luamigrate.migration.dirty import SEEN, UNTOLD
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
-from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverProgress
+from luamigrate.model.errors import Stopped
 from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
@@ -93,6 +93,9 @@ class Follower:
                     self._mend(self._lost)
                 else:
                     self._turn()
+            except Stopped:
+                yield from self._told_batches(at_once=True)
+                raise
             except NotWritten as problem:
                 self._in_step = False
                 self._throttle.refused(str(problem))
@@ -236,6 +239,8 @@ class Follower:
         """Scan both sides, because more may have changed than has been told."""
         if why:
             self._account.rescans[why] += 1
+            if proof := self._hearing.proof:
+                proof.is_void = True
         for source in self.standing.scan_begins():
             self._dirty.put(source, UNTOLD)
         self._scan, self._keeper.backlog, self._keeper.doubt = self._both_sides.scanned(), None, None
@@ -326,7 +331,7 @@ class Follower:
         """Say what speaks against holding writes now; empty where nothing does."""
         keeper = self._keeper
         waiting = len(self._dirty) + keeper.mirror.in_flight
-        if self._lost or self._scan is not None or keeper.backlog is not None:
+        if self._lost or self.is_comparing:
             return "both sides to be compared"
         if self._waiting_for:
             return self._waiting_for.removeprefix("waiting for ")
@@ -340,23 +345,14 @@ class Follower:
             return f"{waiting:,} changes to be mirrored"
         return f"what is not in step: {trouble}" if (trouble := keeper.standing.trouble) else ""
 
-    def prove(self) -> None:
+    def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
-        self._hearing.proof = Proof()
         self._scan_again(None)
 
     @property
-    def unequal(self) -> int | None:
-        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
-        proof = self._hearing.proof
-        if not proof:
-            return 0
-        if proof.is_doubtful and not self._hearing.is_asked:
-            self._hearing.barrier()
-        if proof.is_doubtful or self._scan is not None or self._keeper.backlog is not None:
-            return None
-        self._hearing.proof = None
-        return proof.unequal
+    def is_comparing(self) -> bool:
+        """Whether pairs are compared because of a scan of both sides."""
+        return self._scan is not None or self._keeper.backlog is not None
 
     @property
     def changes(self) -> int:

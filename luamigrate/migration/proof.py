@@ -18,6 +18,8 @@ class Proof:
         self._doubtful: dict[bytes, tuple[int, KeyOutcome]] = {}
         """Pairs that were unequal, by the barrier after which it is known whether a change was told."""
         self.unequal = 0
+        self.is_void = False
+        """Whether more may have changed meanwhile than was told."""
 
     def told(self, source: bytes) -> None:
         """Note that a change of a pair was told."""

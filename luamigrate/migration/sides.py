@@ -149,6 +149,11 @@ class CutoverState:
                 raise
             return value.answer(), None
 
+    def is_finished(self) -> bool:
+        """Tell whether the flag still has the value, and there is no record of a flip any more. Raises Error."""
+        value, reply = self._ask(self._read)
+        return value == self.options.value and reply == []
+
     def announce(self) -> None:
         """Have the indexes point to the record, before anything is flipped. Raises Refused where they cannot."""
         try:

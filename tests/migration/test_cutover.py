@@ -12,7 +12,11 @@ from luamigrate import CutoverOptions, Hooks, Refused, Side, Wish, Word, connect
 from luamigrate.migration import cutover
 from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.guarded_mirror import GuardedMirror
+from luamigrate.migration.lease import Lease
 from luamigrate.model.following import Phase
+from luamigrate.scripts import cutover_calls
+from luamigrate.scripts.cutover_calls import FlipReply
+from luamigrate.server.errors import ConnectionLost
 from tests.clusters import wait_until
 from tests.cutting import FLAG, NEW, CountingWriter, CuttingOver, assert_nothing_lost
 from tests.following import PLAN, assert_in_step
@@ -388,3 +392,86 @@ def test_a_hook_cancels_it(server: Instance) -> None:
     with CuttingOver(server.url, hooks=Hooks(on_cutover=("true",), on_flip=("false",))) as following:
         following.wait_until_in_step()
         following.cut_over()
+
+
+class TestLostAnswers:
+    """The connection is lost while something was asked of the server: whether it was done, flag and record tell."""
+
+    @pytest.mark.oldest_and_newest
+    def test_the_flip_was_done(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not done twice, and goes on from there."""
+        client = fill(server)
+        flip = cutover_calls.flip
+
+        def flip_and_lose(*arguments: Any, **options: Any) -> FlipReply:
+            flip(*arguments, **options)
+            raise ConnectionLost("the connection was lost")
+
+        monkeypatch.setattr(cutover_calls, "flip", flip_and_lose)
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            assert client.get(FLAG) == NEW
+            client.hset("step:1", "a", "new")
+            following.wait_until_in_step()
+            assert client.hget("job:1", "a") == b"new"
+            following.cut_over(Wish.BACK)
+        assert "though the connection was lost" in " ".join(following.now.steps)
+        assert following.summary.exit_code == 0, following.keys
+
+    @pytest.mark.oldest_and_newest
+    def test_the_flip_was_not_done(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is tried again."""
+        client = fill(server)
+        flip, once = cutover_calls.flip, iter((True,))
+
+        def lose(*arguments: Any, **options: Any) -> FlipReply:
+            if next(once, False):
+                raise ConnectionLost("the connection was lost")
+            return flip(*arguments, **options)
+
+        monkeypatch.setattr(cutover_calls, "flip", lose)
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            assert client.get(FLAG) == NEW
+        assert following.now.attempts == 2
+        assert following.summary.exit_code == 0, following.keys
+
+    @pytest.mark.oldest_and_newest
+    def test_before_anything_is_flipped(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An attempt that fails in any way is none that was granted."""
+        client = fill(server)
+
+        def lose(_lease: Lease) -> None:
+            raise ConnectionLost("the connection was lost")
+
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            with monkeypatch.context() as patch:
+                patch.setattr(Lease, "refuse_others", lose)
+                assert "nothing was flipped in 2 attempts" in following.ask(Wish.CUTOVER)
+            assert client.get(FLAG) is None
+            following.cut_over()
+        assert following.summary.exit_code == 0
+
+    @pytest.mark.oldest_and_newest
+    def test_it_was_finished(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The record is gone: nobody takes the flag for the leftover of a rehearsal."""
+        client = fill(server)
+        finish = cutover_calls.finish
+
+        def finish_and_lose(*arguments: Any, **options: Any) -> FlipReply:
+            finish(*arguments, **options)
+            raise ConnectionLost("the connection was lost")
+
+        monkeypatch.setattr(cutover_calls, "finish", finish_and_lose)
+        with CuttingOver(server.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            following.begin(Wish.FINISH)
+            following.join(20)
+        assert following.now.phase is Phase.FINISHED
+        assert following.summary.exit_code == 0
+        assert client.get(FLAG) == NEW
+        assert not client.keys("luamigrate:cutover*")
