@@ -24,6 +24,7 @@ from luamigrate.server.changes import UNKNOWN
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
+from luamigrate.server.errors import ScriptMissing
 from luamigrate.server.freeze import Freeze, permitted
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
@@ -33,7 +34,7 @@ HARMLESS = "find_extra"
 SCRIPTS = ("flip", "in_database", HARMLESS)
 """What is called for a cut-over: a server that holds writes keeps no new script."""
 PAIRS_AT_ONCE = 50
-"""In one packet, which has to stay small."""
+"""In one packet, which has to stay small; in a cluster each node gets one."""
 SECONDS_TO_LOOK = 0.002
 """Between two looks at the clock, in a freeze."""
 MOST_KILLED_NAMES = 5
@@ -73,6 +74,8 @@ class Flipper:
         self._deployment, self._options, self._control = state.deployment, state.options, state.control
         self._copies_groups = copies_groups
         self._streams: list[bytes] = []
+        self._with_scripts = {server.identity.run_id for server in self._deployment.primaries}
+        """Server processes that have all scripts, as they should when a follow begins."""
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
 
@@ -90,10 +93,7 @@ class Flipper:
         primaries = self._deployment.primaries
         home = self._deployment.node_for(self._state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
-        # A server that was started again, or a replica that has taken over, may not have them.
-        for server in primaries:
-            for name in (*scripts_for(self._deployment), *SCRIPTS):
-                library.register(server, name)
+        self._have_scripts()
         self._keeper.mirror.prepare()
         freeze = Freeze(primaries, home, self._options.freeze_ms, harmless, beside=self._keeper.mirror.connections)
         witness = Witness(self._deployment, home)
@@ -104,6 +104,9 @@ class Flipper:
                 raise NotNow(reason)
             freeze.begin()
             killed = self._flip_frozen(freeze, witness, wish, found)
+        except ScriptMissing:
+            self._with_scripts.clear()
+            raise
         finally:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
@@ -121,6 +124,17 @@ class Flipper:
                 self._state.announce()
         except Refused as problem:
             raise Denied(str(problem).removeprefix("cut-over: ")) from None
+
+    def _have_scripts(self) -> None:
+        """Have servers keep the scripts that may not: those that were started again, or have taken over. Raises Error.
+
+        The others are not asked: Redis 6.2 does not answer that while somebody else holds writes.
+        """
+        for server in self._deployment.primaries:
+            if server.identity.run_id not in self._with_scripts:
+                for name in (*scripts_for(self._deployment), *SCRIPTS):
+                    library.register(server, name)
+                self._with_scripts.add(server.identity.run_id)
 
     def _confirm_nodes(self) -> None:
         """See that the nodes of a cluster are those that we listen to. Raises NotNow, ServerChanged."""
@@ -172,7 +186,7 @@ class Flipper:
                 keeper.doubt = keeper.doubt or Rescan.EMPTIED
             keeper.take_all()
             keeper.after_barriers()
-            keeper.send_a_little(PAIRS_AT_ONCE)
+            keeper.send_a_little(PAIRS_AT_ONCE * len(self._deployment.primaries))
             if trouble := self._trouble():
                 raise NotNow(trouble)
             if keeper.is_busy or keeper.standing.is_doubtful:

@@ -306,6 +306,7 @@ def test_a_replica_that_takes_over_after_the_flip(replicated: ClusterInstance) -
             node.client.wait(1, 5000)
         hand_over(replicated, replicated.owner(slot_of("job:1")))
         following.wait_until(lambda now: now.rescans.get(Rescan.OTHER_SERVER, 0) > 0)
+        following.wait_until_in_step()
         replicated.client.hset("step:1", "a", "after")
         following.wait_until_in_step()
         assert replicated.client.hget("job:1", "a") == b"after"
