@@ -65,9 +65,9 @@ class CuttingOver(Following):
 class CountingWriter(threading.Thread):
     """Reads the flag before each write, and adds one to a counter; repeats what failed, the flag first."""
 
-    def __init__(self, server: Reachable, seed: int) -> None:
+    def __init__(self, server: Reachable, seed: int, flag: bytes = FLAG) -> None:
         super().__init__(daemon=True)
-        self._server, self._chance = server, random.Random(seed)
+        self._server, self._flag, self._chance = server, flag, random.Random(seed)
         self._done = threading.Event()
         self.acknowledged: Counter[int] = Counter()
         self.unknown: Counter[int] = Counter()
@@ -81,7 +81,7 @@ class CountingWriter(threading.Thread):
         while not self._done.is_set():
             with suppress(redis.RedisError, OSError), self._client() as client:
                 while not self._done.is_set():
-                    prefix = client.get(FLAG) or b"job:"
+                    prefix = client.get(self._flag) or b"job:"
                     self._write(client, prefix, number)
                     number = self._chance.randrange(NAMES)
 

@@ -179,6 +179,7 @@ class Follower:
         self._tended = now
         self._keeper.limit()
         self._keeper.try_waiting()
+        self._keeper.try_moving()
         self._deployment.confirm()
         self._follow_slots()
         for source in self.standing.due_again():
@@ -274,7 +275,7 @@ class Follower:
 
     def _see_whether_all_was_scanned(self) -> None:
         """After a scan, and all that it has found, no target is claimed that is not known."""
-        if self._keeper.backlog is not None and (
+        if (self._keeper.backlog is not None and not self._keeper.moving) and (
             self._keeper.backlog <= 0 or not (self._dirty or self._keeper.mirror.in_flight)
         ):
             self._keeper.backlog, self._keeper.is_copying = None, False
@@ -333,6 +334,8 @@ class Follower:
             return self._waiting_for.removeprefix("waiting for ")
         if keeper.fence is not None:
             return "the lease"
+        if self._both_sides.is_moving:
+            return "slots that are being moved"
         if keeper.large:
             return "a big key that is being copied"
         if failed := keeper.standing.failed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -171,9 +171,9 @@ class GuardedMirror(Mirror):
         self._unwatched_since = None
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> Mapping[Connection, Sequence[Connection]]:
         """The one on which old names are watched and written."""
-        return [self.connection]
+        return {self._server: [self.connection]}
 
     def close(self) -> None:
         """Close the connection."""
