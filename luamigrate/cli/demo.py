@@ -118,7 +118,7 @@ def account(application: Application, frozen_ms: Sequence[str]) -> int:
     is_all = counted == application.done
     console.say(
         f"\nThe application has done {application.done:,} steps, and has begun {application.repeated} of them again, "
-        f"because a flip closed its connection.\nAll writes were frozen for {', '.join(frozen_ms)} ms. "
+        f"because of a flip.\nAll writes were frozen for {', '.join(frozen_ms)} ms. "
         f"The server has counted {counted:,} steps: "
         + ("nothing was lost, and nothing was done twice." if is_all else "something was lost, or done twice.")
     )

@@ -36,7 +36,7 @@ class Application(threading.Thread):
         self.done = 0
         """Steps that the server has confirmed."""
         self.repeated = 0
-        """Steps that were sent again, because the connection was closed before they were confirmed."""
+        """Steps that were begun again, because the connection was closed, or the flag was changed meanwhile."""
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -73,18 +73,22 @@ class Application(threading.Thread):
         return flag.decode() if flag else OLD
 
     def _step(self, client: redis.Redis, number: int) -> None:
-        # The flag comes first, also where a step is sent again: it may have been flipped in between.
-        chance, names = self._chance, self._names(client)
-        pipeline = client.pipeline()
-        pipeline.hset(f"{names}:{number}", mapping=_job(number, "pending", chance))
-        pipeline.zadd(f"{names}s:pending", {str(number): 1})
-        taken = chance.randint(1, number)
-        pipeline.zrem(f"{names}s:pending", taken)
-        pipeline.hset(f"{names}:{taken}", "status", "active")
-        pipeline.smove(f"{names}s:active", f"{names}s:completed", str(chance.randint(1, number)))
-        pipeline.delete(f"{names}:{chance.randint(1, number)}")
-        pipeline.hincrby(f"{names}:{COUNTER}", "done", 1)
-        pipeline.execute()
+        """Do a step, by the flag; nothing is done where the flag changes meanwhile, or the connection is lost."""
+        chance = self._chance
+        with client.pipeline() as transaction:
+            # One connection for flag and writes: a step that is sent again reads the flag again.
+            transaction.watch(FLAG)
+            names = self._names(transaction)
+            transaction.multi()
+            transaction.hset(f"{names}:{number}", mapping=_job(number, "pending", chance))
+            transaction.zadd(f"{names}s:pending", {str(number): 1})
+            taken = chance.randint(1, number)
+            transaction.zrem(f"{names}s:pending", taken)
+            transaction.hset(f"{names}:{taken}", "status", "active")
+            transaction.smove(f"{names}s:active", f"{names}s:completed", str(chance.randint(1, number)))
+            transaction.delete(f"{names}:{chance.randint(1, number)}")
+            transaction.hincrby(f"{names}:{COUNTER}", "done", 1)
+            transaction.execute()
         self.done += 1
 
 

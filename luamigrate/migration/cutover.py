@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from luamigrate.migration.flipping import SIDES, Denied, Flipper, NotNow
 from luamigrate.migration.hooks import Event, HookRunner
 from luamigrate.migration.keeper import Keeper
-from luamigrate.migration.lease import Lease
+from luamigrate.migration.lease import Lease, NotWritten
+from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.cutover import CutoverProgress, Side, Wish
 from luamigrate.model.errors import Error, Refused, Stopped, printable
@@ -25,6 +27,13 @@ from luamigrate.server.errors import ConnectionLost, ServerChanged
 SECONDS_TO_GET_READY = 30.0
 """For which one attempt waits until nothing speaks against it."""
 SECONDS_BETWEEN_ATTEMPTS = 0.5
+SECONDS_FOR_CALM = 5.0
+"""For which an attempt waits until only few changes are to be mirrored, so that writes are held for moments."""
+FEW_WAITING = 500
+WAITING_PER_MS = 10
+"""Changes that are mirrored in a millisecond for sure."""
+FOR_THE_FOLLOW = (ConnectionLost, ServerChanged, NotWritten)
+"""What ends an attempt and is mended, or waited out, by the follow before the next one."""
 MOST_STEPS = 50
 """As many are told at the end."""
 
@@ -35,19 +44,23 @@ Steps = Iterator[None]
 class Loop(Protocol):
     """The follow that cuts over."""
 
-    def what_is_missing(self) -> str:
-        """Say what speaks against holding writes now; empty where nothing does."""
+    def what_is_missing(self, most_waiting: int) -> str:
+        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
 
-    def prove(self) -> None:
+    def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
+
+    @property
+    def is_comparing(self) -> bool:
+        """Whether that goes on."""
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether all that was told is mirrored, and a barrier has brought nothing since."""
 
     @property
     def changes(self) -> int:
         """How many changes were told."""
-
-    @property
-    def unequal(self) -> int | None:
-        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
 
 
 class Cutover:
@@ -62,6 +75,10 @@ class Cutover:
         """Whether the follow is to end, because the mirroring back was finished."""
         self.is_freezing = False
         """Whether writes are about to be held."""
+        self._goes_by_itself = self._options.at_once
+        """Whether it does all that comes next without being asked."""
+        self._is_finishing = False
+        """Whether the record may have been deleted, because somebody wished that it is finished."""
         self._steps: deque[str] = deque(maxlen=MOST_STEPS)
         self._attempts = 0
         self._freeze_ms: float | None = None
@@ -102,31 +119,41 @@ class Cutover:
         if not self._work and (wish := self._control.wish() or self._own_wish()):
             self._wish, self._work = wish, self._carried_out(wish)
         if self._work:
-            self._step()
+            self._step(self._work)
         problem, self._problem = self._problem, None
         if problem:
             raise problem
 
-    def _step(self) -> None:
+    def _step(self, work: Steps) -> None:
         why = ""
         try:
-            if next(self._work or iter(()), self) is None:
+            if next(work, self) is None:
                 return
-        except Denied as reason:
+        except (Denied, Error) as reason:
             why = str(reason)
             self._note(f"{self._wish}: {why}")
+            self._leave_to_mend(reason)
         wish, self._work, self._wish, self._waiting_for = self._wish, None, None, ""
         self.is_freezing = False
         if wish and wish is self._control.wish():
             self._ended = wish, why
-        elif why:
+        elif why and not self._problem:
             raise Stopped(f"cut-over: {why}")
+
+    def _leave_to_mend(self, problem: Exception) -> None:
+        """Keep for the follow what only it can mend: it connects again, or asks who has which key now."""
+        if isinstance(problem, Error):
+            is_lost = isinstance(problem, FOR_THE_FOLLOW)
+            self._problem = problem if is_lost or self._state.deployment.is_unsettled(problem) else None
 
     def mended(self) -> None:
         """Take that the follow has connected again. Raises Stopped where flag and record are not as they were."""
         try:
             found = self._state.find()
         except Refused as problem:
+            if self._is_finishing and not self._state.has_record():
+                self._end_all()
+                return
             raise Stopped(str(problem)) from None
         if not self._flipper.is_unsure and found.side is self.side:
             return
@@ -165,10 +192,10 @@ class Cutover:
 
     def _own_wish(self) -> Wish | None:
         """Return what comes next where somebody wants all of it done at once."""
-        if not self._options.at_once or self.is_finished:
+        if not self._goes_by_itself or self.is_finished:
             return None
         if self.side is Side.SOURCES:
-            return None if self._loop.what_is_missing() else Wish.CUTOVER
+            return None if self._loop.what_is_missing(FEW_WAITING) or self._keeper.standing.trouble else Wish.CUTOVER
         now = time.monotonic()
         self._flipped = self._flipped or now
         return Wish.FINISH if now - self._flipped >= self._options.watch_seconds else None
@@ -180,7 +207,7 @@ class Cutover:
         if wish is not Wish.CUTOVER and not is_flipped:
             raise Denied("nothing has been cut over")
         if wish is Wish.FINISH:
-            self._finish()
+            yield from self._finish()
             return
         self._attempts = 0
         yield from self._hooked()
@@ -194,10 +221,12 @@ class Cutover:
             self._attempts += 1
             try:
                 yield from self._attempt(wish)
-            except NotNow as reason:
-                why, self.is_freezing = str(reason), False
+            except (NotNow, Error) as reason:
+                why = str(reason)
+                self._leave_to_mend(reason)
             else:
                 return
+            self.is_freezing = False
             # Meanwhile what was lost is mended, and it is known whether the flag was flipped.
             yield from _rested(SECONDS_BETWEEN_ATTEMPTS)
             if self.side is SIDES[wish]:
@@ -210,19 +239,22 @@ class Cutover:
     def _attempt(self, wish: Wish) -> Steps:
         """Wait until nothing speaks against it, and flip. Raises NotNow where nothing was flipped."""
         yield from self._ready()
+        self._flipper.prepare()
         if self._options.prove:
             yield from self._proven()
             yield from self._ready()
         if not self._options.freezes:
             yield from self._quiet()
         found = self._found()
-        self._flipper.look_for_groups()
         # The lease must not expire, nor be renewed, while writes are held.
         if not self._lease.renew_if_due(""):
             raise NotNow("the lease was lost")
         self.is_freezing = self._options.freezes
         yield  # so that it is told before nothing else is done for a while
-        self._flip(wish, found)
+        if self._options.freezes:
+            self._freeze_ms = self._flipper.in_freeze(wish, found)
+        else:
+            self._flipper.in_quiet(wish, found)
         self.is_freezing = False
         self._after_flip(wish)
 
@@ -238,51 +270,66 @@ class Cutover:
             raise Denied("flag and record are not as they were: see who has written them")
         return found
 
-    def _flip(self, wish: Wish, found: Found) -> None:
-        try:
-            if self._options.freezes:
-                self._freeze_ms = self._flipper.in_freeze(wish, found)
-            else:
-                self._flipper.in_quiet(wish, found)
-        except (Denied, NotNow):
-            raise
-        except (ConnectionLost, ServerChanged) as problem:
-            self._problem = problem
-            raise NotNow(str(problem)) from None
-        except Error as problem:
-            raise NotNow(str(problem)) from None
-
     def _after_flip(self, wish: Wish) -> None:
         names = "new" if SIDES[wish] is Side.TARGETS else "old"
         flag = printable(self._state.flag)
         self._note(f"flipped: the flag '{flag}' says that the {names} names are the ones to write")
         self._flipped = time.monotonic()
         self._lease.side = self.side
-        self._lease.renew("")
-        if wish is Wish.BACK:
-            self._state.withdraw()
+        # Who has gone back does not want it cut over again by itself.
+        self._goes_by_itself &= wish is not Wish.BACK
+        # It is done, and what is to be told to others is not worth that somebody takes it for undone.
+        with suppress(Error):
+            self._lease.renew("")
+            if wish is Wish.BACK:
+                self._state.withdraw()
 
-    def _finish(self) -> None:
+    def _finish(self) -> Steps:
         if standing := self._keeper.standing.foreign:
             self._note(f"{len(standing):,} old names are left as stragglers wrote them")
-        reply = cutover_calls.finish(
-            self._state.deployment.node_for(self._state.flag),
-            self._state.flag,
-            self._state.record,
-            value=self._options.value,
-        )
+        self._is_finishing = True
+        while True:
+            try:
+                reply = cutover_calls.finish(
+                    self._state.deployment.node_for(self._state.flag),
+                    self._state.flag,
+                    self._state.record,
+                    value=self._options.value,
+                )
+                break
+            except FOR_THE_FOLLOW as problem:
+                # Whether it was done is known once that is mended.
+                self._problem = problem
+                yield
         if reply is not FlipReply.FLIPPED:
+            self._is_finishing = False
             raise Denied(f"somebody else has written the flag '{printable(self._state.flag)}' or its record: see who")
-        self._state.withdraw()
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """End the follow, because the record of the flip is gone."""
+        with suppress(Error):
+            self._state.withdraw()
         self.is_finished = True
         self._note("finished: the old names are not written any more")
+        if self._wish and self._wish is self._control.wish():
+            self._ended = self._wish, ""
 
     def _ready(self) -> Steps:
-        deadline = time.monotonic() + SECONDS_TO_GET_READY
-        while reason := self._loop.what_is_missing():
+        """Wait until nothing speaks against it. Raises Denied where waiting does not help, NotNow where it did not."""
+        began = time.monotonic()
+        while True:
+            if trouble := self._keeper.standing.trouble:
+                raise Denied(f"{trouble}: see to them first; nothing was flipped")
+            waited = time.monotonic() - began
+            # Where so much is written that it is never calm, writes are held for somewhat longer.
+            most = FEW_WAITING if waited < SECONDS_FOR_CALM else self._options.freeze_ms * WAITING_PER_MS
+            reason = self._loop.what_is_missing(most)
+            if not reason:
+                break
             self._waiting_for = f"waiting for {reason}"
-            if time.monotonic() > deadline:
-                raise NotNow(f"it waited {SECONDS_TO_GET_READY:.0f} s in vain for {reason}")
+            if waited > SECONDS_TO_GET_READY:
+                raise NotNow(f"it waited {waited:.0f} s in vain for {reason}")
             yield
         self._waiting_for = ""
 
@@ -298,13 +345,21 @@ class Cutover:
 
     def _proven(self) -> Steps:
         """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
-        self._loop.prove()
-        while (unequal := self._loop.unequal) is None:
+        hearing = self._keeper.hearing
+        proof = hearing.proof = Proof(self._flipper.streams)
+        self._loop.compare_all()
+        while not proof.is_void and (self._loop.is_comparing or proof.is_doubtful):
+            if proof.is_doubtful and not hearing.is_asked:
+                hearing.barrier()
             self._waiting_for = "waiting for the proof: every pair is compared"
             yield
-        self._waiting_for = ""
-        if unequal:
-            raise NotNow(f"{unequal:,} pairs were not equal though nobody told of a change; they were made so again")
+        hearing.proof, self._waiting_for = None, ""
+        if proof.is_void:
+            raise NotNow("both sides had to be compared for another reason, in the middle of the proof")
+        if proof.unequal:
+            raise NotNow(
+                f"{proof.unequal:,} pairs were not equal though nobody told of a change; they were made so again"
+            )
         self._note("proven: every pair was compared, and what was told since is compared while writes are held")
 
     def _quiet(self) -> Steps:
@@ -312,13 +367,17 @@ class Cutover:
         seconds = self._options.quiet_seconds
         deadline = time.monotonic() + seconds + SECONDS_TO_GET_READY
         changes, since = self._loop.changes, time.monotonic()
-        while time.monotonic() - since < seconds or self._loop.what_is_missing():
+        while (is_noisy := time.monotonic() - since < seconds) or not self._loop.is_in_step:
             self._waiting_for = f"waiting for {seconds:g} s in which nobody writes"
+            if not is_noisy:
+                self._waiting_for = f"waiting for {self._loop.what_is_missing(0) or 'all pairs to be in step'}"
             yield
             if self._loop.changes != changes:
                 changes, since = self._loop.changes, time.monotonic()
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and is_noisy:
                 raise NotNow("somebody writes: stop what writes first, or hold its writes (without --no-freeze)")
+            if time.monotonic() > deadline:
+                raise NotNow("not all pairs come into step: see what is foreign, fails, or waits")
         self._waiting_for = ""
 
     def _facts(self) -> dict[str, str]:

@@ -157,9 +157,13 @@ class CutoverState:
         except (Refused, Answered) as problem:
             raise Refused(f"cut-over: the index {printable(CUTOVERS)} cannot be written: {problem}") from None
 
+    def has_record(self) -> bool:
+        """Tell whether there is a record of a flip, or something else of its name. Raises Error."""
+        return bool(self._ask(lambda server: server.call("EXISTS", self.record).answer()) != 0)
+
     def withdraw(self) -> None:
         """Take the pointers away again, unless a record says that something was flipped. Raises Error."""
-        if self._ask(lambda server: server.call("EXISTS", self.record).answer()) != 0:
+        if self.has_record():
             return
         for database in self._notes:
             self._write(database, "HDEL", CUTOVERS, self._entry)
