@@ -44,6 +44,7 @@ def assert_gone(url: str, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.timeout(240)
 def test_it_shows_the_whole_way_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """With the real output of each command, whatever is set outside."""
     env = environment(TMPDIR=str(tmp_path), DRY_RUN="true", REDIS_URL="redis://nowhere.invalid", BATCH_SIZE="1")
