@@ -182,7 +182,9 @@ def test_the_python_runs(any_server: Instance, capsys: pytest.CaptureFixture[str
     demo_jobs.fill(any_server.client)
     block = "\n".join(blocks(PYTHON, "python")).replace(URL, any_server.url)
     exec(compile(block, "python.md", "exec"), {})  # noqa: S102
-    assert "partial job:7 step:7" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "partial job:7 step:7" in out
+    assert re.search("^cutover is done\nback is done\nsources [0-9.]+ 0$", out, re.MULTILINE)
 
 
 def test_the_plan_file_is_the_built_in_plan() -> None:
