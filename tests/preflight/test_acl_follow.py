@@ -8,9 +8,11 @@ import pytest
 
 import luamigrate
 from luamigrate import Wish
+from luamigrate.cli.embedded import free_port
+from tests.clusters import wait_until
 from tests.cutting import CuttingOver
 from tests.following import Following
-from tests.instances import Instance
+from tests.instances import Instance, start
 from tests.preflight.test_acl import MANY, everywhere, granted, rules_under
 
 FLAG, NEW = b"app:names", b"step"
@@ -91,6 +93,25 @@ def test_what_the_document_grants_is_enough_to_follow(server: Instance) -> None:
         change(server, "job")
         follow.wait_until(lambda now: now.in_step and now.removed > 0)
     assert (follow.error, follow.summary.exit_code) == (None, 0)
+
+
+@pytest.mark.single_server("the replicas of a cluster are another test's")
+@pytest.mark.parametrize("more", [[], ["+wait"]])
+def test_a_flip_waits_for_a_replica_where_the_user_may_wait(server_name: str, more: list[str]) -> None:
+    """Without that it flips all the same, and says that nobody knows whether a replica has it."""
+    port = str(free_port())
+    with (
+        start(server_name, "--port", port, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0") as primary,
+        start(server_name, "--replicaof", "127.0.0.1", port),
+    ):
+        write(primary)
+        wait_until(lambda: primary.client.wait(1, 100) > 0)
+        follow = cutting_over(careful(primary, [*granted(primary, "follow --flip"), *more]), freezes=True)
+        with follow:
+            follow.wait_until_in_step()
+            follow.cut_over()
+            steps = "\n".join(follow.now.steps)
+    assert ("no replica has confirmed the flip (permissions: " in steps) == (not more), steps
 
 
 @pytest.mark.single_server("in a cluster each line goes to each node")
