@@ -36,7 +36,10 @@ class Flips:
     """What became of some flips."""
 
     frozen_ms: list[float] = field(default_factory=list)
+    refused: int = 0
+    """How often it was given up after all attempts, and asked for again."""
     attempts: int = 0
+    """Of those that were not."""
     stragglers: int = 0
 
 
@@ -45,7 +48,7 @@ def show_cutovers(bench: Bench) -> None:
     keys = min(bench.keys, MOST_KEYS)
     bench.table.begin(
         "12 connections count",
-        *("flips", "attempts", "frozen p50", "p90", "longest", "longest wait", "counted", "unknown"),
+        *("flips", "refused", "attempts", "frozen p50", "p90", "longest", "longest wait", "counted", "unknown"),
         *("lost", "doubled", "stragglers", "load"),
     )
     _show(bench, keys, "a follow alone", (), 0)
@@ -63,7 +66,7 @@ def _show(bench: Bench, keys: int, name: str, options: tuple[str, ...], count: i
     frozen = sorted(flips.frozen_ms)
     bench.table.add(
         name,
-        *(str(count), str(flips.attempts)),
+        *(str(count), str(flips.refused), str(flips.attempts)),
         *(f"{_percentile(frozen, share):.1f}" if frozen else "-" for share in (0.5, 0.9, 1.0)),
         *(f"{account.longest_ms:.1f}", f"{account.counted.total():,}", str(account.unknown)),
         *(str(lost), str(doubled), str(flips.stragglers), f"{os.getloadavg()[0]:.1f}"),
@@ -78,8 +81,9 @@ def _flipped(path: str, count: int) -> Flips:
     """Cut over and go back by turns; writes are the old names' again where the count is even."""
     flips = Flips()
     for number in range(count):
-        told = _told(path, "back" if number % 2 else "cutover")
-        assert told.get("done"), told
+        while "error" in (told := _told(path, "back" if number % 2 else "cutover")):
+            flips.refused += 1
+            assert flips.refused <= count, told
         flips.frozen_ms.append(told["freeze_ms"])
         flips.attempts += told["attempts"]
         flips.stragglers = told["stragglers"]
