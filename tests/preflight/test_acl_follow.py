@@ -12,7 +12,7 @@ from luamigrate.cli.embedded import free_port
 from tests.clusters import wait_until
 from tests.cutting import CuttingOver
 from tests.following import Following
-from tests.instances import Instance, start
+from tests.instances import start
 from tests.preflight.test_acl import MANY, Server, everywhere, granted, rules_under
 
 FLAG, NEW = b"app:names", b"step"
