@@ -116,7 +116,11 @@ FOR_PAIRS = {*Word, *(reply.decode() for reply in PairReply)}
     ("files", "beside", "own"),
     [
         (["lib/batch.lua", *(f"{name}.lua" for name in VERBS)], {"unheld"}, FOR_PAIRS),
-        ([name for name in FILES if name.startswith("cross_slot/")], FOR_PAIRS | {"unheld"}, {*CrossSlotReply}),
+        (
+            [name for name in FILES if name.startswith("cross_slot/")],
+            FOR_PAIRS | {"unheld", "waited"},
+            {*CrossSlotReply},
+        ),
         ([f"chunk/{name}.lua" for name in ("publish", "stage", "append", "add_fields")], set(), {*ChunkReply}),
         (["probe.lua"], set(), {*ProbeReply}),
         (["mirror.lua", "mirror_plain.lua"], {*Word}, {*MirrorReply}),
