@@ -86,7 +86,8 @@ class CountingWriter(threading.Thread):
                     number = self._chance.randrange(NAMES)
 
     def _client(self) -> Any:
-        return self._server.another_client(retry=Retry(NoBackoff(), 0))
+        # A pool would put a new connection under a write whose flag was read on one that has been closed.
+        return self._server.another_client(retry=Retry(NoBackoff(), 0), single_connection_client=True)
 
     def _write(self, client: Any, prefix: bytes, number: int) -> None:
         self.unknown[number] += 1

@@ -73,16 +73,18 @@ class Flipper:
         self._state, self._keeper, self._note = state, keeper, note
         self._deployment, self._options, self._control = state.deployment, state.options, state.control
         self._copies_groups = copies_groups
-        self._streams: list[bytes] = []
+        self.streams: list[bytes] = []
+        """The old names of streams with groups, of whose changes nobody is told."""
         self._with_scripts = {server.identity.run_id for server in self._deployment.primaries}
         """Server processes that have all scripts, as they should when a follow begins."""
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
 
-    def look_for_groups(self) -> None:
-        """Find the streams with groups, before writes are held."""
+    def prepare(self) -> None:
+        """Do what would take time, or could not be done, while writes are held. Raises Error."""
+        self._have_scripts()
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
-        self._streams = [source for _, source in found] if self._copies_groups else []
+        self.streams = [source for _, source in found] if self._copies_groups else []
 
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
@@ -93,7 +95,6 @@ class Flipper:
         primaries = self._deployment.primaries
         home = self._deployment.node_for(self._state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
-        self._have_scripts()
         self._keeper.mirror.prepare()
         freeze = Freeze(primaries, home, self._options.freeze_ms, harmless, beside=self._keeper.mirror.connections)
         witness = Witness(self._deployment, home)
@@ -148,7 +149,7 @@ class Flipper:
         if wish is Wish.BACK:
             self._free_queues(freeze)
         self._announce(wish)
-        for source in self._streams:
+        for source in self.streams:
             self._keeper.dirty.put(source, UNTOLD)
         while True:
             mark = self._drained(freeze, witness)
@@ -157,8 +158,8 @@ class Flipper:
             if self._flip(witness.home, wish, found, deadline=freeze.deadline, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        if self._streams:
-            self._note(f"streams with groups, which were copied once more: {len(self._streams):,}")
+        if self.streams:
+            self._note(f"streams with groups, which were copied once more: {len(self.streams):,}")
         try:
             self._say_what_is_doubtful(freeze, witness)
             self._wait_for_replica(freeze, witness.home)
@@ -213,7 +214,7 @@ class Flipper:
             return "the lease was lost"
         if keeper.large:
             return "a big key has changed, whose copy would take too long"
-        return keeper.standing.trouble
+        return keeper.standing.trouble or (f"{keeper.standing.failed:,} failed" if keeper.standing.failed else "")
 
     def _flip(self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""

@@ -49,7 +49,7 @@ class Keeper:
         self._deployment, self._limits, self._lease = deployment, options.limits, lease
         self.direction, self.throttle = direction, throttle
         self.standing, self.dirty, self.account = Standing(), DirtyNames(), Account(direction.plan)
-        self.standing.is_back = direction.is_back
+        self.standing.left = direction.left
         self.hearing = Hearing(deployment, direction, self.standing, self.dirty)
         self.mirror = self._new_mirror()
         self.large = LargeMirror(
@@ -207,7 +207,7 @@ class Keeper:
         for pair in self.large.dropped():
             self.dirty.put_back(pair.source, pair.moment)
         if dropped:
-            self.standing.loses_sight(claiming=not self.direction.is_back)
+            self.standing.loses_sight(claiming=not self.direction.is_guarded)
 
     def pace_of(self, server: Connection) -> Pace:
         """Return the pace of a server."""
@@ -232,9 +232,9 @@ class Keeper:
 
     def turn(self, side: Side) -> None:
         """Mirror from these names to the others from now on: nothing is in flight, and all pairs are equal."""
-        self.direction.side = side
+        self.direction.turn(side)
         self.hearing.turned()
-        self.standing.turned(is_back=self.direction.is_back)
+        self.standing.turned(self.direction.left)
         self.waiting.clear()
         self.moving.clear()
         self.mirror.close()
@@ -247,7 +247,7 @@ class Keeper:
                 return GuardedCrossSlotMirror(cluster, *given, self)
             return CrossSlotMirror(cluster, *given)
         server = self._deployment.primaries[0]
-        return GuardedMirror(server, *given, self) if self.direction.is_back else Mirror(server, *given)
+        return GuardedMirror(server, *given, self) if self.direction.is_guarded else Mirror(server, *given)
 
     def barrier(self) -> int:
         """Begin a barrier; return how many will have passed after it."""
