@@ -1,7 +1,7 @@
-"""Mirroring back in a cluster: an old name is written only if nobody else has written it since it was looked at.
+"""Mirroring after a flip in a cluster: a name that was left is written only if nobody else has since it was looked at.
 
-It goes as in `guarded_mirror`, but that the new names are read at their nodes: after the barrier, and before the old
-names are written, on the connections on which these are under WATCH, by one EXEC for each node.
+It goes as in `guarded_mirror`, but that the live names are read at their nodes: after the barrier, and before their
+copies are written, on the connections on which these are under WATCH, by one EXEC for each node.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from luamigrate.server.errors import ConnectionLost, Redirected, ScriptMissing, 
 
 
 class _Transaction:
-    """Old names of one node under WATCH, and the EXEC that writes them if nobody else has since."""
+    """Copies at one node under WATCH, and the EXEC that writes them if nobody else has since."""
 
     def __init__(self, node: Connection, own: Connection, names: Sequence[bytes]) -> None:
         self._node, self._own = node, own
@@ -95,7 +95,7 @@ class _Transaction:
 
 @dataclass
 class _Group:
-    """Pairs of one rule whose new names are at one node."""
+    """Pairs of one rule whose live names are at one node."""
 
     rule: Rule
     node: Connection
@@ -115,7 +115,7 @@ class _Round:
     groups: list[_Group] = field(default_factory=list)
     transactions: list[_Transaction] = field(default_factory=list)
     transaction_of: dict[bytes, _Transaction] = field(default_factory=dict)
-    """By old name."""
+    """By the name of the copy."""
     barrier: float = math.inf
     """The one after which it is known who had written them."""
 
@@ -144,14 +144,14 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
     def __init__(self, cluster: Cluster, direction: Direction, limits: Limits, lease: Lease, guard: Guard) -> None:
         super().__init__(cluster, direction, limits, lease)
         self._guard = guard
-        self.may_wait = 0
+        self.may_wait = 0 if direction.is_back else None
         self._own: dict[Connection, Connection] = {}
-        """By the main connection of their node: on them old names are watched and written."""
+        """By the main connection of their node: on them copies are watched and written."""
         self._waiting: deque[tuple[list[Pair], bool]] = deque()
         """Pairs for the rounds to come, and whether the only one may take the longest pause."""
         self._round: _Round | None = None
         self._untold_since: float | None = None
-        """Since when, by `time.monotonic`, old names may have been written without being told."""
+        """Since when, by `time.monotonic`, copies may have been written without being told."""
 
     @property
     def busy(self) -> list[Connection]:
@@ -212,11 +212,11 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
 
     @property
     def connections(self) -> Mapping[Connection, Sequence[Connection]]:
-        """Those on which old names are watched and written."""
+        """Those on which copies are watched and written."""
         return {node: [own] for node, own in self._own.items()}
 
     def reconnect(self, *, unwatched_since: float) -> None:
-        """Make its own connections anew; old names that were touched since that moment may be a straggler's."""
+        """Make its own connections anew; copies that were touched since that moment may be a straggler's."""
         self.close()
         self._untold_since = min(unwatched_since, self._untold_since or unwatched_since)
 
@@ -290,7 +290,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         self._cluster.refresh()
 
     def _ask(self, group: _Group, under_way: _Round) -> None:
-        """Read the new names of what is still our own."""
+        """Read the live names of what is still our own."""
         owned = [pair for pair in group.pairs if self._guard.still_owns(pair)]
         group.left_alone = [pair for pair in group.pairs if pair not in owned]
         if not owned:

@@ -243,7 +243,7 @@ class Keeper:
     def _new_mirror(self) -> Mirror:
         given = self.direction, self._limits, self._lease
         if cluster := cluster_of(self._deployment):
-            if self.direction.is_back:
+            if self.direction.is_guarded:
                 return GuardedCrossSlotMirror(cluster, *given, self)
             return CrossSlotMirror(cluster, *given)
         server = self._deployment.primaries[0]
