@@ -21,6 +21,7 @@ from luamigrate.server.changes import read_changes
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
+from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
 from luamigrate.server.freeze import Freeze, permitted
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
@@ -97,6 +98,11 @@ class Flipper:
             freeze.prepare()
             freeze.begin()
             killed = self._flip_frozen(freeze, home, wish, found)
+        except (ConnectionLost, ServerChanged):
+            if self.is_unsure:
+                # If it was flipped, nobody who has read the old flag may go on.
+                self._kill(freeze, self._options.kill)
+            raise
         finally:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
@@ -129,8 +135,10 @@ class Flipper:
             self._note("somebody wrote between the last barrier and the flip: drained again")
         if self._streams:
             self._note(f"streams with groups, which were copied once more: {len(self._streams):,}")
+        # First, for a replica may take as long as is left, and then what is held is carried out.
+        killed = self._kill(freeze, self._options.kill)
         self._wait_for_replica(freeze, home)
-        return self._kill(freeze, self._options.kill)
+        return killed
 
     def _free_queues(self, freeze: Freeze) -> None:
         """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
@@ -204,8 +212,12 @@ class Flipper:
 
     def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
         """Have a replica take the flip too, so that a failover does not undo it."""
-        if connected_replicas(home) and not home.call("WAIT", 1, max(1, min(WAIT_MS, int(freeze.left_ms)))).answer():
-            self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
+        most_ms = max(1, min(WAIT_MS, int(freeze.left_ms)))
+        try:
+            if connected_replicas(home) and not home.call("WAIT", 1, most_ms).answer():
+                self._note(f"no replica has confirmed the flip within {most_ms} ms: a failover now may undo it")
+        except Answered as problem:
+            self._note(f"nobody can tell whether a replica has the flip: {problem}")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""
