@@ -24,7 +24,7 @@ from luamigrate.server.changes import UNKNOWN
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import ScriptMissing
+from luamigrate.server.errors import ConnectionLost, ScriptMissing, ServerChanged
 from luamigrate.server.freeze import Freeze, permitted
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
@@ -108,10 +108,16 @@ class Flipper:
         except ScriptMissing:
             self._with_scripts.clear()
             raise
+        except (ConnectionLost, ServerChanged):
+            if self.is_unsure:
+                # If it was flipped, nobody who has read the old flag may go on.
+                self._kill(freeze, self._options.kill)
+            raise
         finally:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
         self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
+        self._wait_for_replica(home)
         return held
 
     def in_quiet(self, wish: Wish, found: Found) -> None:
@@ -160,13 +166,13 @@ class Flipper:
             self._note("somebody wrote between the last barrier and the flip: drained again")
         if self.streams:
             self._note(f"streams with groups, which were copied once more: {len(self.streams):,}")
+        killed = self._kill(freeze, self._options.kill)
         try:
             self._say_what_is_doubtful(freeze, witness)
-            self._wait_for_replica(freeze, witness.home)
         except Error as problem:
             # It is flipped all the same.
             self._note(f"see whether stragglers are told, for after the flip there was a problem: {problem}")
-        return self._kill(freeze, self._options.kill)
+        return killed
 
     def _free_queues(self, freeze: Freeze) -> None:
         """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
@@ -241,10 +247,16 @@ class Flipper:
         for doubt in [*witness.doubts(), *([] if freeze.left_ms else ["writes were not held any more"])]:
             self._note(f"see whether stragglers are told, for this may have let them write: {doubt}")
 
-    def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
-        """Have a replica take the flip too, so that a failover does not undo it."""
-        if connected_replicas(home) and not home.call("WAIT", 1, max(1, min(WAIT_MS, int(freeze.left_ms)))).answer():
-            self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
+    def _wait_for_replica(self, home: Connection) -> None:
+        """Tell whether a replica has taken the flip too, so that a failover does not undo it.
+
+        That is asked once writes go on: while they are held, a server asks no replica how far it is.
+        """
+        try:
+            if connected_replicas(home) and not home.call("WAIT", 1, WAIT_MS).answer():
+                self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
+        except Error as problem:
+            self._note(f"nobody can tell whether a replica has the flip: {problem}")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""

@@ -250,9 +250,14 @@ class Standing:
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
         is_claimed = self.claiming or source in self.known or source in self._postponed
-        is_certain = is_untouched or self.left or not is_claimed
+        # A copy that has gone may have expired: it has, if what it was copied from was made anew since.
+        is_made_anew = bool(self.left) and word is Word.COPIED
+        is_certain = is_untouched or (self.left and not is_made_anew) or not is_claimed
         if is_certain:
             return self._judge(source)
+        if is_made_anew:
+            # Whatever has become of the one before, this one is our own.
+            self._suspects.discard(source)
         self._due.append((barrier, source))
         return []
 
