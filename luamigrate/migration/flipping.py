@@ -96,6 +96,8 @@ class Flipper:
         finally:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
+        # Not before: a server that holds writes asks no replica, so all of the freeze might pass.
+        self._wait_for_replica(home)
         self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
         return held
 
@@ -125,7 +127,6 @@ class Flipper:
             self._note("somebody wrote between the last barrier and the flip: drained again")
         if self._streams:
             self._note(f"streams with groups, which were copied once more: {len(self._streams):,}")
-        self._wait_for_replica(freeze, home)
         return self._kill(freeze, self._options.kill)
 
     def _free_queues(self, freeze: Freeze) -> None:
@@ -198,9 +199,13 @@ class Flipper:
                 self.is_unsure = False
         return reply is FlipReply.FLIPPED
 
-    def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
+    def _wait_for_replica(self, home: Connection) -> None:
         """Have a replica take the flip too, so that a failover does not undo it."""
-        if connected_replicas(home) and not home.call("WAIT", 1, max(1, min(WAIT_MS, int(freeze.left_ms)))).answer():
+        try:
+            is_safe = not connected_replicas(home) or home.call("WAIT", 1, WAIT_MS, once=True).answer()
+        except Error:
+            is_safe = False  # it is flipped all the same; who asks next finds out what there is
+        if not is_safe:
             self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
