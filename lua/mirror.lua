@@ -34,6 +34,7 @@ local compare = include "lib/compare.lua"
 local copy = include "lib/copy.lua"
 local expiry = include "lib/expiry.lua"
 local shortcut = include "lib/shortcut.lua"
+local waiting = include "lib/waiting.lua"
 
 local KEYS, ARGV = request.keys, request.arguments
 local call, try = request.call, request.pcall
@@ -97,14 +98,6 @@ local function without_source(target, wanted, may_delete, source_kind)
   return 'removed'
 end
 
-local WAITED_ON = { list = true, zset = true, stream = true }
-
--- Whether a client may be handed something of a target of this type as soon as it is there.
-local function is_waited_on(kind)
-  if not may_wait or not WAITED_ON[kind] then return false end
-  return tonumber(call('INFO', 'clients'):match('blocked_clients:(%d+)')) > may_wait
-end
-
 return batch.each_pair(function(source, target, i)
   if not is_held then return 'unheld' end
   local wanted, rights = ARGV[i + 5], ARGV[i + 6]
@@ -124,7 +117,7 @@ return batch.each_pair(function(source, target, i)
   if bytes and is_same(kind, source, target) then return 'same' end
   if is_there and away and is_untouched == (away >= 0) then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
-  if is_waited_on(kind) then return 'waited' end
+  if waiting.is_waited_on(kind, may_wait) then return 'waited' end
   -- It is freed in the background.
   if too_many then call('UNLINK', target) end
   copy.replace(kind, source, target)

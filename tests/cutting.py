@@ -65,9 +65,9 @@ class CuttingOver(Following):
 class CountingWriter(threading.Thread):
     """Reads the flag before each write, and adds one to a counter; repeats what failed, the flag first."""
 
-    def __init__(self, server: Reachable, seed: int) -> None:
+    def __init__(self, server: Reachable, seed: int, flag: bytes = FLAG) -> None:
         super().__init__(daemon=True)
-        self._server, self._chance = server, random.Random(seed)
+        self._server, self._flag, self._chance = server, flag, random.Random(seed)
         self._done = threading.Event()
         self.acknowledged: Counter[int] = Counter()
         self.unknown: Counter[int] = Counter()
@@ -81,12 +81,13 @@ class CountingWriter(threading.Thread):
         while not self._done.is_set():
             with suppress(redis.RedisError, OSError), self._client() as client:
                 while not self._done.is_set():
-                    prefix = client.get(FLAG) or b"job:"
+                    prefix = client.get(self._flag) or b"job:"
                     self._write(client, prefix, number)
                     number = self._chance.randrange(NAMES)
 
     def _client(self) -> Any:
-        return self._server.another_client(retry=Retry(NoBackoff(), 0))
+        # A pool would put a new connection under a write whose flag was read on one that has been closed.
+        return self._server.another_client(retry=Retry(NoBackoff(), 0), single_connection_client=True)
 
     def _write(self, client: Any, prefix: bytes, number: int) -> None:
         self.unknown[number] += 1

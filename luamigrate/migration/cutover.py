@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from luamigrate.migration.flipping import SIDES, Denied, Flipper, NotNow
 from luamigrate.migration.hooks import Event, HookRunner
 from luamigrate.migration.keeper import Keeper
-from luamigrate.migration.lease import Lease
+from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.cutover import CutoverProgress, Side, Wish
@@ -26,6 +27,13 @@ from luamigrate.server.errors import ConnectionLost, ServerChanged
 SECONDS_TO_GET_READY = 30.0
 """For which one attempt waits until nothing speaks against it."""
 SECONDS_BETWEEN_ATTEMPTS = 0.5
+SECONDS_FOR_CALM = 5.0
+"""For which an attempt waits until only few changes are to be mirrored, so that writes are held for moments."""
+FEW_WAITING = 500
+WAITING_PER_MS = 10
+"""Changes that are mirrored in a millisecond for sure."""
+FOR_THE_FOLLOW = (ConnectionLost, ServerChanged, NotWritten)
+"""What ends an attempt and is mended, or waited out, by the follow before the next one."""
 MOST_STEPS = 50
 """As many are told at the end."""
 
@@ -36,8 +44,8 @@ Steps = Iterator[None]
 class Loop(Protocol):
     """The follow that cuts over."""
 
-    def what_is_missing(self) -> str:
-        """Say what speaks against holding writes now; empty where nothing does."""
+    def what_is_missing(self, most_waiting: int) -> str:
+        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
 
     def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
@@ -45,6 +53,10 @@ class Loop(Protocol):
     @property
     def is_comparing(self) -> bool:
         """Whether that goes on."""
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether all that was told is mirrored, and a barrier has brought nothing since."""
 
     @property
     def changes(self) -> int:
@@ -63,8 +75,10 @@ class Cutover:
         """Whether the follow is to end, because the mirroring back was finished."""
         self.is_freezing = False
         """Whether writes are about to be held."""
+        self._goes_by_itself = self._options.at_once
+        """Whether it does all that comes next without being asked."""
         self._is_finishing = False
-        """Whether the record may have been deleted, though its deletion was not answered."""
+        """Whether the record may have been deleted, because somebody wished that it is finished."""
         self._steps: deque[str] = deque(maxlen=MOST_STEPS)
         self._attempts = 0
         self._freeze_ms: float | None = None
@@ -123,23 +137,23 @@ class Cutover:
         self.is_freezing = False
         if wish and wish is self._control.wish():
             self._ended = wish, why
-        elif why:
+        elif why and not self._problem:
             raise Stopped(f"cut-over: {why}")
 
     def _leave_to_mend(self, problem: Exception) -> None:
         """Keep for the follow what only it can mend: it connects again, or asks who has which key now."""
         if isinstance(problem, Error):
-            is_lost = isinstance(problem, (ConnectionLost, ServerChanged))
+            is_lost = isinstance(problem, FOR_THE_FOLLOW)
             self._problem = problem if is_lost or self._state.deployment.is_unsettled(problem) else None
 
     def mended(self) -> None:
         """Take that the follow has connected again. Raises Stopped where flag and record are not as they were."""
-        if self._is_finishing and self._state.is_finished():
-            self._finished()
-            return
         try:
             found = self._state.find()
         except Refused as problem:
+            if self._is_finishing and not self._state.has_record():
+                self._end_all()
+                return
             raise Stopped(str(problem)) from None
         if not self._flipper.is_unsure and found.side is self.side:
             return
@@ -178,10 +192,10 @@ class Cutover:
 
     def _own_wish(self) -> Wish | None:
         """Return what comes next where somebody wants all of it done at once."""
-        if not self._options.at_once or self.is_finished:
+        if not self._goes_by_itself or self.is_finished:
             return None
         if self.side is Side.SOURCES:
-            return None if self._loop.what_is_missing() else Wish.CUTOVER
+            return None if self._loop.what_is_missing(FEW_WAITING) or self._keeper.standing.trouble else Wish.CUTOVER
         now = time.monotonic()
         self._flipped = self._flipped or now
         return Wish.FINISH if now - self._flipped >= self._options.watch_seconds else None
@@ -193,7 +207,7 @@ class Cutover:
         if wish is not Wish.CUTOVER and not is_flipped:
             raise Denied("nothing has been cut over")
         if wish is Wish.FINISH:
-            self._finish()
+            yield from self._finish()
             return
         self._attempts = 0
         yield from self._hooked()
@@ -208,10 +222,11 @@ class Cutover:
             try:
                 yield from self._attempt(wish)
             except (NotNow, Error) as reason:
-                why, self.is_freezing = str(reason), False
+                why = str(reason)
                 self._leave_to_mend(reason)
             else:
                 return
+            self.is_freezing = False
             # Meanwhile what was lost is mended, and it is known whether the flag was flipped.
             yield from _rested(SECONDS_BETWEEN_ATTEMPTS)
             if self.side is SIDES[wish]:
@@ -224,13 +239,13 @@ class Cutover:
     def _attempt(self, wish: Wish) -> Steps:
         """Wait until nothing speaks against it, and flip. Raises NotNow where nothing was flipped."""
         yield from self._ready()
+        self._flipper.prepare()
         if self._options.prove:
             yield from self._proven()
             yield from self._ready()
         if not self._options.freezes:
             yield from self._quiet()
         found = self._found()
-        self._flipper.look_for_groups()
         # The lease must not expire, nor be renewed, while writes are held.
         if not self._lease.renew_if_due(""):
             raise NotNow("the lease was lost")
@@ -261,36 +276,60 @@ class Cutover:
         self._note(f"flipped: the flag '{flag}' says that the {names} names are the ones to write")
         self._flipped = time.monotonic()
         self._lease.side = self.side
-        self._lease.renew("")
-        if wish is Wish.BACK:
-            self._state.withdraw()
+        # Who has gone back does not want it cut over again by itself.
+        self._goes_by_itself &= wish is not Wish.BACK
+        # It is done, and what is to be told to others is not worth that somebody takes it for undone.
+        with suppress(Error):
+            self._lease.renew("")
+            if wish is Wish.BACK:
+                self._state.withdraw()
 
-    def _finish(self) -> None:
+    def _finish(self) -> Steps:
         if standing := self._keeper.standing.foreign:
             self._note(f"{len(standing):,} old names are left as stragglers wrote them")
         self._is_finishing = True
-        reply = cutover_calls.finish(
-            self._state.deployment.node_for(self._state.flag),
-            self._state.flag,
-            self._state.record,
-            value=self._options.value,
-        )
+        while True:
+            try:
+                reply = cutover_calls.finish(
+                    self._state.deployment.node_for(self._state.flag),
+                    self._state.flag,
+                    self._state.record,
+                    value=self._options.value,
+                )
+                break
+            except FOR_THE_FOLLOW as problem:
+                # Whether it was done is known once that is mended.
+                self._problem = problem
+                yield
         if reply is not FlipReply.FLIPPED:
             self._is_finishing = False
             raise Denied(f"somebody else has written the flag '{printable(self._state.flag)}' or its record: see who")
-        self._finished()
+        self._end_all()
 
-    def _finished(self) -> None:
-        self._state.withdraw()
+    def _end_all(self) -> None:
+        """End the follow, because the record of the flip is gone."""
+        with suppress(Error):
+            self._state.withdraw()
         self.is_finished = True
         self._note("finished: the old names are not written any more")
+        if self._wish and self._wish is self._control.wish():
+            self._ended = self._wish, ""
 
     def _ready(self) -> Steps:
-        deadline = time.monotonic() + SECONDS_TO_GET_READY
-        while reason := self._loop.what_is_missing():
+        """Wait until nothing speaks against it. Raises Denied where waiting does not help, NotNow where it did not."""
+        began = time.monotonic()
+        while True:
+            if trouble := self._keeper.standing.trouble:
+                raise Denied(f"{trouble}: see to them first; nothing was flipped")
+            waited = time.monotonic() - began
+            # Where so much is written that it is never calm, writes are held for somewhat longer.
+            most = FEW_WAITING if waited < SECONDS_FOR_CALM else self._options.freeze_ms * WAITING_PER_MS
+            reason = self._loop.what_is_missing(most)
+            if not reason:
+                break
             self._waiting_for = f"waiting for {reason}"
-            if time.monotonic() > deadline:
-                raise NotNow(f"it waited {SECONDS_TO_GET_READY:.0f} s in vain for {reason}")
+            if waited > SECONDS_TO_GET_READY:
+                raise NotNow(f"it waited {waited:.0f} s in vain for {reason}")
             yield
         self._waiting_for = ""
 
@@ -307,7 +346,7 @@ class Cutover:
     def _proven(self) -> Steps:
         """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
         hearing = self._keeper.hearing
-        proof = hearing.proof = Proof()
+        proof = hearing.proof = Proof(self._flipper.streams)
         self._loop.compare_all()
         while not proof.is_void and (self._loop.is_comparing or proof.is_doubtful):
             if proof.is_doubtful and not hearing.is_asked:
@@ -328,13 +367,17 @@ class Cutover:
         seconds = self._options.quiet_seconds
         deadline = time.monotonic() + seconds + SECONDS_TO_GET_READY
         changes, since = self._loop.changes, time.monotonic()
-        while time.monotonic() - since < seconds or self._loop.what_is_missing():
+        while (is_noisy := time.monotonic() - since < seconds) or not self._loop.is_in_step:
             self._waiting_for = f"waiting for {seconds:g} s in which nobody writes"
+            if not is_noisy:
+                self._waiting_for = f"waiting for {self._loop.what_is_missing(0) or 'all pairs to be in step'}"
             yield
             if self._loop.changes != changes:
                 changes, since = self._loop.changes, time.monotonic()
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and is_noisy:
                 raise NotNow("somebody writes: stop what writes first, or hold its writes (without --no-freeze)")
+            if time.monotonic() > deadline:
+                raise NotNow("not all pairs come into step: see what is foreign, fails, or waits")
         self._waiting_for = ""
 
     def _facts(self) -> dict[str, str]:

@@ -149,11 +149,6 @@ class CutoverState:
                 raise
             return value.answer(), None
 
-    def is_finished(self) -> bool:
-        """Tell whether the flag still has the value, and there is no record of a flip any more. Raises Error."""
-        value, reply = self._ask(self._read)
-        return value == self.options.value and reply == []
-
     def announce(self) -> None:
         """Have the indexes point to the record, before anything is flipped. Raises Refused where they cannot."""
         try:
@@ -162,9 +157,13 @@ class CutoverState:
         except (Refused, Answered) as problem:
             raise Refused(f"cut-over: the index {printable(CUTOVERS)} cannot be written: {problem}") from None
 
+    def has_record(self) -> bool:
+        """Tell whether there is a record of a flip, or something else of its name. Raises Error."""
+        return bool(self._ask(lambda server: server.call("EXISTS", self.record).answer()) != 0)
+
     def withdraw(self) -> None:
         """Take the pointers away again, unless a record says that something was flipped. Raises Error."""
-        if self._ask(lambda server: server.call("EXISTS", self.record).answer()) != 0:
+        if self.has_record():
             return
         for database in self._notes:
             self._write(database, "HDEL", CUTOVERS, self._entry)

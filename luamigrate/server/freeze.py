@@ -50,7 +50,7 @@ BUSY_SECONDS = 1.0
 SLACK_MS = 1000
 """A pause that lasts for so much longer than ours is somebody else's: ours begins later where the link delays it."""
 
-NEVER_HELD = frozenset(("CLIENT", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME", "WAIT"))
+NEVER_HELD = frozenset(("CLIENT", "CLUSTER", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME", "WAIT"))
 """Commands of ours that a server answers while it holds writes: they need no frame, nor may WAIT have one."""
 
 
