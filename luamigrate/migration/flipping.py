@@ -117,6 +117,7 @@ class Flipper:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
         self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
+        # Not before: a server that holds writes asks no replica, so all of the freeze might pass.
         self._wait_for_replica(home)
         return held
 
@@ -178,7 +179,9 @@ class Flipper:
         """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
         if self._keeper.waiting:
             self._kill(freeze, Kill.NONE if self._options.kill is Kill.NONE else Kill.HELD)
-            if self._deployment.database in chain.from_iterable(map(waiting_clients, self._deployment.primaries)):
+            # Who has connected since waits for the freeze to end; and for jobs under names that are not written now.
+            waiting = [waiting_clients(server, until) for server, until in freeze.client_ids.items()]
+            if self._deployment.database in chain.from_iterable(waiting):
                 raise NotNow("clients wait for something, and would be handed what is mirrored back: stop them")
         self._keeper.try_waiting(in_freeze=True)
         self._keeper.mirror.may_wait = None
@@ -248,15 +251,13 @@ class Flipper:
             self._note(f"see whether stragglers are told, for this may have let them write: {doubt}")
 
     def _wait_for_replica(self, home: Connection) -> None:
-        """Tell whether a replica has taken the flip too, so that a failover does not undo it.
-
-        That is asked once writes go on: while they are held, a server asks no replica how far it is.
-        """
+        """Tell where no replica takes the flip too, so that a failover may undo it."""
         try:
-            if connected_replicas(home) and not home.call("WAIT", 1, WAIT_MS).answer():
-                self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
-        except Error as problem:
-            self._note(f"nobody can tell whether a replica has the flip: {problem}")
+            is_safe = not connected_replicas(home) or home.call("WAIT", 1, WAIT_MS, once=True).answer()
+        except Error:
+            is_safe = False  # it is flipped all the same; who asks next finds out what there is
+        if not is_safe:
+            self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""
