@@ -25,6 +25,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 PROCESSES, THREADS = 2, 6
+SECONDS_BETWEEN = 0.002
+"""On each connection, from one answer to the next write: an application that writes faster than it can be followed is
+never in step, and what that takes is measured by the part `follow`."""
 OLD = "job:"
 FIELD = "counted"
 
@@ -79,6 +82,7 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         """Count until it is over."""
         while not self.is_over:
+            time.sleep(SECONDS_BETWEEN)
             key, began = f"{self._chance.randrange(self._keys):08}", time.perf_counter()
             while not self._has_counted(key):
                 pass
