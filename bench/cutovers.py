@@ -23,7 +23,7 @@ from bench.counting import FIELD, OLD, Account, counting
 from bench.setting import Bench
 from luamigrate.cli.options import environment
 
-MOST_KEYS = 20_000
+MOST_KEYS = 5_000
 FLIPS_IN_A_ROUND = 10
 SECONDS_BETWEEN_FLIPS = 0.3
 SECONDS_WITHOUT = 5.0
