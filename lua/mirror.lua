@@ -44,11 +44,17 @@ local equal_at_a_glance = shortcut.equal
 local is_held, away, may_wait = call('GET', KEYS[#KEYS]) == ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 KEYS[#KEYS] = nil -- what is left are pairs
 
--- Whether both expire in the same millisecond. Where the clock goes on in a script, two readings may be one apart:
--- that costs a copy.
+local READINGS = 5 -- of expiries, at most
+
+-- Whether both expire in the same millisecond. On Redis 6.2 and 7.0 the clock goes on in a script: what seems to differ
+-- is read again, until the clock has stood still meanwhile; if it never does, that costs a copy.
 local function expire_together(source, target)
-  local left = call('PTTL', source)
-  return left ~= 0 and left == call('PTTL', target)
+  for _ = 1, READINGS do
+    local left, there = call('PTTL', source), call('PTTL', target)
+    if left == there then return left ~= 0 end
+    if left < there or call('PTTL', source) == left then return false end
+  end
+  return false
 end
 
 local function strings_equal(source, target)

@@ -24,6 +24,9 @@ local left, is_held = tonumber(ARGV[2]), redis.call('GET', KEYS[#KEYS]) == ARGV[
 -- What a pair costs whatever is in it, in bytes.
 local LEAST_PAIR = 200
 
+-- So often expiries are read, at most.
+local READINGS = 5
+
 -- The types of payloads by their first byte. Of hashtables the order may differ, and fields may expire in others than
 -- these, so they are not here.
 local KIND = {
@@ -46,6 +49,18 @@ local function without_source(target, wanted, rights)
   return is_own and try('UNLINK', target) == 1 and 'removed' or 'undecided'
 end
 
+-- Whether two keys expire at one moment. On Redis 6.2 and 7.0 the clock goes on in a script, so what seems to differ
+-- is read again, until the clock has stood still meanwhile.
+local function expire_together(source, target)
+  for _ = 1, READINGS do
+    local expires, there = try('PTTL', source), try('PTTL', target)
+    if expires == there then return expires ~= 0 end
+    if type(expires) ~= 'number' or type(there) ~= 'number' or expires < there then return false end
+    if try('PTTL', source) == expires then return false end
+  end
+  return false
+end
+
 local function decide(source, target, wanted, rights)
   local bytes = try('MEMORY', 'USAGE', source)
   if not bytes then return without_source(target, wanted, rights) end
@@ -55,8 +70,7 @@ local function decide(source, target, wanted, rights)
   local kind = type(payload) == 'string' and KIND[payload:byte()]
   if not kind or (wanted ~= 'any' and kind ~= wanted) then return 'undecided' end
   if bytes_there and try('DUMP', target) == payload then
-    local expires = try('PTTL', source)
-    if expires ~= 0 and expires == try('PTTL', target) then return 'same' end
+    if expire_together(source, target) then return 'same' end
   end
   if rights == '0' and bytes_there then return 'undecided' end
   if try('COPY', source, target, 'REPLACE') ~= 1 or try('DUMP', target) ~= payload then return 'undecided' end

@@ -18,6 +18,9 @@ from tests.preflight.test_preflight import busy_client
 
 pytestmark = pytest.mark.single_server("a test of its own is about clusters")
 
+EXPIRING = 3000
+"""So many pairs that in some the clock ticks between two readings."""
+
 
 def test_there_and_back_beside_an_application_that_counts(server: Instance) -> None:
     """Nothing is lost and nothing doubled; the flag has what it is to have, and record and index come and go."""
@@ -212,3 +215,16 @@ def test_a_hook_cancels_it(server: Instance) -> None:
     with CuttingOver(server.url, hooks=Hooks(on_cutover=("true",), on_flip=("false",))) as following:
         following.wait_until_in_step()
         following.cut_over()
+
+
+def test_a_proof_takes_no_tick_of_the_clock_for_a_change(server: Instance) -> None:
+    """Where the clock goes on in a script, two readings of one expiry may differ: one attempt is enough."""
+    pipeline = server.client.pipeline(transaction=False)
+    for number in range(EXPIRING):
+        pipeline.hset(f"job:{number}", "a", "1")
+        pipeline.pexpire(f"job:{number}", 10**8 + number)
+    pipeline.execute()
+    with CuttingOver(server.url, prove=True, attempts=1) as following:
+        following.wait_until_in_step()
+        following.cut_over()
+        assert any(step.startswith("proven: ") for step in following.now.steps)
