@@ -211,9 +211,10 @@ class GuardedMirror(Mirror):
 
     def _execute(self, batch: _Batch) -> None:
         """Write what is still our own, if it stays so until then."""
-        owned = [pair for pair in batch.pairs if self._guard.still_owns(pair)]
-        batch.left_alone = [pair for pair in batch.pairs if pair not in owned]
-        batch.pairs = owned
+        owned, left_alone = list[Pair](), list[Pair]()
+        for pair in batch.pairs:
+            (owned if self._guard.still_owns(pair) else left_alone).append(pair)
+        batch.pairs, batch.left_alone = owned, left_alone
         if owned:
             since = self._unwatched_since
             self.away = None if since is None else -math.ceil(time.monotonic() - since + SLACK_SECONDS)

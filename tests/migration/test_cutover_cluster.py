@@ -62,6 +62,7 @@ def test_there_and_back_beside_an_application_that_counts(cluster: ClusterInstan
         following.wait_until_in_step()
         assert_nothing_lost(cluster.client, writers, b"step:")
         assert_nothing_lost(cluster.client, writers, b"job:")
+        assert not following.now.rescans, "a connection of our own was closed with the others"
         assert not following.ask(Wish.FINISH)
         following.join(20)
     assert following.now.phase is Phase.FINISHED
@@ -259,6 +260,24 @@ class TestWhatSpeaksAgainstIt:
             following.cut_over()
         assert following.summary.exit_code == 0
 
+    @pytest.mark.usefixtures("_impatient")
+    def test_a_freeze_that_ends_too_soon(self, cluster: ClusterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where we hang until the pauses have ended, nothing is flipped, and the next attempt succeeds."""
+        fill(cluster)
+        flip, delays = Flipper._flip, iter((0.5,))
+
+        def late(flipper: Flipper, *arguments: Any, **options: Any) -> bool:
+            time.sleep(next(delays, 0))
+            return flip(flipper, *arguments, **options)
+
+        monkeypatch.setattr(Flipper, "_flip", late)
+        with CuttingOver(cluster.url, freeze_ms=400) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            assert following.now.attempts == 2
+            assert "late" in following.now.steps[0]
+        assert following.summary.exit_code == 0
+
     def test_a_write_that_slips_in_at_another_node(
         self, cluster: ClusterInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -306,6 +325,34 @@ def test_a_node_that_fails_while_writes_are_held(replicated: ClusterInstance, mo
         following.wait_until(lambda now: now.side is Side.TARGETS)
         assert following.now.attempts == 2
         assert "nothing was flipped" in following.now.steps[0]
+        following.wait_until_in_step()
+        assert_in_step(replicated)
+    assert following.error is None
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.oldest_and_newest
+def test_a_replica_that_takes_over_while_writes_are_held(
+    replicated: ClusterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody holds writes there, so nothing is flipped."""
+    fill(replicated)
+    drained, once = Flipper._drained, iter((True,))
+    victim = next(node for node in replicated.primaries()[1:] if not node.has(slot_of(FLAG)))
+
+    def hand_on(flipper: Flipper, *arguments: Any) -> bytes:
+        mark = drained(flipper, *arguments)
+        if next(once, False):
+            hand_over(replicated, victim)
+        return mark
+
+    monkeypatch.setattr(Flipper, "_drained", hand_on)
+    with CuttingOver(replicated.url, freeze_ms=10_000) as following:
+        following.wait_until_in_step()
+        following.begin(Wish.CUTOVER)
+        following.wait_until(lambda now: now.side is Side.TARGETS)
+        assert following.now.attempts == 2
+        assert MOVED in following.now.steps[0]
         following.wait_until_in_step()
         assert_in_step(replicated)
     assert following.error is None
