@@ -26,6 +26,7 @@ SIDES = {"cutover": "targets", "back": "sources"}
 SECONDS_TO_OBEY = 200.0
 SECONDS_TO_STAND = 60.0
 SECONDS_BETWEEN = 0.05
+SECONDS_TO_BE_MADE_ANEW = 0.5
 BEHIND = 100
 """Changed names that are not mirrored yet: fewer than the application writes at a time."""
 OLD_MS = 1000
@@ -132,10 +133,7 @@ class Course:
         self.note(f"{told['stragglers']} stragglers, of which these are deleted: {sorted(self.stragglers)}")
         for name in self.stragglers:
             surviving(partial(self.place.site.primary.client.unlink, name))
-        deadline = time.monotonic() + SECONDS_TO_STAND
-        while told and told.get("stragglers") and time.monotonic() < deadline:
-            time.sleep(SECONDS_BETWEEN)
-            told = self.ask("status")
+        time.sleep(SECONDS_TO_BE_MADE_ANEW)
 
     def ask(self, word: str, seconds: float = SECONDS_TO_OBEY) -> Document | None:
         """Send a word, and return what is answered; None where nobody answers, or goes away."""

@@ -213,10 +213,13 @@ class Keeper:
         """Return the pace of a server."""
         return self.mirror.pace_of(server)
 
-    def limit(self) -> None:
-        """Go by the limits that hold now."""
+    def tend(self) -> None:
+        """Go by the limits that hold now, and see to what is done now and then. Raises what calls do."""
         self.mirror.limit(self.throttle.limits)
         self.large.limit(self.throttle.limits)
+        self.mirror.keep_in_touch()
+        self.try_waiting()
+        self.try_moving()
 
     @property
     def is_busy(self) -> bool:
