@@ -34,6 +34,8 @@ SCRIPTS = ("flip", "in_database", HARMLESS)
 """What is called for a cut-over: a server that holds writes keeps no new script."""
 PAIRS_AT_ONCE = 50
 """In one packet, which has to stay small; in a cluster each node gets one."""
+SHARE_TO_CLOSE = 0.2
+"""Of a freeze, what is left at least after the flip: in that time connections are closed."""
 SECONDS_TO_LOOK = 0.002
 """Between two looks at the clock, in a freeze."""
 MOST_KILLED_NAMES = 5
@@ -151,7 +153,9 @@ class Flipper:
             mark = self._drained(freeze, witness)
             if reason := witness.refusal():
                 raise NotNow(reason)
-            if self._flip(witness.home, wish, found, deadline=freeze.deadline, changes=mark):
+            # Who is let go before his connection is closed writes the names that he has read of.
+            deadline = freeze.deadline - int(self._options.freeze_ms * SHARE_TO_CLOSE)
+            if self._flip(witness.home, wish, found, deadline=deadline, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
         if self.streams:

@@ -232,14 +232,11 @@ class TestWhatSpeaksAgainstIt:
             mark = drained(flipper, *arguments)
             if next(once, False):
                 slot = slot_of("unused")
-                source = movable.owner(slot)
-                target = next(node for node in movable.primaries() if node is not source)
-                for node in (target, source):
-                    node.cluster("SETSLOT", slot, "NODE", target.id)
+                move(movable, slot, next(node for node in movable.primaries() if not node.has(slot)))
             return mark
 
         monkeypatch.setattr(Flipper, "_drained", hand_on)
-        with CuttingOver(movable.url) as following:
+        with CuttingOver(movable.url, freeze_ms=10_000) as following:
             following.wait_until_in_step()
             following.cut_over()
             assert following.now.attempts == 2
