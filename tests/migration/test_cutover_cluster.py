@@ -183,18 +183,23 @@ class TestStragglers:
         """Old names that were touched while the connection was lost are kept; others are mirrored on."""
         fill(cluster)
         client = cluster.client
+        node = cluster.owner(slot_of("job:3"))
+        other = "job:{job:3}"  # in the same slot
+        client.hset(other, "a", 1)
         with CuttingOver(cluster.url) as following:
             following.wait_until_in_step()
             following.cut_over()
-            unheard = cluster.owner(slot_of("job:3")).client.pipeline(transaction=True)
+            unheard = node.client.pipeline(transaction=True)
             unheard.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             unheard.hset("job:3", "a", "late")
+            unheard.hset(other, "a", "late")
             unheard.execute()
             client.hset("step:3", "a", "new")
-            following.wait_until(lambda now: now.stragglers == 1 and not now.dirty and not now.in_flight)
+            client.delete(other.replace("job:", "step:"))
+            following.wait_until(lambda now: now.stragglers == 2 and not now.dirty and not now.in_flight)
             client.hset("step:new", "a", "on")
             wait_until(lambda: client.hget("job:new", "a") == b"on")
-            assert client.hget("job:3", "a") == b"late"
+            assert client.hget("job:3", "a") == client.hget(other, "a") == b"late"
         assert (b"job:3", Word.STRAGGLER) in [(key.source, key.word) for key in following.keys]
         assert Rescan.LOST in following.now.rescans
 

@@ -111,9 +111,11 @@ class TestStragglers:
             unheard.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             unheard.hset("job:3", "a", "late")
             unheard.hset("step:3", "a", "new")
+            unheard.hset("job:4", "a", "late")
+            unheard.delete("step:4")
             unheard.execute()
-            following.wait_until(lambda now: now.stragglers == 1 and not now.dirty and not now.in_flight)
+            following.wait_until(lambda now: now.stragglers == 2 and not now.dirty and not now.in_flight)
             client.hset("step:new", "a", "on")
             wait_until(lambda: client.hget("job:new", "a") == b"on")
-            assert client.hget("job:3", "a") == b"late"
+            assert client.hget("job:3", "a") == client.hget("job:4", "a") == b"late"
         assert (b"job:3", Word.STRAGGLER) in [(key.source, key.word) for key in following.keys]
