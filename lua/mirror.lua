@@ -13,7 +13,7 @@
 --          deleted too, because the caller knows that there was a source
 --
 -- Answers for each pair what lib/batch.lua says (where it says of a source that it is big, ' untouched' behind that
--- tells that nobody has touched it since nobody followed), or a string:
+-- tells that ARGV 4 is asked for, and that a target that differs may be somebody else's), or a string:
 --   same            the target equals its source, and expires in the same millisecond
 --   copied          the target was absent, or the caller's own and not equal; it now equals the source
 --   removed         there is no source; the target was the caller's own ('2'), and is deleted
@@ -117,12 +117,13 @@ return batch.each_pair(function(source, target, i)
   local idle = away and try('OBJECT', 'IDLETIME', away < 0 and target or source)
   local is_untouched = type(idle) == 'number' and idle > math.abs(away)
   local weight, too_big = spend_small(kind, source)
-  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and away >= 0 and ' untouched' or '') end
+  local may_be_anothers = away and is_untouched == (away >= 0)
+  if too_big then return ('big %s %s%s'):format(kind, too_big, may_be_anothers and ' untouched' or '') end
   if not weight then return without_source(target, wanted, may_delete) end
   local bytes, too_many = spend_small(kind, target)
   local is_there = bytes or too_many
   if bytes and is_same(kind, source, target) then return 'same' end
-  if is_there and away and is_untouched == (away >= 0) then is_own = false end
+  if is_there and may_be_anothers then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
   if waiting.is_waited_on(kind, may_wait) then return 'waited' end
   -- It is freed in the background.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Side, Wish, Word
+from luamigrate import Limits, Side, Wish, Word
 from luamigrate.migration import cutover
 from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.guarded_cross_slot import GuardedCrossSlotMirror
@@ -202,6 +202,23 @@ class TestStragglers:
             assert client.hget("job:3", "a") == client.hget(other, "a") == b"late"
         assert (b"job:3", Word.STRAGGLER) in [(key.source, key.word) for key in following.keys]
         assert Rescan.LOST in following.now.rescans
+
+    @pytest.mark.oldest_and_newest
+    def test_a_write_of_a_big_name_while_nobody_listens(self, cluster: ClusterInstance) -> None:
+        """It is kept like that of any other."""
+        client = cluster.client
+        client.hset("job:big", mapping={f"field:{number}": "x" * 100 for number in range(3000)})
+        with CuttingOver(cluster.url, limits=Limits(max_pause=0.1)) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            unheard = cluster.owner(slot_of("job:big")).client.pipeline(transaction=True)
+            unheard.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            unheard.hset("job:big", "a", "late")
+            unheard.execute()
+            client.hset("step:big", "a", "new")
+            following.wait_until(lambda now: now.stragglers == 1)
+            assert client.hget("job:big", "a") == b"late"
+        assert [(key.source, key.word) for key in following.keys] == [(b"job:big", Word.STRAGGLER)]
 
 
 class TestWhatSpeaksAgainstIt:
