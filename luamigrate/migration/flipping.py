@@ -83,6 +83,14 @@ class Flipper:
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
         self._streams = [source for _, source in found] if self._copies_groups else []
 
+    def copy_groups(self) -> int:
+        """Have streams with groups copied once more, and return how many there are: nobody tells of their groups."""
+        for source in self._streams:
+            self._keeper.dirty.put(source, UNTOLD)
+        if self._streams:
+            self._note(f"streams with groups are copied once more: {len(self._streams):,}")
+        return len(self._streams)
+
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
 
@@ -126,15 +134,12 @@ class Flipper:
         if wish is Wish.BACK:
             self._free_queues(freeze)
         self._announce(wish)
-        for source in self._streams:
-            self._keeper.dirty.put(source, UNTOLD)
+        self.copy_groups()
         while True:
             mark = self._drained(freeze, home)
             if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        if self._streams:
-            self._note(f"streams with groups, which were copied once more: {len(self._streams):,}")
         # First, for a replica may take as long as is left, and then what is held is carried out.
         killed = self._kill(freeze, self._options.kill)
         self._wait_for_replica(freeze, home)
@@ -242,7 +247,10 @@ class Flipper:
 
 def _killed_text(killed: Killed, options: CutoverOptions) -> str:
     if options.kill is Kill.NONE:
-        return "no connection was closed (--kill none): whoever has read the old flag may write the old names once more"
+        return (
+            "no connection was closed (--kill none): whoever has read the flag before may write once more the names "
+            "that were left"
+        )
     names = ", ".join(
         f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES)
     )
