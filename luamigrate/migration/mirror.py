@@ -44,7 +44,8 @@ class Big:
     size: int
     """Bytes of memory."""
     is_untouched: bool = False
-    """Whether nobody has touched the source since nobody followed: then a target that differs is not our own."""
+    """Whether a target that differs is not our own: nobody has touched the source since nobody followed, or somebody
+    may have touched an old name while nobody was told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

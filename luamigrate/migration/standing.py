@@ -241,19 +241,26 @@ class Standing:
         # One that was sent before we knew that the target is our own is sent again.
         doubt.told |= not (pair.may_replace or self.is_somebody_elses(source)) and source in self.known
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
-        # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
-        is_untouched = word is Word.FOREIGN and pair.may_replace
-        is_claimed = self.claiming or source in self.known or source in self._postponed
-        # A copy that has gone may have expired: it has, if what it was copied from was made anew since.
-        is_made_anew = self.is_back and word is Word.COPIED
-        is_certain = is_untouched or (self.is_back and not is_made_anew) or not is_claimed
-        if is_certain:
-            return self._judge(source)
-        if is_made_anew:
+        return self._decided(pair, word, barrier)
+
+    def _decided(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
+        """Say whose a target is, or have it wait for a barrier."""
+        if self._is_certain(pair, word):
+            return self._judge(pair.source)
+        if self.is_back:
             # Whatever has become of the one before, this one is our own.
-            self._suspects.discard(source)
-        self._due.append((barrier, source))
+            self._suspects.discard(pair.source)
+        self._due.append((barrier, pair.source))
         return []
+
+    def _is_certain(self, pair: Pair, word: Word) -> bool:
+        """Tell whether it needs no barrier to decide whose a target is."""
+        # What we have never made, or what was not touched for longer than nobody followed, needs none.
+        is_untouched = word is Word.FOREIGN and pair.may_replace
+        is_claimed = self.claiming or pair.source in self.known or pair.source in self._postponed
+        # An old name that has gone may have expired: it has, if what it was copied from was written since.
+        is_written = self.is_back and word is not Word.COPIED
+        return is_untouched or is_written or not is_claimed
 
     def passed(self, barrier: int) -> Iterator[KeyOutcome | bytes]:
         """Decide what was doubtful until a barrier; yield news, and names of sources to look at once more."""
