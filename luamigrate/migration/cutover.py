@@ -229,7 +229,8 @@ class Cutover:
                 self._after_flip(wish)
                 return
             self._note(f"attempt {self._attempts} of {self._options.attempts}: {why}; nothing was flipped")
-        self._state.withdraw()
+        with suppress(Error):
+            self._state.withdraw()
         raise Denied(f"nothing was flipped in {self._attempts} attempts; the last one: {why}")
 
     def _attempt(self, wish: Wish) -> Steps:
