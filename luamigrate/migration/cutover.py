@@ -233,7 +233,8 @@ class Cutover:
                 self._after_flip(wish)
                 return
             self._note(f"attempt {self._attempts} of {self._options.attempts}: {why}; nothing was flipped")
-        self._state.withdraw()
+        with suppress(Error):
+            self._state.withdraw()
         raise Denied(f"nothing was flipped in {self._attempts} attempts; the last one: {why}")
 
     def _attempt(self, wish: Wish) -> Steps:
@@ -244,8 +245,11 @@ class Cutover:
             yield from self._proven()
             yield from self._ready()
         if not self._options.freezes:
-            yield from self._quiet()
+            yield from self._quiet(self._options.quiet_seconds)
         found = self._found()
+        if not self._options.freezes and self._flipper.copy_groups():
+            yield  # so that it is not in step before they are copied
+            yield from self._quiet(0.0)
         # The lease must not expire, nor be renewed, while writes are held.
         if not self._lease.renew_if_due(""):
             raise NotNow("the lease was lost")
@@ -362,9 +366,8 @@ class Cutover:
             )
         self._note("proven: every pair was compared, and what was told since is compared while writes are held")
 
-    def _quiet(self) -> Steps:
-        """Wait until nobody writes for a while. Raises NotNow where somebody always does."""
-        seconds = self._options.quiet_seconds
+    def _quiet(self, seconds: float) -> Steps:
+        """Wait until nobody writes for a while, and all is in step. Raises NotNow where that does not come."""
         deadline = time.monotonic() + seconds + SECONDS_TO_GET_READY
         changes, since = self._loop.changes, time.monotonic()
         while (is_noisy := time.monotonic() - since < seconds) or not self._loop.is_in_step:

@@ -77,6 +77,14 @@ class Flipper:
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
         self.streams = [source for _, source in found] if self._copies_groups else []
 
+    def copy_groups(self) -> int:
+        """Have streams with groups copied once more, and return how many there are: nobody tells of their groups."""
+        for source in self.streams:
+            self._keeper.dirty.put(source, UNTOLD)
+        if self.streams:
+            self._note(f"streams with groups are copied once more: {len(self.streams):,}")
+        return len(self.streams)
+
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
 
@@ -147,8 +155,7 @@ class Flipper:
         if wish is Wish.BACK:
             self._free_queues(freeze)
         self._announce(wish)
-        for source in self.streams:
-            self._keeper.dirty.put(source, UNTOLD)
+        self.copy_groups()
         while True:
             mark = self._drained(freeze, witness)
             if reason := witness.refusal():
@@ -158,8 +165,6 @@ class Flipper:
             if self._flip(witness.home, wish, found, deadline=deadline, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        if self.streams:
-            self._note(f"streams with groups, which were copied once more: {len(self.streams):,}")
         killed = self._kill(freeze, self._options.kill)
         try:
             self._say_what_is_doubtful(freeze, witness)
@@ -279,7 +284,10 @@ class Flipper:
 
 def _killed_text(killed: Killed, options: CutoverOptions) -> str:
     if options.kill is Kill.NONE:
-        return "no connection was closed (--kill none): whoever has read the old flag may write the old names once more"
+        return (
+            "no connection was closed (--kill none): whoever has read the flag before may write once more the names "
+            "that were left"
+        )
     names = ", ".join(
         f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES)
     )
