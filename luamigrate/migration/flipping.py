@@ -23,9 +23,8 @@ from luamigrate.scripts.cutover_calls import FlipReply
 from luamigrate.server.changes import UNKNOWN
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
-from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import ScriptMissing
-from luamigrate.server.freeze import Freeze, permitted
+from luamigrate.server.errors import ConnectionLost, ScriptMissing, ServerChanged
+from luamigrate.server.freeze import Freeze
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
 
@@ -43,16 +42,6 @@ WAIT_MS = 100
 """For which a replica is waited for that has the flip too."""
 SIDES = {Wish.CUTOVER: Side.TARGETS, Wish.BACK: Side.SOURCES}
 """The names that the application writes afterwards."""
-
-
-def refuse_without_permission(deployment: Deployment) -> None:
-    """Raise Refused where this user may not hold writes, or close connections."""
-    for server in deployment.primaries:
-        if problem := permitted(server):
-            raise Refused(
-                f"cut-over: this user may not do what a freeze needs: {problem}; grant +client|pause, +client|unpause, "
-                "+client|kill and +client|list, or take --no-freeze"
-            )
 
 
 class NotNow(Exception):
@@ -108,12 +97,17 @@ class Flipper:
         except ScriptMissing:
             self._with_scripts.clear()
             raise
+        except (ConnectionLost, ServerChanged):
+            if self.is_unsure:
+                # If it was flipped, nobody who has read the old flag may go on.
+                self._kill(freeze, self._options.kill)
+            raise
         finally:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
+        self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
         # Not before: a server that holds writes asks no replica, so all of the freeze might pass.
         self._wait_for_replica(home)
-        self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
         return held
 
     def in_quiet(self, wish: Wish, found: Found) -> None:
@@ -246,13 +240,16 @@ class Flipper:
             self._note(f"see whether stragglers are told, for this may have let them write: {doubt}")
 
     def _wait_for_replica(self, home: Connection) -> None:
-        """Have a replica take the flip too, so that a failover does not undo it."""
+        """Tell where no replica takes the flip too, so that a failover may undo it."""
+        if not connected_replicas(home):
+            return
         try:
-            is_safe = not connected_replicas(home) or home.call("WAIT", 1, WAIT_MS, once=True).answer()
-        except Error:
-            is_safe = False  # it is flipped all the same; who asks next finds out what there is
-        if not is_safe:
-            self._note(f"no replica has confirmed the flip within {WAIT_MS} ms: a failover now may undo it")
+            if home.call("WAIT", 1, WAIT_MS, once=True).answer():
+                return
+            why = f"within {WAIT_MS} ms"
+        except Error as problem:
+            why = f"({problem})"  # it is flipped all the same; who asks next finds out what there is
+        self._note(f"no replica has confirmed the flip {why}: a failover now may undo it")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""

@@ -177,9 +177,7 @@ class Follower:
         if now - self._tended < SECONDS_TO_TEND:
             return
         self._tended = now
-        self._keeper.limit()
-        self._keeper.try_waiting()
-        self._keeper.try_moving()
+        self._keeper.tend()
         self._deployment.confirm()
         self._follow_slots()
         for source in self.standing.due_again():

@@ -1,7 +1,7 @@
-"""Mirroring back in a cluster: an old name is written only if nobody else has written it since it was looked at.
+"""Mirroring after a flip in a cluster: a name that was left is written only if nobody else has since it was looked at.
 
-It goes as in `guarded_mirror`, but that the new names are read at their nodes: after the barrier, and before the old
-names are written, on the connections on which these are under WATCH, by one EXEC for each node.
+It goes as in `guarded_mirror`, but that the live names are read at their nodes: after the barrier, and before their
+copies are written, on the connections on which these are under WATCH, by one EXEC for each node.
 """
 
 from __future__ import annotations
@@ -35,17 +35,15 @@ from luamigrate.server.errors import ConnectionLost, Redirected, ScriptMissing, 
 
 
 class _Transaction:
-    """Old names of one node under WATCH, and the EXEC that writes them if nobody else has since."""
+    """Copies at one node under WATCH, and the EXEC that writes them if nobody else has since."""
 
     def __init__(self, node: Connection, own: Connection, names: Sequence[bytes]) -> None:
-        self.groups = 0
-        """How many groups have old names there."""
         self._node, self._own = node, own
         self._watch = own.watch(names)
         self._watching = own.call("PING", once=True)
         self._writes: list[ScriptCall] = []
-        self._answers: list[tuple[list[Answer], float]] | None = None
-        """What each of the calls has answered, and how long it took; None where nothing was written."""
+        self._answers: list[tuple[list[Answer], float]] = []
+        """What each of the calls has answered, and how long it took; none where nothing was written."""
 
     @property
     def is_watching(self) -> bool:
@@ -60,22 +58,16 @@ class _Transaction:
             raise refusal
         return self._watch.refused
 
-    def write(self, batch: CrossSlotBatch, indexes: list[int], give: Give) -> Generator[None, None, dict[int, Answer]]:
-        """Have targets written by EXEC, and return what came of them: UNDECIDED where nothing was done."""
-        if not indexes:
-            return {}
+    def add(self, names: list[bytes], indexes: list[int], give: Give, *, room: int) -> int:
+        """Have names of a batch be written by EXEC; return where in it that is."""
         if not self._writes:
             self._own.call("MULTI", once=True)
-        place, names = len(self._writes), [batch.pairs.targets[index] for index in indexes]
-        room = MOST_FRAMED_BYTES // max(1, self.groups)
         self._writes.append(give(self._node, names, indexes, alone=False, through=self._own, room=room))
-        yield
-        replies: dict[int, Answer] = dict.fromkeys(indexes, MirrorReply.UNDECIDED)
-        if self._answers:
-            answers, seconds = self._answers[place]
-            batch.seconds = max(batch.seconds, seconds)
-            replies |= dict(zip(indexes, answers, strict=False))
-        return replies
+        return len(self._writes) - 1
+
+    def answers(self, place: int) -> tuple[list[Answer], float]:
+        """Return what was answered in a place of EXEC, and how long that took; nothing where nothing was written."""
+        return self._answers[place] if self._answers else ([], 0.0)
 
     def send(self) -> Call:
         """Send EXEC with all that is to be written, or give up what is under WATCH."""
@@ -103,12 +95,10 @@ class _Transaction:
 
 @dataclass
 class _Group:
-    """Pairs of one rule, whose new names are at one node and whose old names are at one."""
+    """Pairs of one rule whose live names are at one node."""
 
     rule: Rule
     node: Connection
-    """That of the new names."""
-    transaction: _Transaction
     pairs: list[Pair] = field(default_factory=list)
     left_alone: list[Pair] = field(default_factory=list)
     """Pairs whose copies somebody else has written."""
@@ -123,9 +113,29 @@ class _Round:
     pairs: list[Pair]
     is_whole: bool
     groups: list[_Group] = field(default_factory=list)
-    transactions: dict[Connection, _Transaction] = field(default_factory=dict)
+    transactions: list[_Transaction] = field(default_factory=list)
+    transaction_of: dict[bytes, _Transaction] = field(default_factory=dict)
+    """By the name of the copy."""
     barrier: float = math.inf
     """The one after which it is known who had written them."""
+
+    def write(self, batch: CrossSlotBatch, indexes: list[int], give: Give) -> Generator[None, None, dict[int, Answer]]:
+        """Have targets written by EXEC, and return what came of them: UNDECIDED where nothing was done."""
+        names, room = batch.pairs.targets, MOST_FRAMED_BYTES // len(self.groups)
+        together: dict[_Transaction, list[int]] = {}
+        for index in indexes:
+            together.setdefault(self.transaction_of[names[index]], []).append(index)
+        placed = [
+            (transaction, chosen, transaction.add([names[index] for index in chosen], chosen, give, room=room))
+            for transaction, chosen in together.items()
+        ]
+        yield
+        replies: dict[int, Answer] = dict.fromkeys(indexes, MirrorReply.UNDECIDED)
+        for transaction, chosen, place in placed:
+            answers, seconds = transaction.answers(place)
+            batch.seconds = max(batch.seconds, seconds)
+            replies |= dict(zip(chosen, answers, strict=False))
+        return replies
 
 
 class GuardedCrossSlotMirror(CrossSlotMirror):
@@ -134,14 +144,14 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
     def __init__(self, cluster: Cluster, direction: Direction, limits: Limits, lease: Lease, guard: Guard) -> None:
         super().__init__(cluster, direction, limits, lease)
         self._guard = guard
-        self.may_wait = 0
+        self.may_wait = 0 if direction.is_back else None
         self._own: dict[Connection, Connection] = {}
-        """By the main connection of their node: on them old names are watched and written."""
+        """By the main connection of their node: on them copies are watched and written."""
         self._waiting: deque[tuple[list[Pair], bool]] = deque()
         """Pairs for the rounds to come, and whether the only one may take the longest pause."""
         self._round: _Round | None = None
         self._untold_since: float | None = None
-        """Since when, by `time.monotonic`, old names may have been written without being told."""
+        """Since when, by `time.monotonic`, copies may have been written without being told."""
 
     @property
     def busy(self) -> list[Connection]:
@@ -160,7 +170,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         if not under_way:
             return bool(self._waiting)
         if math.isinf(under_way.barrier):
-            return all(transaction.is_watching for transaction in under_way.transactions.values())
+            return all(transaction.is_watching for transaction in under_way.transactions)
         return under_way.barrier <= self._guard.passed
 
     @property
@@ -202,11 +212,11 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
 
     @property
     def connections(self) -> Mapping[Connection, Sequence[Connection]]:
-        """Those on which old names are watched and written."""
+        """Those on which copies are watched and written."""
         return {node: [own] for node, own in self._own.items()}
 
     def reconnect(self, *, unwatched_since: float) -> None:
-        """Make its own connections anew; old names that were touched since that moment may be a straggler's."""
+        """Make its own connections anew; copies that were touched since that moment may be a straggler's."""
         self.close()
         self._untold_since = min(unwatched_since, self._untold_since or unwatched_since)
 
@@ -234,18 +244,18 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
             return
         pairs, is_whole = self._waiting.popleft()
         self._round = under_way = _Round(pairs, is_whole)
-        copies: dict[Connection, list[Pair]] = {}
+        names: dict[Connection, list[bytes]] = {}
+        groups: dict[tuple[Rule, Connection], _Group] = {}
         for pair in pairs:
-            copies.setdefault(self._cluster.node_of(key_slot(self._direction.copy_of(pair))), []).append(pair)
-        for node, together in copies.items():
-            names = [self._direction.copy_of(pair) for pair in together]
-            transaction = under_way.transactions[node] = _Transaction(node, self._own_for(node), names)
-            groups: dict[tuple[Rule, Connection], _Group] = {}
-            for pair in together:
-                place = pair.rule, self._cluster.node_of(key_slot(self._direction.ends(pair)[0]))
-                groups.setdefault(place, _Group(*place, transaction)).pairs.append(pair)
-            transaction.groups = len(groups)
-            under_way.groups += groups.values()
+            live, copy = self._direction.ends(pair)
+            names.setdefault(self._cluster.node_of(key_slot(copy)), []).append(copy)
+            place = pair.rule, self._cluster.node_of(key_slot(live))
+            groups.setdefault(place, _Group(*place)).pairs.append(pair)
+        under_way.groups += groups.values()
+        for node, copies in names.items():
+            transaction = _Transaction(node, self._own_for(node), copies)
+            under_way.transactions.append(transaction)
+            under_way.transaction_of |= dict.fromkeys(copies, transaction)
         self.flush()
 
     def _advance(self) -> list[Arrived]:
@@ -254,7 +264,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         if not under_way:
             return []
         if math.isinf(under_way.barrier):
-            elsewhere = {name for each in under_way.transactions.values() for name in each.confirm()}
+            elsewhere = {name for each in under_way.transactions for name in each.confirm()}
             if elsewhere:
                 self._set_aside(under_way, elsewhere)
             under_way.barrier = self._guard.barrier()
@@ -262,7 +272,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         for group in under_way.groups:
             self._ask(group, under_way)
         self._step(under_way)
-        executed = [(each, each.send()) for each in under_way.transactions.values()]
+        executed = [(each, each.send()) for each in under_way.transactions]
         for transaction, call in executed:
             transaction.take(call)
         while self._step(under_way):
@@ -280,7 +290,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         self._cluster.refresh()
 
     def _ask(self, group: _Group, under_way: _Round) -> None:
-        """Read the new names of what is still our own."""
+        """Read the live names of what is still our own."""
         owned = [pair for pair in group.pairs if self._guard.still_owns(pair)]
         group.left_alone = [pair for pair in group.pairs if pair not in owned]
         if not owned:
@@ -290,7 +300,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         untold = None if since is None else math.ceil(time.monotonic() - since + SLACK_SECONDS)
         terms = Terms(lease=self._lease, may_wait=self.may_wait, untold=untold)
         rights = [pair.rights for pair in owned]
-        steps = partial(mirror_pairs, rights=rights, terms=terms, write=group.transaction.write)
+        steps = partial(mirror_pairs, rights=rights, terms=terms, write=under_way.write)
         lives, copies = zip(*map(self._direction.ends, owned), strict=True)
         batch = CrossSlotBatch(self._cluster, group.node, Pairs(group.rule, [*lives], [*copies]), pause, steps)
         group.flight = Flight(owned, batch, pace, is_whole=under_way.is_whole)

@@ -175,6 +175,11 @@ class GuardedMirror(Mirror):
         """The one on which old names are watched and written."""
         return {self._server: [self.connection]}
 
+    def keep_in_touch(self) -> None:
+        """See that the server does not close the connection because it is idle. Raises what calls do."""
+        if not self._batch:
+            self.connection.keep_in_touch()
+
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()

@@ -213,10 +213,13 @@ class Keeper:
         """Return the pace of a server."""
         return self.mirror.pace_of(server)
 
-    def limit(self) -> None:
-        """Go by the limits that hold now."""
+    def tend(self) -> None:
+        """Go by the limits that hold now, and see to what is done now and then. Raises what calls do."""
         self.mirror.limit(self.throttle.limits)
         self.large.limit(self.throttle.limits)
+        self.mirror.keep_in_touch()
+        self.try_waiting()
+        self.try_moving()
 
     @property
     def is_busy(self) -> bool:
@@ -243,7 +246,7 @@ class Keeper:
     def _new_mirror(self) -> Mirror:
         given = self.direction, self._limits, self._lease
         if cluster := cluster_of(self._deployment):
-            if self.direction.is_back:
+            if self.direction.is_guarded:
                 return GuardedCrossSlotMirror(cluster, *given, self)
             return CrossSlotMirror(cluster, *given)
         server = self._deployment.primaries[0]

@@ -194,6 +194,9 @@ class Mirror:
         """The connections that it has of its own, by the main one of their server."""
         return {}
 
+    def keep_in_touch(self) -> None:
+        """See that the server does not close them because they are idle. Raises what calls do."""
+
     def close(self) -> None:
         """Close them."""
 

@@ -247,12 +247,20 @@ class Standing:
         # One that was sent before we knew that the target is our own is sent again.
         doubt.told |= not (pair.may_replace or self.is_somebody_elses(source)) and source in self.known
         doubt.barrier, doubt.pair, doubt.word = barrier, pair, word
+        return self._decided(pair, word, barrier)
+
+    def _decided(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
+        """Judge a doubtful pair, or leave it to the barrier; return what is news."""
+        source = pair.source
         # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
         is_untouched = word is Word.FOREIGN and pair.may_replace
         is_claimed = self.claiming or source in self.known or source in self._postponed
-        is_certain = is_untouched or self.left or not is_claimed
-        if is_certain:
+        if is_untouched or (self.left and word is not Word.COPIED) or not is_claimed:
             return self._judge(source)
+        if self.left:
+            # What has gone may have expired: it has, if what it was copied from was made anew since. Whatever has
+            # become of it, this one is our own.
+            self._suspects.discard(source)
         self._due.append((barrier, source))
         return []
 

@@ -161,6 +161,23 @@ class TestStragglers:
             assert client.hget("job:1", "a") == b"late"
         assert [(key.source, key.word) for key in following.keys] == [(b"job:1", Word.STRAGGLER)]
 
+    @pytest.mark.oldest_and_newest
+    def test_after_the_way_back_it_is_the_new_names(self, cluster: ClusterInstance) -> None:
+        """Whoever writes those then is a straggler, and what he wrote is kept."""
+        fill(cluster)
+        client = cluster.client
+        with CuttingOver(cluster.url) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            following.cut_over(Wish.BACK)
+            client.hset("step:1", "a", "late")
+            following.wait_until(lambda now: now.stragglers == 1)
+            client.hset("job:1", "a", "new")
+            client.hset("job:2", "a", "new")
+            wait_until(lambda: client.hget("step:2", "a") == b"new")
+            assert client.hget("step:1", "a") == b"late"
+        assert [(key.source, key.word) for key in following.keys] == [(b"job:1", Word.STRAGGLER)]
+
     def test_a_write_while_nobody_listens(self, cluster: ClusterInstance) -> None:
         """Old names that were touched while the connection was lost are kept; others are mirrored on."""
         fill(cluster)
