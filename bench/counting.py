@@ -1,8 +1,9 @@
 """An application that reads a flag before each write, and adds one to a counter under the names that the flag says.
 
-As a program, `python -m bench.counting HOST PORT FLAG KEYS SEED` works on a few connections until its input ends. Then
-it prints JSON: `counted`, how often each counter was confirmed to be one more; `unknown`, how many increments were sent
-and not answered; `longest_ms`, what one took at most, from the reading of the flag until it was confirmed.
+As a program, `python -m bench.counting HOST PORT FLAG KEYS SEED` prints a line once it is connected, and works on a few
+connections until its input ends. Then it prints JSON: `counted`, how often each counter was confirmed to be one more;
+`unknown`, how many increments were sent and not answered; `longest_ms`, what one took at most, from the reading of the
+flag until it was confirmed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 PROCESSES, THREADS = 2, 6
+SECONDS_BETWEEN = 0.005
+"""On each connection, from one answer to the next write: an application that writes faster than it can be followed is
+never in step, and what that takes is measured by the part `follow`."""
 OLD = "job:"
 FIELD = "counted"
 
@@ -59,6 +63,9 @@ def counting(url: str, flag: str, keys: int) -> Iterator[Account]:
         for seed in map(str, range(PROCESSES))
     ]
     try:
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
         yield account
     finally:
         for process in processes:
@@ -79,6 +86,7 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         """Count until it is over."""
         while not self.is_over:
+            time.sleep(SECONDS_BETWEEN)
             key, began = f"{self._chance.randrange(self._keys):08}", time.perf_counter()
             while not self._has_counted(key):
                 pass
@@ -108,6 +116,7 @@ def _work(host: str, port: int, flag: str, keys: int, seed: int) -> None:
     ]
     for worker in workers:
         worker.start()
+    print("ready", flush=True)
     sys.stdin.read()
     total = Account()
     for worker in workers:

@@ -8,10 +8,12 @@ import pytest
 
 import luamigrate
 from luamigrate import Wish
+from luamigrate.cli.embedded import free_port
+from tests.clusters import wait_until
 from tests.cutting import CuttingOver
 from tests.following import Following
-from tests.instances import Instance
-from tests.preflight.test_acl import MANY, everywhere, granted, rules_under
+from tests.instances import start
+from tests.preflight.test_acl import MANY, Server, everywhere, granted, rules_under
 
 FLAG, NEW = b"app:names", b"step"
 FLIPS = {"follow --flip": True, "follow --flip --no-freeze": False}
@@ -22,7 +24,7 @@ WHERE_OLDER = frozenset(("+hello", "%R~luamigrate:follow*", "%R~luamigrate:cutov
 """What a server grants to everybody, or to those who may do more."""
 
 
-def write(server: Instance) -> None:
+def write(server: Server) -> None:
     """Write sources of all types of the built-in plan, one of them big."""
     client: Any = server.client
     client.flushall()
@@ -36,7 +38,7 @@ def write(server: Instance) -> None:
         client.execute_command("HPEXPIRE", "job:1", 10**8, "FIELDS", 1, "a")
 
 
-def change(server: Instance, names: str) -> None:
+def change(server: Server, names: str) -> None:
     """Change something of each type, and delete something."""
     client: Any = server.client
     client.hset(f"{names}:1", "b", names)
@@ -47,7 +49,7 @@ def change(server: Instance, names: str) -> None:
     client.zadd(f"{names}s:pending", {names: 1})
 
 
-def careful(server: Instance, rules: list[str]) -> str:
+def careful(server: Server, rules: list[str]) -> str:
     """Make a user with these rules, and return his URL."""
     everywhere(server, "ACL", "SETUSER", "careful", "reset", "on", ">secret", *rules)
     return server.url_for("careful", "secret")
@@ -61,9 +63,8 @@ def cutting_over(url: str, *, freezes: bool) -> CuttingOver:
     )
 
 
-@pytest.mark.single_server("in a cluster each line goes to each node")
 @pytest.mark.parametrize("heading", FLIPS)
-def test_what_the_document_grants_is_enough_to_cut_over_and_go_back(server: Instance, heading: str) -> None:
+def test_what_the_document_grants_is_enough_to_cut_over_and_go_back(server: Server, heading: str) -> None:
     """And once more there, and to finish: no record of a flip is left behind."""
     write(server)
     follow = cutting_over(careful(server, granted(server, heading)), freezes=FLIPS[heading])
@@ -81,8 +82,7 @@ def test_what_the_document_grants_is_enough_to_cut_over_and_go_back(server: Inst
     assert not [*server.client.scan_iter("luamigrate:cutover*")]
 
 
-@pytest.mark.single_server("in a cluster each line goes to each node")
-def test_what_the_document_grants_is_enough_to_follow(server: Instance) -> None:
+def test_what_the_document_grants_is_enough_to_follow(server: Server) -> None:
     """Big keys included, and without anything that only a cut-over needs."""
     write(server)
     limits = luamigrate.Limits(max_pause=0.1)
@@ -93,9 +93,27 @@ def test_what_the_document_grants_is_enough_to_follow(server: Instance) -> None:
     assert (follow.error, follow.summary.exit_code) == (None, 0)
 
 
-@pytest.mark.single_server("in a cluster each line goes to each node")
+@pytest.mark.single_server("the replicas of a cluster are another test's")
+@pytest.mark.parametrize("more", [[], ["+wait"]])
+def test_a_flip_waits_for_a_replica_where_the_user_may_wait(server_name: str, more: list[str]) -> None:
+    """Without that it flips all the same, and says that nobody knows whether a replica has it."""
+    port = str(free_port())
+    with (
+        start(server_name, "--port", port, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0") as primary,
+        start(server_name, "--replicaof", "127.0.0.1", port),
+    ):
+        write(primary)
+        wait_until(lambda: primary.client.wait(1, 100) > 0)
+        follow = cutting_over(careful(primary, [*granted(primary, "follow --flip"), *more]), freezes=True)
+        with follow:
+            follow.wait_until_in_step()
+            follow.cut_over()
+            steps = "\n".join(follow.now.steps)
+    assert ("no replica has confirmed the flip (permissions: " in steps) == (not more), steps
+
+
 @pytest.mark.parametrize("heading", FLIPS)
-def test_what_lacks_is_named_before_anything_is_written(server: Instance, heading: str) -> None:
+def test_what_lacks_is_named_before_anything_is_written(server: Server, heading: str) -> None:
     """Whatever is taken away of what a follow, a flip or the way back needs: one line says what."""
     write(server)
     rules, before = granted(server, heading), server.digest()
@@ -111,7 +129,7 @@ def test_what_lacks_is_named_before_anything_is_written(server: Instance, headin
         assert server.digest() == before, lacking
 
 
-def spelled_in(server: Instance, rule: str) -> list[str]:
+def spelled_in(server: Server, rule: str) -> list[str]:
     """Return what stands for a rule in the line that names it."""
     name = rule.lstrip("+~&%R").removeprefix("~")
     told = [name, "channel"] if rule.startswith("&") else [name]
