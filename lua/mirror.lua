@@ -96,17 +96,10 @@ local function judge(kind, source, target)
   return (is_equal or only_groups_differ(kind, notes)) and 'same' or 'foreign'
 end
 
--- Whether somebody may have written a target since nobody was told of changes after a flip.
-local function may_be_written(target)
-  local idle = away and away < 0 and try('OBJECT', 'IDLETIME', target)
-  return away and away < 0 and (type(idle) ~= 'number' or idle <= -away)
-end
-
 -- Says what becomes of a target whose source is not there, or of another type than the wanted one: then that.
 local function without_source(target, wanted, may_delete, source_kind)
   local kind = call('TYPE', target).ok
   if kind == 'none' then return source_kind and 'ignored ' .. source_kind or 'gone' end
-  may_delete = may_delete and not may_be_written(target)
   -- What is of another type was not made of a source of this rule.
   if not may_delete or (kind ~= wanted and wanted ~= 'any') then return is_gone(kind, target) and 'gone' or 'extra' end
   call('UNLINK', target)
