@@ -21,7 +21,7 @@ from luamigrate.server.changes import read_changes
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import Answered, ConnectionLost, ServerChanged
+from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, ServerChanged
 from luamigrate.server.freeze import Freeze, permitted
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
@@ -73,13 +73,17 @@ class Flipper:
         self._streams: list[bytes] = []
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
+        self._lacks_scripts = False
+        """Whether the server has lost scripts: somebody has emptied the cache, or it is another process."""
 
     def prepare(self) -> None:
         """Do what would take time, or could not be done, while writes are held. Raises Error."""
-        # Somebody may have emptied the cache of scripts, or it has gone with the server's former process.
-        for server in self._deployment.primaries:
-            for name in SCRIPTS:
-                library.register(server, name)
+        # Not each time: Redis 6.2 holds that too while somebody else holds writes.
+        if self._lacks_scripts:
+            for server in self._deployment.primaries:
+                for name in SCRIPTS:
+                    library.register(server, name)
+        self._lacks_scripts = False
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
         self._streams = [source for _, source in found] if self._copies_groups else []
 
@@ -106,6 +110,9 @@ class Flipper:
             freeze.prepare()
             freeze.begin()
             killed = self._flip_frozen(freeze, home, wish, found)
+        except ScriptMissing:
+            self._lacks_scripts = True
+            raise
         except (ConnectionLost, ServerChanged):
             if self.is_unsure:
                 # If it was flipped, nobody who has read the old flag may go on.
