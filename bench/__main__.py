@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from bench import following, jobs, load, shards, speed
+from bench import cutovers, following, jobs, load, shards, speed
 from bench.setting import Bench, connect
 from bench.table import Table
 from luamigrate.cli.embedded import throwaway_server
@@ -40,6 +40,7 @@ PARTS = (
     Part("kinds", speed.show_kinds, None, "run beside a pipeline by hand, for all kinds of keys"),
     Part("shards", shards.show_shards, None, "run and verify in a cluster of three"),
     Part("follow", following.show_follow, None, "what a follow takes of the application's writes, and its lag"),
+    Part("cutover", cutovers.show_cutovers, None, "for how long a cut-over freezes writes, and what is lost"),
     Part("feel", load.show_feel, jobs.fill, "how long a second client waits"),
     Part("pace", load.show_pace, jobs.fill, "what the size of batches, the longest pause and a rate change"),
     Part("record", load.show_record, jobs.fill, "how long scripts block the server, by its own record"),

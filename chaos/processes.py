@@ -74,6 +74,11 @@ class Tool:
         self._process.stdout.close()
 
     @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
     def is_under_way(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None

@@ -195,10 +195,10 @@ class Standalone:
 
 
 @contextmanager
-def _pair(name: str, sync: str) -> Iterator[tuple[list[Instance], list[tuple[str, ...]]]]:
+def pair(name: str, sync: str, *more: str) -> Iterator[tuple[list[Instance], list[tuple[str, ...]]]]:
     """Start a primary whose AOF is synchronised as told, and its replica; yield both, and how they were started."""
     options: list[tuple[str, ...]] = [
-        ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE, *KNOWN)
+        ("--port", str(free_port()), "--bind", "127.0.0.1", "--appendfsync", sync, *AOF, *AT_ONCE, *KNOWN, *more)
         for _ in range(2)
     ]
     with start(name, *options[0]) as primary, start(name, *options[1]) as replica:
@@ -209,7 +209,7 @@ def _pair(name: str, sync: str) -> Iterator[tuple[list[Instance], list[tuple[str
 @contextmanager
 def standalone(name: str, sync: str) -> Iterator[Standalone]:
     """Start a primary whose AOF is synchronised as told, its replica, and the link."""
-    with _pair(name, sync) as (instances, options):
+    with pair(name, sync) as (instances, options):
         site = Standalone(name, instances, options)
         site.heal()
         with cutting(site.path, site.link.requests, site.link.replies) as site.address:
@@ -221,6 +221,7 @@ class Guarded(Standalone):
 
     def __init__(self, name: str, instances: list[Instance], options: list[tuple[str, ...]], sentinel: int) -> None:
         super().__init__(name, instances, options)
+        self.port = sentinel
         self._sentinel = redis.Redis(port=sentinel, protocol=2)
         self.address = f"sentinel://127.0.0.1:{sentinel}/{SERVICE}"
 
@@ -266,7 +267,7 @@ class Guarded(Standalone):
 @contextmanager
 def guarded(name: str) -> Iterator[Guarded]:
     """Start a primary, its replica, and a Sentinel that decides alone."""
-    with _pair(name, "everysec") as (instances, options):
+    with pair(name, "everysec") as (instances, options):
         binary = binaries.find(name)
         assert isinstance(binary, Path), binary
         port: Any = instances[0].client.config_get("port")["port"]

@@ -14,7 +14,7 @@
 --          that, and the mark that it had when the caller last made it, if that is known
 --
 -- Answers for each pair what lib/batch.lua says (where it says of a source that it is big, ' untouched' behind that
--- tells that nobody has touched it since nobody followed, or that the target is not the caller's own), or a string:
+-- tells that ARGV 4 is asked for, and that a target that differs may be somebody else's), or a string:
 --   same            the target equals its source, and expires in the same millisecond
 --   copied <mark>   the target was absent, or the caller's own and not equal; it now equals the source;
 --                   the mark, where it is wanted, tells its payload and expiry from others
@@ -36,6 +36,7 @@ local compare = include "lib/compare.lua"
 local copy = include "lib/copy.lua"
 local expiry = include "lib/expiry.lua"
 local shortcut = include "lib/shortcut.lua"
+local waiting = include "lib/waiting.lua"
 
 local KEYS, ARGV = request.keys, request.arguments
 local call, try = request.call, request.pcall
@@ -95,22 +96,21 @@ local function judge(kind, source, target)
   return (is_equal or only_groups_differ(kind, notes)) and 'same' or 'foreign'
 end
 
+-- Whether somebody may have written a target since nobody was told of changes after a flip.
+local function may_be_written(target)
+  local idle = away and away < 0 and try('OBJECT', 'IDLETIME', target)
+  return away and away < 0 and (type(idle) ~= 'number' or idle <= -away)
+end
+
 -- Says what becomes of a target whose source is not there, or of another type than the wanted one: then that.
 local function without_source(target, wanted, may_delete, source_kind)
   local kind = call('TYPE', target).ok
   if kind == 'none' then return source_kind and 'ignored ' .. source_kind or 'gone' end
+  may_delete = may_delete and not may_be_written(target)
   -- What is of another type was not made of a source of this rule.
   if not may_delete or (kind ~= wanted and wanted ~= 'any') then return is_gone(kind, target) and 'gone' or 'extra' end
   call('UNLINK', target)
   return 'removed'
-end
-
-local WAITED_ON = { list = true, zset = true, stream = true }
-
--- Whether a client may be handed something of a target of this type as soon as it is there.
-local function is_waited_on(kind)
-  if not may_wait or not WAITED_ON[kind] then return false end
-  return tonumber(call('INFO', 'clients'):match('blocked_clients:(%d+)')) > may_wait
 end
 
 return batch.each_pair(function(source, target, i)
@@ -138,7 +138,7 @@ return batch.each_pair(function(source, target, i)
   if bytes and is_same(kind, source, target) then return 'same' end
   if is_there and away and away >= 0 and is_untouched then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
-  if is_waited_on(kind) then return 'waited' end
+  if waiting.is_waited_on(kind, may_wait) then return 'waited' end
   -- It is freed in the background.
   if too_many then call('UNLINK', target) end
   copy.replace(kind, source, target)

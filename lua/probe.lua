@@ -14,7 +14,7 @@ local ABSENT = ARGV[1]
 -- COPY onto itself is an error that is raised after permissions are checked and before anything is written. So are
 -- a missing source of RENAMENX, a payload of RESTORE that is none, and a field without a value for HSET.
 local ARGUMENTS = {
-  TIME = {},
+  TIME = {}, INFO = { 'persistence' }, SET = { ABSENT, '', 'XX' }, HDEL = { ABSENT, '' },
   APPEND = { ABSENT, '' }, HGET = { ABSENT, '' }, HMGET = { ABSENT, '' }, HSETNX = { ABSENT, '', '' },
   RPUSH = { ABSENT, '' }, SADD = { ABSENT, '' }, SISMEMBER = { ABSENT, '' }, SMISMEMBER = { ABSENT, '' },
   ZMSCORE = { ABSENT, '' }, ZSCORE = { ABSENT, '' },

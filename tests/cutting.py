@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 import luamigrate
@@ -65,9 +66,9 @@ class CuttingOver(Following):
 class CountingWriter(threading.Thread):
     """Reads the flag before each write, and adds one to a counter; repeats what failed, the flag first."""
 
-    def __init__(self, server: Reachable, seed: int) -> None:
+    def __init__(self, server: Reachable, seed: int, flag: bytes = FLAG) -> None:
         super().__init__(daemon=True)
-        self._server, self._chance = server, random.Random(seed)
+        self._server, self._flag, self._chance = server, flag, random.Random(seed)
         self._done = threading.Event()
         self.acknowledged: Counter[int] = Counter()
         self.unknown: Counter[int] = Counter()
@@ -79,14 +80,15 @@ class CountingWriter(threading.Thread):
         """Write until told to stop."""
         number = self._chance.randrange(NAMES)
         while not self._done.is_set():
-            with suppress(redis.RedisError, OSError), self._client() as client:
+            with suppress(redis.RedisError, RedisClusterException, OSError), self._client() as client:
                 while not self._done.is_set():
-                    prefix = client.get(FLAG) or b"job:"
+                    prefix = client.get(self._flag) or b"job:"
                     self._write(client, prefix, number)
                     number = self._chance.randrange(NAMES)
 
     def _client(self) -> Any:
-        return self._server.another_client(retry=Retry(NoBackoff(), 0))
+        # A pool would put a new connection under a write whose flag was read on one that has been closed.
+        return self._server.another_client(retry=Retry(NoBackoff(), 0), single_connection_client=True)
 
     def _write(self, client: Any, prefix: bytes, number: int) -> None:
         self.unknown[number] += 1

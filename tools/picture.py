@@ -17,7 +17,7 @@ import redis
 from rich.console import Console
 from rich.text import Text
 
-from luamigrate.cli.demo import fill
+from luamigrate.cli.demo_jobs import fill
 from luamigrate.cli.embedded import embedded_binary, throwaway_server
 from luamigrate.cli.options import environment
 

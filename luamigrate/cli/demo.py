@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import random
+import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-import zlib
-from collections.abc import Mapping
-from contextlib import suppress
-from itertools import count
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import redis
 
 from luamigrate.cli import console
+from luamigrate.cli.demo_jobs import FLAG, JOBS, NEW, Application, fill
 from luamigrate.cli.embedded import embedded_binary, throwaway_server
 from luamigrate.cli.options import environment
 from luamigrate.cli.signals import Interruption
@@ -24,10 +24,10 @@ from luamigrate.model.errors import Exit
 from luamigrate.model.following import digest_of, record_of
 from luamigrate.model.plans import BUILT_IN
 
-JOBS = 4_000
-SECONDS_OF_WORK = 4.0
-SECONDS_BETWEEN_JOBS = 0.002
+SECONDS_OF_WORK = 0.8
 SECONDS_TO_CATCH_UP = 1.0
+SECONDS_TO_LOOK = 0.01
+_FROZEN = re.compile(r"writes were frozen for (\S+) ms;")
 STEPS = (
     ("Could it work here? The checks alone:", ("check",)),
     ("First a dry run, which writes nothing:", ("run", "--dry-run")),
@@ -39,10 +39,16 @@ STEPS = (
     ("Is every copy identical?", ("verify",)),
     ("And back: which copies could be deleted without losing anything?", ("rollback", "--dry-run")),
 )
+CUTOVERS = (
+    ("In another terminal, cut over: writes are frozen for some milliseconds, and the flag is flipped:", "cutover"),
+    ("What changes is mirrored to the old names now. So there is a way back:", "back"),
+    ("And once more, for good:", "cutover"),
+)
+FINISH = ("The new names have proven themselves. The old ones need not be kept up to date any more:", "finish")
 
 
 def show(*, keep: bool) -> Exit:
-    """Show run, verify and rollback on a throwaway server. Raises Error."""
+    """Show a whole migration on a throwaway server. Raises Error."""
     with Interruption(), throwaway_server(embedded_binary()) as url:
         with redis.Redis.from_url(url) as client:
             fill(client)
@@ -71,46 +77,99 @@ def _luamigrate(url: str, *arguments: str) -> int:
 
 
 def follow(url: str) -> int:
-    """Show a follow beside an application that goes on writing, and that the names are in step after it."""
+    """Show a cut-over and the way back beside an application that goes on writing, and that nothing is lost."""
     console.say(
-        f"\nNow the application goes on working, on the old names only. For {SECONDS_OF_WORK:.0f} seconds every change "
-        "is followed;\nthen Ctrl-C:\n\n$ luamigrate follow"
+        f"\nNow the application goes on working. Before each write it reads the key {FLAG}, which says which names to\n"
+        "write; while it is not there, these are the old ones. Every change is followed:"
     )
-    command = (sys.executable, "-m", "luamigrate", "follow")
-    with subprocess.Popen(command, env=environment(REDIS_URL=url)) as process:
-        with redis.Redis.from_url(url) as client:
-            # Until then it compares; what is changed before it would refuse to overwrite.
-            while process.poll() is None and not client.exists(record_of(digest_of(BUILT_IN))):
-                time.sleep(SECONDS_BETWEEN_JOBS)
-            work(client, SECONDS_OF_WORK)
-        time.sleep(SECONDS_TO_CATCH_UP)
-        process.terminate()
-        code = process.wait()
-    console.say(f"\n(exit code {code})")
+    application, frozen_ms = Application(url), list[str]()
+    with tempfile.TemporaryDirectory(prefix="luamigrate-") as folder:
+        path = str(Path(folder) / "control")
+        with _following(url, frozen_ms, "--flip", f"{FLAG}={NEW}", "--control", path) as process:
+            code = _wait_for(url, process) or cut_over(url, path, application)
+            if code:
+                process.terminate()
+    code = code or process.returncode
+    console.say(f"\n(exit code {code}, of follow)")
     if code:
         return code
     console.say("\nIs every copy still identical?\n\n$ luamigrate verify --extra")
     code = _luamigrate(url, "verify", "--extra")
     console.say(f"\n(exit code {code})")
+    return code or account(application, frozen_ms)
+
+
+def cut_over(url: str, path: str, application: Application) -> int:
+    """Cut over, go back, cut over once more and finish, with the application at work until the end."""
+    with application:
+        for text, word in CUTOVERS:
+            time.sleep(SECONDS_OF_WORK)
+            code = _control(url, path, text, word)
+            if code:
+                return code
+        time.sleep(SECONDS_OF_WORK)
+    time.sleep(SECONDS_TO_CATCH_UP)
+    return _control(url, path, *FINISH)
+
+
+def account(application: Application, frozen_ms: Sequence[str]) -> int:
+    """Say what became of the application's work; return the exit code."""
+    counted = application.counted()
+    is_all = counted == application.done
+    console.say(
+        f"\nThe application has done {application.done:,} steps, and has begun {application.repeated} of them again, "
+        f"because of a flip.\nAll writes were frozen for {', '.join(frozen_ms)} ms. "
+        f"The server has counted {counted:,} steps: "
+        + ("nothing was lost, and nothing was done twice." if is_all else "something was lost, or done twice.")
+    )
+    return Exit.OK if is_all else Exit.UNFINISHED
+
+
+def _control(url: str, path: str, text: str, word: str) -> int:
+    console.say(f"\n{text}\n\n$ luamigrate control {path} {word}")
+    code = _luamigrate(url, "control", path, word)
+    console.say(f"\n(exit code {code})")
     return code
 
 
-def work(client: redis.Redis, seconds: float) -> None:
-    """Do what a job system does, for some seconds: take jobs, finish them, delete them, and enqueue others."""
-    chance, end = random.Random(2), time.monotonic() + seconds
-    for number in count(JOBS + 1):
-        if time.monotonic() > end:
-            return
-        pipeline = client.pipeline(transaction=False)
-        pipeline.hset(f"job:{number}", mapping=_job(number, "pending", chance))
-        pipeline.zadd("jobs:pending", {str(number): 1})
-        taken = chance.randint(1, number)
-        pipeline.zrem("jobs:pending", taken)
-        pipeline.hset(f"job:{taken}", "status", "active")
-        pipeline.smove("jobs:active", "jobs:completed", str(chance.randint(1, number)))
-        pipeline.delete(f"job:{chance.randint(1, number)}")
-        pipeline.execute()
-        time.sleep(SECONDS_BETWEEN_JOBS)
+@contextmanager
+def _following(url: str, frozen_ms: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Follow, show each line that is printed, and collect for how long writes were frozen.
+
+    On a terminal of its own it would draw over what others print.
+    """
+    console.say(f"\n$ luamigrate follow {shlex.join(options)}")
+    command = (sys.executable, "-u", "-m", "luamigrate", "follow", *options)
+    with subprocess.Popen(
+        command, env=environment(REDIS_URL=url), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        shown = threading.Thread(target=_show, args=(process.stdout, frozen_ms))
+        shown.start()
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.wait()
+            shown.join()
+
+
+def _show(lines: Iterable[str], frozen_ms: list[str]) -> None:
+    for line in lines:
+        frozen_ms += _FROZEN.findall(line)
+        console.say(line.rstrip("\n"))
+
+
+def _wait_for(url: str, process: subprocess.Popen[str]) -> int:
+    """Wait until the copies are followed; return the exit code where that has ended instead."""
+    # Until then it compares; what is changed before it would refuse to overwrite.
+    with redis.Redis.from_url(url) as client:
+        while not client.exists(record_of(digest_of(BUILT_IN))):
+            if process.poll() is not None:
+                return process.returncode or Exit.FAILED
+            time.sleep(SECONDS_TO_LOOK)
+    return Exit.OK
 
 
 def _keep(url: str) -> None:
@@ -123,38 +182,3 @@ def _keep(url: str) -> None:
         console.say(f"In another terminal: export REDIS_URL={url}, then {program} run --dry-run")
         while client.ping():
             time.sleep(1)
-
-
-def fill(client: redis.Redis) -> None:
-    """Write jobs as a job system leaves them, hard cases included."""
-    chance = random.Random(1)
-    pipeline = client.pipeline(transaction=False)
-    for number in range(1, JOBS + 1):
-        status = chance.choice(("pending", "pending", "active", "completed", "completed", "failed"))
-        pipeline.hset(f"job:{number}", mapping=_job(number, status, chance))
-        if status == "pending":
-            pipeline.zadd("jobs:pending", {str(number): chance.randint(1, 9) + number / 1e6})
-        else:
-            pipeline.sadd(f"jobs:{status}", number)
-    pipeline.expire("job:3", 86_400)
-    pipeline.hset("job:5", "payload", zlib.compress(b"a picture, say") + bytes(range(256)))
-    pipeline.hset("step:7", mapping={"status": "active"})
-    pipeline.hset("job:7", mapping={"status": "active"})
-    pipeline.set("job:counter", JOBS)
-    pipeline.execute()
-
-
-def _job(number: int, status: str, chance: random.Random) -> Mapping[Any, str | int]:
-    minute = f"2026-11-{chance.randint(1, 28):02}T{chance.randint(0, 23):02}:{chance.randint(0, 59):02}"
-    return {
-        "id": number,
-        "status": status,
-        "type": chance.choice(("email", "thumbnail", "invoice", "export")),
-        "queue": chance.choice(("default", "high", "low")),
-        "priority": chance.randint(1, 9),
-        "attempts": chance.randint(0, 3),
-        "created_at": f"{minute}:00Z",
-        "updated_at": f"{minute}:30Z",
-        "worker": f"worker-{chance.randint(1, 12)}",
-        "payload": json.dumps({"customer": chance.randint(1, 99_999), "locale": "en"}),
-    }

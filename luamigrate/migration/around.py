@@ -44,7 +44,7 @@ def check(deployment: Deployment, plan: Plan, verb: Verb, options: Options) -> I
         extra=options.extra,
         limits=options.limits,
         ignored=options.ignored_checks,
-        flag=options.flag,
+        cutover=options.cutover,
     )
     checks.refuse(findings)
     if warnings := checks.warnings(findings):

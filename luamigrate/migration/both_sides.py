@@ -62,6 +62,11 @@ class BothSides:
     def _everywhere(self, wanted: scan.Names) -> Iterator[scan.Found]:
         return scan.everywhere(self._deployment, wanted, self._pace_of, self._stop)
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether slots were being moved when that was asked last."""
+        return bool(self._layout and self._layout.moving)
+
     def moved(self) -> list[int]:
         """Return the slots whose keys may be elsewhere than when this was asked last, and learn where they are."""
         slots = self._deployment.slots

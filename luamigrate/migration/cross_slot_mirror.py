@@ -7,7 +7,10 @@ source never comes to its target before an earlier one.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, takewhile
+from typing import Protocol
 
 from redis.crc import key_slot
 
@@ -30,6 +33,51 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 
 SCRIPTS = ("cross_slot/read", "cross_slot/mirror", "cross_slot/compare")
+
+MOST_FRAMED_BYTES = 12_000
+"""Of payloads in one packet while writes are held: it has names and what else is asked too, and has to stay small."""
+LEAST_BYTES = 100
+"""That a target takes in a packet beside its payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On which terms targets are written."""
+
+    lease: Lease
+    away: int | None = None
+    """How long nobody followed, while that is asked for: what its source was not touched for so long is not our own."""
+    may_wait: int | None = None
+    untold: int | None = None
+    """See cross_slot/mirror.lua."""
+
+
+_Given = tuple[bytes, int, int, str, str]
+
+
+class Give(Protocol):
+    """Gives targets, by their indexes in a batch, the payloads that were read; as many of them as fit in a packet."""
+
+    def __call__(
+        self,
+        server: Connection,
+        names: list[bytes],
+        indexes: list[int],
+        *,
+        alone: bool,
+        through: Connection | None = None,
+        room: int = MOST_FRAMED_BYTES,
+    ) -> ScriptCall:
+        """Send it to a server, or `through` another connection to that."""
+
+
+class Write(Protocol):
+    """Has targets of a batch written, and returns an answer for each."""
+
+    def __call__(
+        self, batch: CrossSlotBatch, indexes: list[int], give: Give, /
+    ) -> Generator[None, None, dict[int, Answer]]:
+        """Yield between round trips."""
 
 
 class CrossSlotMirror(Mirror):
@@ -84,7 +132,7 @@ class CrossSlotMirror(Mirror):
             lives, copies = zip(*map(self._direction.ends, group), strict=True)
             together = Pairs(rule, [*lives], [*copies])
             rights = [pair.rights for pair in group]
-            steps = partial(_mirror, rights=rights, lease=self._lease, away=self.away)
+            steps = partial(mirror_pairs, rights=rights, terms=Terms(lease=self._lease, away=self.away))
             batch = CrossSlotBatch(self._cluster, node, together, pause, steps)
             self._flights.append(Flight(group, batch, pace, is_whole=whole))
 
@@ -101,8 +149,13 @@ def scripts_for(deployment: Deployment) -> tuple[str, ...]:
     return ("lease", *(SCRIPTS if deployment.slots else ("mirror", "mirror_plain")))
 
 
-def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int | None) -> Steps:
+def _write(batch: CrossSlotBatch, indexes: list[int], give: Give) -> Generator[None, None, dict[int, Answer]]:
+    return (yield from batch.ask(batch.pairs.targets, indexes, give))
+
+
+def mirror_pairs(batch: CrossSlotBatch, *, rights: list[str], terms: Terms, write: Write = _write) -> Steps:
     """Read the sources, and make their targets the same; one that is absent or of another type has none."""
+    away = terms.away
     beside = "payload" if away is None else "idle"
     sources = yield from batch.read_found(batch.pairs.sources, beside)
     if away is not None:
@@ -112,18 +165,33 @@ def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int
         del batch.results[index]
         sources[index] = None
 
-    def give(server: Connection, names: list[bytes], indexes: list[int], *, alone: bool) -> ScriptCall:
-        payloads: list[bytes | str | int] = []
-        for index in indexes:
-            payloads += _given(sources[index], rights[index], away)
-        held_until = lease.held_until(server)
-        kind = batch.pairs.rule.type
+    def give(
+        server: Connection,
+        names: list[bytes],
+        indexes: list[int],
+        *,
+        alone: bool,
+        through: Connection | None = None,
+        room: int = MOST_FRAMED_BYTES,
+    ) -> ScriptCall:
+        connection = through or server
+        given = [_given(sources[index], rights[index], away) for index in indexes]
+        fitting = _fitting(given, room) if connection.frame else len(given)
+        payloads: list[bytes | str | int] = [value for each in given[:fitting] for value in each]
         return follow_calls.cross_slot_mirror(
-            server, names, batch.pause, *payloads, kind=kind, held_until=held_until, alone=alone
+            connection,
+            names[:fitting],
+            batch.pause,
+            *payloads,
+            kind=batch.pairs.rule.type,
+            held_until=terms.lease.held_until(server),
+            may_wait=terms.may_wait,
+            untold=terms.untold,
+            alone=alone,
         )
 
     unlike: dict[int, KeyState] = {}
-    for index, reply in (yield from batch.ask(batch.pairs.targets, sorted(sources), give)).items():
+    for index, reply in (yield from write(batch, sorted(sources), give)).items():
         source = sources[index]
         if reply == CrossSlotReply.UNLIKE and source:
             unlike[index] = source
@@ -131,6 +199,26 @@ def _mirror(batch: CrossSlotBatch, *, rights: list[str], lease: Lease, away: int
             batch.results[index] = ignored.get(index, reply) if reply == Word.GONE.reply else reply
     if unlike:
         yield from _judge(batch, unlike)
+    if terms.untold is not None:
+        yield from _see_who_wrote(batch, terms.untold)
+
+
+def _see_who_wrote(batch: CrossSlotBatch, untold: int) -> Steps:
+    """Mark big pairs whose targets may be somebody else's, because they were touched while nobody was told of it."""
+    big = [index for index, reply in batch.results.items() if said(reply)[0] == PairReply.BIG]
+    if not big:
+        return
+    replies = yield from batch.ask(batch.pairs.targets, big, batch.reading(beside="idle"))
+    for index, reply in replies.items():
+        idle = reply[-1] if isinstance(reply, list) else _number_behind(reply)
+        told = batch.results[index]
+        if reply != Word.GONE.reply and not (isinstance(idle, int) and idle > untold) and isinstance(told, bytes):
+            batch.results[index] = told + b" untouched"
+
+
+def _number_behind(reply: bytes) -> int:
+    number = reply.rpartition(b" ")[2]
+    return int(number) if number.isdigit() else -1
 
 
 def _told_of_big(reply: Answer, away: int) -> Answer:
@@ -141,14 +229,20 @@ def _told_of_big(reply: Answer, away: int) -> Answer:
     return told + b" untouched" if int(idle) > away else told
 
 
-def _given(source: KeyState | None, rights: str, away: int | None) -> tuple[bytes | str | int, ...]:
+def _fitting(given: Sequence[_Given], room: int) -> int:
+    """Return how many targets fit in a packet with what they are given, but one at least."""
+    sizes = accumulate(len(payload) + LEAST_BYTES for payload, *_ in given)
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= room, sizes)))
+
+
+def _given(source: KeyState | None, rights: str, away: int | None) -> _Given:
     """Return what cross_slot/mirror.lua takes for a target."""
     if source is None:
-        return b"", -1, 0, rights
+        return b"", -1, 0, "", rights
     payload, *idle = source.beside
     # One that differs, though its source was not touched since before nobody followed, was written by somebody else.
     is_untouched = away is not None and idle[0] > away
-    return payload, source.at, source.size, "0" if is_untouched else rights
+    return payload, source.at, source.size, source.kind, "0" if is_untouched else rights
 
 
 def _judge(batch: CrossSlotBatch, sources: dict[int, KeyState]) -> Generator[None, None, None]:

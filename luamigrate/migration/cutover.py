@@ -15,6 +15,7 @@ from luamigrate.migration.flipping import SIDES, Denied, Flipper, NotNow
 from luamigrate.migration.hooks import Event, HookRunner
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
+from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.cutover import CutoverProgress, Side, Wish
 from luamigrate.model.errors import Error, Refused, Stopped, printable
@@ -26,6 +27,11 @@ from luamigrate.server.errors import ConnectionLost, ServerChanged
 SECONDS_TO_GET_READY = 30.0
 """For which one attempt waits until nothing speaks against it."""
 SECONDS_BETWEEN_ATTEMPTS = 0.5
+SECONDS_FOR_CALM = 5.0
+"""For which an attempt waits until only few changes are to be mirrored, so that writes are held for moments."""
+FEW_WAITING = 500
+WAITING_PER_MS = 10
+"""Changes that are mirrored in a millisecond for sure."""
 FOR_THE_FOLLOW = (ConnectionLost, ServerChanged, NotWritten)
 """What ends an attempt and is mended, or waited out, by the follow before the next one."""
 MOST_STEPS = 50
@@ -38,11 +44,15 @@ Steps = Iterator[None]
 class Loop(Protocol):
     """The follow that cuts over."""
 
-    def what_is_missing(self) -> str:
-        """Say what speaks against holding writes now; empty where nothing does."""
+    def what_is_missing(self, most_waiting: int) -> str:
+        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
 
-    def prove(self) -> None:
+    def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
+
+    @property
+    def is_comparing(self) -> bool:
+        """Whether that goes on."""
 
     @property
     def is_in_step(self) -> bool:
@@ -51,10 +61,6 @@ class Loop(Protocol):
     @property
     def changes(self) -> int:
         """How many changes were told."""
-
-    @property
-    def unequal(self) -> int | None:
-        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
 
 
 class Cutover:
@@ -113,31 +119,32 @@ class Cutover:
         if not self._work and (wish := self._control.wish() or self._own_wish()):
             self._wish, self._work = wish, self._carried_out(wish)
         if self._work:
-            self._step()
+            self._step(self._work)
         problem, self._problem = self._problem, None
         if problem:
             raise problem
 
-    def _step(self) -> None:
+    def _step(self, work: Steps) -> None:
         why = ""
         try:
-            if next(self._work or iter(()), self) is None:
+            if next(work, self) is None:
                 return
-        except Denied as reason:
+        except (Denied, Error) as reason:
             why = str(reason)
             self._note(f"{self._wish}: {why}")
-        except Error as problem:
-            # A step that has failed is not to be taken for the last one.
-            why = str(problem)
-            if isinstance(problem, FOR_THE_FOLLOW):
-                self._problem = problem
-            self._note(f"{self._wish}: {why}")
+            self._leave_to_mend(reason)
         wish, self._work, self._wish, self._waiting_for = self._wish, None, None, ""
         self.is_freezing = False
         if wish and wish is self._control.wish():
             self._ended = wish, why
         elif why and not self._problem:
             raise Stopped(f"cut-over: {why}")
+
+    def _leave_to_mend(self, problem: Exception) -> None:
+        """Keep for the follow what only it can mend: it connects again, or asks who has which key now."""
+        if isinstance(problem, Error):
+            is_lost = isinstance(problem, FOR_THE_FOLLOW)
+            self._problem = problem if is_lost or self._state.deployment.is_unsettled(problem) else None
 
     def mended(self) -> None:
         """Take that the follow has connected again. Raises Stopped where flag and record are not as they were."""
@@ -188,7 +195,7 @@ class Cutover:
         if not self._goes_by_itself or self.is_finished:
             return None
         if self.side is Side.SOURCES:
-            return None if self._loop.what_is_missing() else Wish.CUTOVER
+            return None if self._loop.what_is_missing(FEW_WAITING) or self._keeper.standing.trouble else Wish.CUTOVER
         now = time.monotonic()
         self._flipped = self._flipped or now
         return Wish.FINISH if now - self._flipped >= self._options.watch_seconds else None
@@ -214,12 +221,9 @@ class Cutover:
             self._attempts += 1
             try:
                 yield from self._attempt(wish)
-            except NotNow as reason:
+            except (NotNow, Error) as reason:
                 why = str(reason)
-            except Error as problem:
-                why = str(problem)
-                if isinstance(problem, FOR_THE_FOLLOW):
-                    self._problem = problem
+                self._leave_to_mend(reason)
             else:
                 return
             self.is_freezing = False
@@ -236,13 +240,13 @@ class Cutover:
     def _attempt(self, wish: Wish) -> Steps:
         """Wait until nothing speaks against it, and flip. Raises NotNow where nothing was flipped."""
         yield from self._ready()
+        self._flipper.prepare()
         if self._options.prove:
             yield from self._proven()
             yield from self._ready()
         if not self._options.freezes:
             yield from self._quiet(self._options.quiet_seconds)
         found = self._found()
-        self._flipper.prepare()
         if not self._options.freezes and self._flipper.copy_groups():
             yield  # so that it is not in step before they are copied
             yield from self._quiet(0.0)
@@ -316,11 +320,20 @@ class Cutover:
             self._ended = self._wish, ""
 
     def _ready(self) -> Steps:
-        deadline = time.monotonic() + SECONDS_TO_GET_READY
-        while reason := self._loop.what_is_missing():
+        """Wait until nothing speaks against it. Raises Denied where waiting does not help, NotNow where it did not."""
+        began = time.monotonic()
+        while True:
+            if trouble := self._keeper.standing.trouble:
+                raise Denied(f"{trouble}: see to them first; nothing was flipped")
+            waited = time.monotonic() - began
+            # Where so much is written that it is never calm, writes are held for somewhat longer.
+            most = FEW_WAITING if waited < SECONDS_FOR_CALM else self._options.freeze_ms * WAITING_PER_MS
+            reason = self._loop.what_is_missing(most)
+            if not reason:
+                break
             self._waiting_for = f"waiting for {reason}"
-            if time.monotonic() > deadline:
-                raise NotNow(f"it waited {SECONDS_TO_GET_READY:.0f} s in vain for {reason}")
+            if waited > SECONDS_TO_GET_READY:
+                raise NotNow(f"it waited {waited:.0f} s in vain for {reason}")
             yield
         self._waiting_for = ""
 
@@ -336,13 +349,21 @@ class Cutover:
 
     def _proven(self) -> Steps:
         """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
-        self._loop.prove()
-        while (unequal := self._loop.unequal) is None:
+        hearing = self._keeper.hearing
+        proof = hearing.proof = Proof(self._flipper.streams)
+        self._loop.compare_all()
+        while not proof.is_void and (self._loop.is_comparing or proof.is_doubtful):
+            if proof.is_doubtful and not hearing.is_asked:
+                hearing.barrier()
             self._waiting_for = "waiting for the proof: every pair is compared"
             yield
-        self._waiting_for = ""
-        if unequal:
-            raise NotNow(f"{unequal:,} pairs were not equal though nobody told of a change; they were made so again")
+        hearing.proof, self._waiting_for = None, ""
+        if proof.is_void:
+            raise NotNow("both sides had to be compared for another reason, in the middle of the proof")
+        if proof.unequal:
+            raise NotNow(
+                f"{proof.unequal:,} pairs were not equal though nobody told of a change; they were made so again"
+            )
         self._note("proven: every pair was compared, and what was told since is compared while writes are held")
 
     def _quiet(self, seconds: float) -> Steps:
@@ -352,7 +373,7 @@ class Cutover:
         while (is_noisy := time.monotonic() - since < seconds) or not self._loop.is_in_step:
             self._waiting_for = f"waiting for {seconds:g} s in which nobody writes"
             if not is_noisy:
-                self._waiting_for = f"waiting for {self._loop.what_is_missing() or 'all pairs to be in step'}"
+                self._waiting_for = f"waiting for {self._loop.what_is_missing(0) or 'all pairs to be in step'}"
             yield
             if self._loop.changes != changes:
                 changes, since = self._loop.changes, time.monotonic()

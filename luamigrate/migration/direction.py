@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luamigrate.migration.standing import Pair
 from luamigrate.model.cutover import Side
@@ -23,10 +23,25 @@ class Direction:
     side: Side = Side.SOURCES
     """The names that the application writes."""
 
+    is_guarded: bool = field(init=False)
+    """Whether there was a flip: from then on whoever writes the names that were left is a straggler."""
+
+    def __post_init__(self) -> None:
+        self.is_guarded = self.is_back
+
+    def turn(self, side: Side) -> None:
+        """Have the application write these names from now on."""
+        self.side, self.is_guarded = side, True
+
     @property
     def is_back(self) -> bool:
         """Whether old names are mirrored from new ones."""
         return self.side is Side.TARGETS
+
+    @property
+    def left(self) -> str:
+        """Which names the application has left by a flip: `old` or `new`; empty where there was none."""
+        return ("old" if self.is_back else "new") if self.is_guarded else ""
 
     def ends(self, pair: Pair) -> tuple[bytes, bytes]:
         """Return the name that the application writes, and the one that is mirrored from it."""

@@ -7,22 +7,24 @@ the proof: flip.lua sets the flag only where nobody has written since.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
+from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.dirty import UNTOLD
 from luamigrate.migration.groups import streams_with_groups
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.sides import CutoverState, Found
+from luamigrate.migration.witness import Witness
 from luamigrate.model.cutover import CutoverOptions, Kill, Side, Wish
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
 from luamigrate.scripts.cutover_calls import FlipReply
-from luamigrate.server.changes import read_changes
+from luamigrate.server.changes import UNKNOWN
 from luamigrate.server.clients import Killed, kill, waiting_clients
 from luamigrate.server.connection import Connection
-from luamigrate.server.deployment import Deployment
-from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, ServerChanged
-from luamigrate.server.freeze import Freeze, permitted
+from luamigrate.server.errors import ConnectionLost, ScriptMissing, ServerChanged
+from luamigrate.server.freeze import Freeze
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
 
@@ -31,7 +33,9 @@ HARMLESS = "find_extra"
 SCRIPTS = ("flip", "in_database", HARMLESS)
 """What is called for a cut-over: a server that holds writes keeps no new script."""
 PAIRS_AT_ONCE = 50
-"""In one packet, which has to stay small."""
+"""In one packet, which has to stay small; in a cluster each node gets one."""
+SHARE_TO_CLOSE = 0.2
+"""Of a freeze, what is left at least after the flip: in that time connections are closed."""
 SECONDS_TO_LOOK = 0.002
 """Between two looks at the clock, in a freeze."""
 MOST_KILLED_NAMES = 5
@@ -40,16 +44,6 @@ WAIT_MS = 100
 """For which a replica is waited for that has the flip too."""
 SIDES = {Wish.CUTOVER: Side.TARGETS, Wish.BACK: Side.SOURCES}
 """The names that the application writes afterwards."""
-
-
-def refuse_without_permission(deployment: Deployment) -> None:
-    """Raise Refused where this user may not hold writes, or close connections."""
-    for server in deployment.primaries:
-        if problem := permitted(server):
-            raise Refused(
-                f"cut-over: this user may not do what a freeze needs: {problem}; grant +client|pause, +client|unpause, "
-                "+client|kill and +client|list, or take --no-freeze"
-            )
 
 
 class NotNow(Exception):
@@ -70,48 +64,48 @@ class Flipper:
         self._state, self._keeper, self._note = state, keeper, note
         self._deployment, self._options, self._control = state.deployment, state.options, state.control
         self._copies_groups = copies_groups
-        self._streams: list[bytes] = []
+        self.streams: list[bytes] = []
+        """The old names of streams with groups, of whose changes nobody is told."""
+        self._with_scripts = {server.identity.run_id for server in self._deployment.primaries}
+        """Server processes that have all scripts, as they should when a follow begins."""
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
-        self._lacks_scripts = False
-        """Whether the server has lost scripts: somebody has emptied the cache, or it is another process."""
 
     def prepare(self) -> None:
         """Do what would take time, or could not be done, while writes are held. Raises Error."""
-        # Not each time: Redis 6.2 holds that too while somebody else holds writes.
-        if self._lacks_scripts:
-            for server in self._deployment.primaries:
-                for name in SCRIPTS:
-                    library.register(server, name)
-        self._lacks_scripts = False
+        self._have_scripts()
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
-        self._streams = [source for _, source in found] if self._copies_groups else []
+        self.streams = [source for _, source in found] if self._copies_groups else []
 
     def copy_groups(self) -> int:
         """Have streams with groups copied once more, and return how many there are: nobody tells of their groups."""
-        for source in self._streams:
+        for source in self.streams:
             self._keeper.dirty.put(source, UNTOLD)
-        if self._streams:
-            self._note(f"streams with groups are copied once more: {len(self._streams):,}")
-        return len(self._streams)
+        if self.streams:
+            self._note(f"streams with groups are copied once more: {len(self.streams):,}")
+        return len(self.streams)
 
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
 
         Raises NotNow where it took too long, Denied where the flag is another by now, and what calls do.
         """
+        self._confirm_nodes()
         primaries = self._deployment.primaries
         home = self._deployment.node_for(self._state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
-        beside = {primaries[0]: self._keeper.mirror.connections}
-        freeze = Freeze(primaries, home, self._options.freeze_ms, harmless, beside=beside)
+        self._keeper.mirror.prepare()
+        freeze = Freeze(primaries, home, self._options.freeze_ms, harmless, beside=self._keeper.mirror.connections)
+        witness = Witness(self._deployment, home)
         held = 0.0
         try:
             freeze.prepare()
+            if reason := witness.begin():
+                raise NotNow(reason)
             freeze.begin()
-            killed = self._flip_frozen(freeze, home, wish, found)
+            killed = self._flip_frozen(freeze, witness, wish, found)
         except ScriptMissing:
-            self._lacks_scripts = True
+            self._with_scripts.clear()
             raise
         except (ConnectionLost, ServerChanged):
             if self.is_unsure:
@@ -122,6 +116,8 @@ class Flipper:
             held = freeze.end()
             self._keeper.mirror.may_wait = 0 if self._keeper.direction.is_back else None
         self._note(f"writes were frozen for {held:.1f} ms; {_killed_text(killed, self._options)}")
+        # Not before: a server that holds writes asks no replica, so all of the freeze might pass.
+        self._wait_for_replica(home)
         return held
 
     def in_quiet(self, wish: Wish, found: Found) -> None:
@@ -136,34 +132,59 @@ class Flipper:
         except Refused as problem:
             raise Denied(str(problem).removeprefix("cut-over: ")) from None
 
-    def _flip_frozen(self, freeze: Freeze, home: Connection, wish: Wish, found: Found) -> Killed:
+    def _have_scripts(self) -> None:
+        """Have servers keep the scripts that may not: those that were started again, or have taken over. Raises Error.
+
+        The others are not asked: Redis 6.2 does not answer that while somebody else holds writes.
+        """
+        for server in self._deployment.primaries:
+            if server.identity.run_id not in self._with_scripts:
+                for name in (*scripts_for(self._deployment), *SCRIPTS):
+                    library.register(server, name)
+                self._with_scripts.add(server.identity.run_id)
+
+    def _confirm_nodes(self) -> None:
+        """See that the nodes of a cluster are those that we listen to. Raises NotNow, ServerChanged."""
+        if self._deployment.slots:
+            self._deployment.confirm()
+            if not self._keeper.hearing.hears_all:
+                raise NotNow("a node has joined that is not listened to yet")
+
+    def _flip_frozen(self, freeze: Freeze, witness: Witness, wish: Wish, found: Found) -> Killed:
         # Workers that wait for jobs under the new names take none while these are mirrored back.
         if wish is Wish.BACK:
             self._free_queues(freeze)
         self._announce(wish)
         self.copy_groups()
         while True:
-            mark = self._drained(freeze, home)
-            if self._flip(home, wish, found, deadline=freeze.deadline, changes=mark):
+            mark = self._drained(freeze, witness)
+            if reason := witness.refusal():
+                raise NotNow(reason)
+            # Who is let go before his connection is closed writes the names that he has read of.
+            deadline = freeze.deadline - int(self._options.freeze_ms * SHARE_TO_CLOSE)
+            if self._flip(witness.home, wish, found, deadline=deadline, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        # First, for a replica may take as long as is left, and then what is held is carried out.
         killed = self._kill(freeze, self._options.kill)
-        self._wait_for_replica(freeze, home)
+        try:
+            self._say_what_is_doubtful(freeze, witness)
+        except Error as problem:
+            # It is flipped all the same.
+            self._note(f"see whether stragglers are told, for after the flip there was a problem: {problem}")
         return killed
 
     def _free_queues(self, freeze: Freeze) -> None:
         """Close the connections of who waits for jobs. Raises NotNow where somebody still does."""
         if self._keeper.waiting:
             self._kill(freeze, Kill.NONE if self._options.kill is Kill.NONE else Kill.HELD)
-            if any(
-                database == self._deployment.database for database in waiting_clients(self._deployment.primaries[0])
-            ):
+            # Who has connected since waits for the freeze to end; and for jobs under names that are not written now.
+            waiting = [waiting_clients(server, until) for server, until in freeze.client_ids.items()]
+            if self._deployment.database in chain.from_iterable(waiting):
                 raise NotNow("clients wait for something, and would be handed what is mirrored back: stop them")
         self._keeper.try_waiting(in_freeze=True)
         self._keeper.mirror.may_wait = None
 
-    def _drained(self, freeze: Freeze, home: Connection) -> bytes:
+    def _drained(self, freeze: Freeze, witness: Witness) -> bytes:
         """Mirror what was told until a barrier brings nothing; return the mark of changes from before that barrier."""
         keeper, hearing, mark, ticket = self._keeper, self._keeper.hearing, b"", 0
         while not (freeze.is_over or self._control.stop()):
@@ -173,7 +194,7 @@ class Flipper:
                 keeper.doubt = keeper.doubt or Rescan.EMPTIED
             keeper.take_all()
             keeper.after_barriers()
-            keeper.send_a_little(PAIRS_AT_ONCE)
+            keeper.send_a_little(PAIRS_AT_ONCE * len(self._deployment.primaries))
             if trouble := self._trouble():
                 raise NotNow(trouble)
             if keeper.is_busy or keeper.standing.is_doubtful:
@@ -182,7 +203,8 @@ class Flipper:
                     hearing.barrier()
             elif not ticket:
                 freeze.confirm()
-                mark, ticket = read_changes(home), hearing.barrier()
+                mark = witness.read_changes()
+                ticket = 0 if mark == UNKNOWN else hearing.barrier()
             elif hearing.passed >= ticket:
                 return mark
         if self._control.stop():
@@ -199,7 +221,7 @@ class Flipper:
             return "the lease was lost"
         if keeper.large:
             return "a big key has changed, whose copy would take too long"
-        return keeper.standing.trouble
+        return keeper.standing.trouble or (f"{keeper.standing.failed:,} failed" if keeper.standing.failed else "")
 
     def _flip(self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""
@@ -222,14 +244,21 @@ class Flipper:
                 self.is_unsure = False
         return reply is FlipReply.FLIPPED
 
-    def _wait_for_replica(self, freeze: Freeze, home: Connection) -> None:
-        """Have a replica take the flip too, so that a failover does not undo it."""
-        most_ms = max(1, min(WAIT_MS, int(freeze.left_ms)))
+    def _say_what_is_doubtful(self, freeze: Freeze, witness: Witness) -> None:
+        for doubt in [*witness.doubts(), *([] if freeze.left_ms else ["writes were not held any more"])]:
+            self._note(f"see whether stragglers are told, for this may have let them write: {doubt}")
+
+    def _wait_for_replica(self, home: Connection) -> None:
+        """Tell where no replica takes the flip too, so that a failover may undo it."""
+        if not connected_replicas(home):
+            return
         try:
-            if connected_replicas(home) and not home.call("WAIT", 1, most_ms).answer():
-                self._note(f"no replica has confirmed the flip within {most_ms} ms: a failover now may undo it")
-        except Answered as problem:
-            self._note(f"nobody can tell whether a replica has the flip: {problem}")
+            if home.call("WAIT", 1, WAIT_MS, once=True).answer():
+                return
+            why = f"within {WAIT_MS} ms"
+        except Error as problem:
+            why = f"({problem})"  # it is flipped all the same; who asks next finds out what there is
+        self._note(f"no replica has confirmed the flip {why}: a failover now may undo it")
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""
@@ -237,7 +266,8 @@ class Flipper:
             server: [
                 freeze.client_ids.get(server),
                 self._keeper.hearing.client_ids.get(server),
-                *(connection.client_id for connection in self._keeper.mirror.connections),
+                *(connection.client_id for connection in self._keeper.mirror.connections.get(server, ())),
+                *(connection.client_id for connection in self._deployment.lent(server)),
             ]
             for server in self._deployment.primaries
         }

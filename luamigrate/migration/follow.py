@@ -72,8 +72,6 @@ def follow_plan(deployment: Deployment, plan: Plan, options: FollowOptions, cont
     deployment.reconnect_by(ReconnectPolicy(patience=options.limits.patience, control=control, needs_primary=True))
     # Raises Refused before any write.
     yield from check(deployment, plan, Copy(command=Command.FOLLOW, dry_run=options.dry_run), options)
-    if options.cutover and options.cutover.freezes:
-        flipping.refuse_without_permission(deployment)
     lease = Lease(deployment, plan, control, options.limits.patience, options.flag)
     state = (
         CutoverState(deployment, plan, options.cutover, control, options.limits.patience) if options.cutover else None

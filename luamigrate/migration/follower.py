@@ -15,11 +15,11 @@ from luamigrate.migration.dirty import SEEN, UNTOLD
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
 from luamigrate.migration.options import FollowOptions
-from luamigrate.migration.proof import Proof
 from luamigrate.migration.sides import CutoverState
 from luamigrate.migration.throttle import SECONDS_TO_SLEEP, Throttle
 from luamigrate.model.control import Control
 from luamigrate.model.cutover import CutoverProgress
+from luamigrate.model.errors import Stopped
 from luamigrate.model.following import Followed, Phase, Rescan
 from luamigrate.model.status import Word
 from luamigrate.model.summary import Batch
@@ -31,8 +31,6 @@ SECONDS_TO_TEND = 1.0
 """Between two times that the lease, the guards and what failed are seen to."""
 SECONDS_BETWEEN_BARRIERS = 0.05
 """At least: each costs the server two answers."""
-MOST_WAITING = 500
-"""Changes that may wait to be mirrored when writes are to be held: they are mirrored in some milliseconds."""
 ROUNDS_SCANNED_AHEAD = 4
 """How many batches a scan may be ahead of the copying: what is told meanwhile comes behind them."""
 
@@ -85,7 +83,7 @@ class Follower:
         self._hearing.end_survey(self._options.limits.patience, self._control, owned=owned)
         self.standing.claiming, self._keeper.mirror.away = claims, away
         cutover = self._options.cutover
-        self.standing.is_confirmed = self.standing.is_back and cutover is not None and cutover.confirmed
+        self.standing.is_confirmed = self._keeper.direction.is_back and cutover is not None and cutover.confirmed
         self._scan = self._both_sides.scanned()
         while not (self._control.stop() or (self.cutover and self.cutover.is_finished)):
             try:
@@ -93,6 +91,9 @@ class Follower:
                     self._mend(self._lost)
                 else:
                     self._turn()
+            except Stopped:
+                yield from self._told_batches(at_once=True)
+                raise
             except NotWritten as problem:
                 self._in_step = False
                 self._throttle.refused(str(problem))
@@ -209,9 +210,8 @@ class Follower:
     def _mend(self, lost: Rescan) -> None:
         """Listen again. Another process may lack the last writes of both sides: all targets are claimed once more."""
         self._quiet, self._in_step = None, False
-        is_back = self._keeper.direction.is_back
         # In a cluster what is in flight ends with the first error, and what is under WATCH with its connection.
-        if lost is not Rescan.LOST or self._deployment.slots or is_back:
+        if lost is not Rescan.LOST or self._deployment.slots or self._keeper.direction.is_guarded:
             self._keeper.forget_flights()
         if lost is Rescan.MOVED:
             time.sleep(SECONDS_TO_SLEEP)
@@ -234,6 +234,8 @@ class Follower:
         """Scan both sides, because more may have changed than has been told."""
         if why:
             self._account.rescans[why] += 1
+            if proof := self._hearing.proof:
+                proof.is_void = True
         for source in self.standing.scan_begins():
             self._dirty.put(source, UNTOLD)
         self._scan, self._keeper.backlog, self._keeper.doubt = self._both_sides.scanned(), None, None
@@ -271,7 +273,7 @@ class Follower:
 
     def _see_whether_all_was_scanned(self) -> None:
         """After a scan, and all that it has found, no target is claimed that is not known."""
-        if self._keeper.backlog is not None and (
+        if (self._keeper.backlog is not None and not self._keeper.moving) and (
             self._keeper.backlog <= 0 or not (self._dirty or self._keeper.mirror.in_flight)
         ):
             self._keeper.backlog, self._keeper.is_copying = None, False
@@ -320,39 +322,32 @@ class Follower:
             return Phase.MIRRORING_BACK
         return Phase.COPYING if self._keeper.is_copying else Phase.FOLLOWING
 
-    def what_is_missing(self) -> str:
-        """Say what speaks against holding writes now; empty where nothing does."""
+    def what_is_missing(self, most_waiting: int) -> str:
+        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
         keeper = self._keeper
         waiting = len(self._dirty) + keeper.mirror.in_flight
-        if self._lost or self._scan is not None or keeper.backlog is not None:
+        if self._lost or self.is_comparing:
             return "both sides to be compared"
         if self._waiting_for:
             return self._waiting_for.removeprefix("waiting for ")
         if keeper.fence is not None:
             return "the lease"
+        if self._both_sides.is_moving:
+            return "slots that are being moved"
         if keeper.large:
             return "a big key that is being copied"
-        if waiting > MOST_WAITING:
-            return f"{waiting:,} changes to be mirrored"
-        return f"what is not in step: {trouble}" if (trouble := keeper.standing.trouble) else ""
+        if failed := keeper.standing.failed:
+            return f"{failed:,} keys that cannot be copied"
+        return f"{waiting:,} changes to be mirrored" if waiting > most_waiting else ""
 
-    def prove(self) -> None:
+    def compare_all(self) -> None:
         """Begin to compare all pairs once more."""
-        self._hearing.proof = Proof()
         self._scan_again(None)
 
     @property
-    def unequal(self) -> int | None:
-        """How many pairs that comparison found unequal though nobody told; None while it goes on."""
-        proof = self._hearing.proof
-        if not proof:
-            return 0
-        if proof.is_doubtful and not self._hearing.is_asked:
-            self._hearing.barrier()
-        if proof.is_doubtful or self._scan is not None or self._keeper.backlog is not None:
-            return None
-        self._hearing.proof = None
-        return proof.unequal
+    def is_comparing(self) -> bool:
+        """Whether pairs are compared because of a scan of both sides."""
+        return self._scan is not None or self._keeper.backlog is not None
 
     @property
     def is_in_step(self) -> bool:
@@ -383,7 +378,7 @@ class Follower:
             copies=account.copies,
             removed=account.removed,
             rescans=dict(account.rescans),
-            foreign=0 if self.standing.is_back else len(self.standing.foreign),
+            foreign=0 if self._keeper.direction.is_guarded else len(self.standing.foreign),
             foreign_seen=self.standing.foreign_seen,
             failed=self.standing.failed,
             extra=len(self.standing.extra),

@@ -1,6 +1,6 @@
-"""Mirroring back after a cut-over: an old name is written only if nobody else has written it since it was looked at.
+"""Mirroring after a flip: a name that was left is written only if nobody else has written it since it was looked at.
 
-Old names are put under WATCH; a barrier then tells who had written one before; EXEC fails where somebody has written
+These names are put under WATCH; a barrier then tells who had written one before; EXEC fails where somebody has written
 one since. So the write of a straggler is never overwritten unseen.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,7 +95,7 @@ class GuardedMirror(Mirror):
     def __init__(self, server: Connection, direction: Direction, limits: Limits, lease: Lease, guard: Guard) -> None:
         super().__init__(server, direction, limits, lease)
         self._guard = guard
-        self.may_wait = 0
+        self.may_wait = 0 if direction.is_back else None
         self.connection = server.once_more()
         """On which old names are watched and written."""
         self._waiting: deque[tuple[list[Pair], bool]] = deque()
@@ -177,9 +177,9 @@ class GuardedMirror(Mirror):
         self._unwatched_since = None
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> Mapping[Connection, Sequence[Connection]]:
         """The one on which old names are watched and written."""
-        return [self.connection]
+        return {self._server: [self.connection]}
 
     def keep_in_touch(self) -> None:
         """See that the server does not close the connection because it is idle. Raises what calls do."""
@@ -222,9 +222,10 @@ class GuardedMirror(Mirror):
 
     def _execute(self, batch: _Batch) -> None:
         """Write what is still our own, if it stays so until then."""
-        owned = [pair for pair in batch.pairs if self._guard.still_owns(pair)]
-        batch.left_alone = [pair for pair in batch.pairs if pair not in owned]
-        batch.pairs = owned
+        owned, left_alone = list[Pair](), list[Pair]()
+        for pair in batch.pairs:
+            (owned if self._guard.still_owns(pair) else left_alone).append(pair)
+        batch.pairs, batch.left_alone = owned, left_alone
         if owned:
             since = self._unwatched_since
             self.away = None if since is None else -math.ceil(time.monotonic() - since + SLACK_SECONDS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 
 from luamigrate.migration.account import Account
 from luamigrate.migration.cross_slot_mirror import CrossSlotMirror
 from luamigrate.migration.direction import Direction
 from luamigrate.migration.dirty import UNTOLD, DirtyNames
+from luamigrate.migration.guarded_cross_slot import GuardedCrossSlotMirror
 from luamigrate.migration.guarded_mirror import GuardedMirror
 from luamigrate.migration.hearing import Hearing
 from luamigrate.migration.large_mirror import LargeMirror
@@ -47,7 +49,7 @@ class Keeper:
         self._deployment, self._limits, self._lease = deployment, options.limits, lease
         self.direction, self.throttle = direction, throttle
         self.standing, self.dirty, self.account = Standing(), DirtyNames(), Account(direction.plan)
-        self.standing.is_back = direction.is_back
+        self.standing.left = direction.left
         self.hearing = Hearing(deployment, direction, self.standing, self.dirty)
         self.mirror = self._new_mirror()
         self.large = LargeMirror(
@@ -62,6 +64,8 @@ class Keeper:
         """The barrier after which the lease is to be taken again; until then nothing is sent."""
         self.waiting = set[bytes]()
         """Pairs of queues that are not mirrored back while clients wait for something."""
+        self.moving = set[bytes]()
+        """Pairs that cannot be mirrored back while a slot is being moved to another node, until they are."""
         self.doubt: Rescan | None = None
         """Why both sides have to be scanned again, if they have to be."""
 
@@ -84,12 +88,17 @@ class Keeper:
             self._take_result(result, now, barrier, repeated=arrived.repeated)
         for big in arrived.big:
             self.answered(big.pair, barrier, wrote=arrived.repeated)
+            self.moving.discard(big.pair.source)
             if self.standing.postpone(big.pair):
                 self.large.put(big)
         for pair in arrived.waited:
             self.answered(pair, barrier, wrote=arrived.repeated)
+            self.moving.discard(pair.source)
             self.waiting.add(pair.source)
         self.put_back(arrived.undone, wrote=arrived.repeated)
+        for pair in arrived.moving:
+            self.answered(pair, barrier, wrote=arrived.repeated)
+            self.moving.add(pair.source)
         if arrived.is_unheld and self.fence is None:
             self.fence = self.hearing.barrier()
         if arrived.refusal:
@@ -103,6 +112,7 @@ class Keeper:
         self.account.count(result, now, is_first=is_first and pair.source not in standing.known)
         if self.large:
             self.large.drop(pair.source)
+        self.moving.discard(pair.source)
         if proof := self.hearing.proof:
             proof.take(result, barrier)
         # The one before may have written, and its answer was lost.
@@ -162,6 +172,11 @@ class Keeper:
                 self.mirror.flush()
         self.mirror.flush()
 
+    def try_moving(self) -> None:
+        """Have pairs mirrored that were not because their slots were being moved, as some may not be any more."""
+        for source in self.moving:
+            self.dirty.put(source, UNTOLD)
+
     def try_waiting(self, *, in_freeze: bool = False) -> None:
         """Have queues mirrored that were not because clients waited, if none does where the old names are.
 
@@ -171,15 +186,19 @@ class Keeper:
             return
         if in_freeze:
             self.mirror.may_wait = None
+            free = set(self.waiting)
         else:
-            waiting = [*waiting_clients(self._deployment.primaries[0])]
-            is_waited_on = self.direction.database in waiting
-            self.mirror.may_wait = NOBODY_AT_ALL if is_waited_on else len(waiting)
-            if is_waited_on:
-                return
-        for source in self.waiting:
+            waiting = {server: [*waiting_clients(server)] for server in self._deployment.primaries}
+            free = {source for source in self.waiting if not self._is_waited_on(source, waiting)}
+            if not self._deployment.slots:
+                counts = map(len, waiting.values())
+                self.mirror.may_wait = sum(counts) if free else NOBODY_AT_ALL
+        for source in free:
             self.dirty.put(source, UNTOLD)
-        self.waiting.clear()
+        self.waiting -= free
+
+    def _is_waited_on(self, source: bytes, waiting: Mapping[Connection, Sequence[int]]) -> bool:
+        return self.direction.database in waiting.get(self._deployment.node_for(source), ())
 
     def forget_flights(self) -> None:
         """Have all pairs wait again that are in flight, whose answers will not come."""
@@ -188,7 +207,7 @@ class Keeper:
         for pair in self.large.dropped():
             self.dirty.put_back(pair.source, pair.moment)
         if dropped:
-            self.standing.loses_sight(claiming=not self.direction.is_back)
+            self.standing.loses_sight(claiming=not self.direction.is_guarded)
 
     def pace_of(self, server: Connection) -> Pace:
         """Return the pace of a server."""
@@ -200,11 +219,12 @@ class Keeper:
         self.large.limit(self.throttle.limits)
         self.mirror.keep_in_touch()
         self.try_waiting()
+        self.try_moving()
 
     @property
     def is_busy(self) -> bool:
         """Whether anything waits, or is under way."""
-        waits = self.dirty or self.waiting or self.large or self.mirror.in_flight
+        waits = self.dirty or self.waiting or self.moving or self.large or self.mirror.in_flight
         return bool(waits) or self.fence is not None
 
     def close(self) -> None:
@@ -215,19 +235,22 @@ class Keeper:
 
     def turn(self, side: Side) -> None:
         """Mirror from these names to the others from now on: nothing is in flight, and all pairs are equal."""
-        self.direction.side = side
+        self.direction.turn(side)
         self.hearing.turned()
-        self.standing.turned(is_back=self.direction.is_back)
+        self.standing.turned(self.direction.left)
         self.waiting.clear()
+        self.moving.clear()
         self.mirror.close()
         self.mirror = self._new_mirror()
 
     def _new_mirror(self) -> Mirror:
         given = self.direction, self._limits, self._lease
         if cluster := cluster_of(self._deployment):
+            if self.direction.is_guarded:
+                return GuardedCrossSlotMirror(cluster, *given, self)
             return CrossSlotMirror(cluster, *given)
         server = self._deployment.primaries[0]
-        return GuardedMirror(server, *given, self) if self.direction.is_back else Mirror(server, *given)
+        return GuardedMirror(server, *given, self) if self.direction.is_guarded else Mirror(server, *given)
 
     def barrier(self) -> int:
         """Begin a barrier; return how many will have passed after it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from luamigrate.migration.direction import Direction
@@ -44,8 +44,7 @@ class Big:
     size: int
     """Bytes of memory."""
     is_untouched: bool = False
-    """Whether a target that differs is not our own: nobody has touched the source since nobody followed, or somebody
-    may have touched an old name while nobody was told."""
+    """Whether a target that differs may be somebody else's: see mirror.lua."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +58,8 @@ class Arrived:
     """Pairs for which nothing was done, because clients wait for something."""
     undone: list[Pair] = field(default_factory=list)
     """Pairs for which nothing was done, and which have to be sent again."""
+    moving: list[Pair] = field(default_factory=list)
+    """The same, but that it is in vain for a while: their slot is being moved to another node."""
     seconds: float = 0.0
     """How long the script held the server."""
     is_unheld: bool = False
@@ -185,10 +186,13 @@ class Mirror:
     def reconnect(self, *, unwatched_since: float) -> None:
         """Make its own connections anew; since that moment, by `time.monotonic`, nobody was told of changes."""
 
+    def prepare(self) -> None:
+        """Make those that will be needed, before writes are held. Raises ConnectionLost."""
+
     @property
-    def connections(self) -> list[Connection]:
-        """The connections that it has of its own."""
-        return []
+    def connections(self) -> Mapping[Connection, Sequence[Connection]]:
+        """The connections that it has of its own, by the main one of their server."""
+        return {}
 
     def keep_in_touch(self) -> None:
         """See that the server does not close them because they are idle. Raises what calls do."""

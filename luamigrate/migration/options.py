@@ -26,11 +26,13 @@ class Options:
     """Whether targets without a source are searched for too."""
     cover: tuple[Pattern, ...] = ()
     """Patterns under which keys are searched for that no rule takes."""
+    cutover: CutoverOptions | None = None
+    """How a follow cuts over; None where it never does."""
 
     @property
     def flag(self) -> bytes | None:
         """The key that a cut-over flips; None where there is to be none."""
-        return None
+        return self.cutover.flag if self.cutover else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,3 @@ class FollowOptions(Options):
     """Whether targets that are there may be made what their sources are."""
     allow_groups: bool = False
     """Whether streams may have groups, of whose changes nobody is told."""
-    cutover: CutoverOptions | None = None
-    """How it cuts over; None where it never does."""
-
-    @property
-    def flag(self) -> bytes | None:
-        """The key that a cut-over flips; None where there is to be none."""
-        return self.cutover.flag if self.cutover else None

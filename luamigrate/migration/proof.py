@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from luamigrate.migration.dirty import SEEN
 from luamigrate.migration.mirror import WROTE, Result
 from luamigrate.model.status import KeyOutcome, Word
@@ -12,12 +14,16 @@ UNTOLD_CHANGE = "it was not what its source is, though nobody told of a change; 
 class Proof:
     """Takes what comes of pairs while all of them are compared."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: Collection[bytes]) -> None:
+        """Take the streams with groups, of whose changes nobody is told."""
+        self._streams = streams
         self._told = set[bytes]()
         """Pairs of which a change was told meanwhile."""
         self._doubtful: dict[bytes, tuple[int, KeyOutcome]] = {}
         """Pairs that were unequal, by the barrier after which it is known whether a change was told."""
         self.unequal = 0
+        self.is_void = False
+        """Whether more may have changed meanwhile than was told."""
 
     def told(self, source: bytes) -> None:
         """Note that a change of a pair was told."""
@@ -26,7 +32,7 @@ class Proof:
     def take(self, result: Result, barrier: int) -> None:
         """Take what came of a pair; the barrier is the next one to begin."""
         pair = result.pair
-        if result.word in WROTE and pair.moment >= SEEN:
+        if result.word in WROTE and pair.moment >= SEEN and pair.source not in self._streams:
             outcome = KeyOutcome(pair.source, pair.target, Word.DIFFERS, UNTOLD_CHANGE, clean=False)
             self._doubtful[pair.source] = barrier, outcome
 

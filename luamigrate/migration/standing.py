@@ -27,10 +27,13 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 DELETED = "its target was deleted by somebody else, and is copied again"
 WRITTEN = "its target was written by somebody else: if the source is right, delete the target, and it is made anew"
 LATE_WRITE = (
-    "the old name was written after the cut-over, and is left as it is: bring what it has to the new name yourself, "
-    "then delete the old one, and it is made anew"
+    "the {left} name was written after it had been left, and stays as it is: bring what it has to the {other} name "
+    "yourself, then delete the {left} one, and it is made anew"
 )
-LATE_DELETION = "the old name was deleted after the cut-over, and is copied again: should the new one go too?"
+LATE_DELETION = (
+    "the {left} name was deleted after it had been left, and is copied again. Should the {other} one go too?"
+)
+OTHERS = {"old": "new", "new": "old"}
 
 _EQUAL = frozenset((Word.SAME, Word.COPIED))
 _ABSENT = frozenset((Word.REMOVED, Word.GONE, Word.IGNORED))
@@ -100,8 +103,11 @@ class Standing:
         self.foreign_seen = self.stragglers_seen = 0
         self.is_confirmed = False
         """Whether copies may be deleted that have nothing to be copied of, because somebody has confirmed that."""
-        self.is_back = False
-        """Whether old names are mirrored from new ones: then nothing of others is written over unseen."""
+        self.left = ""
+        """Which names the application has left by a flip, `old` or `new`; empty where there was none.
+
+        What others write there is never written over unseen.
+        """
         self._former_extra = KnownNames()
         """Those of before the scan that is under way."""
         self._suspects: set[bytes] = set()
@@ -128,19 +134,19 @@ class Standing:
 
     @property
     def trouble(self) -> str:
-        """Say what of the pairs is for somebody to see to before a cut-over; empty where nothing is."""
-        set_aside = "stragglers that are set aside" if self.is_back else "foreign"
-        counts = ((len(self.foreign), set_aside), (len(self.extra), "extra"), (self.failed, "failed"))
-        return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        """Say what of the pairs is for somebody to see to: it does not get well by itself. Empty where nothing is."""
+        set_aside = "stragglers that are set aside" if self.left else "foreign"
+        counts = {set_aside: len(self.foreign), "extra": len(self.extra)}
+        return ", ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
 
     @property
     def is_doubtful(self) -> bool:
         """Whether something waits for a look, or for a barrier."""
         return bool(self._suspects or self._doubts)
 
-    def turned(self, *, is_back: bool) -> None:
-        """Note that pairs are mirrored the other way round from now on: all of them are equal."""
-        self.is_back = is_back
+    def turned(self, left: str) -> None:
+        """Note that pairs are mirrored to the names that were `left` from now on: all of them are equal."""
+        self.left = left
         self._gone_lately.clear()
         self._behind.clear()
 
@@ -233,7 +239,7 @@ class Standing:
                 self._suspects.discard(source)
                 self._doubts.pop(source, None)
                 return []
-        elif source in self.foreign and (word is Word.FOREIGN or (self.is_back and word is Word.EXTRA)):
+        elif source in self.foreign and (word is Word.FOREIGN or (self.left and word is Word.EXTRA)):
             self._suspects.discard(source)
             self._doubts.pop(source, None)
             return []
@@ -247,7 +253,7 @@ class Standing:
         """Say whose a target is, or have it wait for a barrier."""
         if self._is_certain(pair, word):
             return self._judge(pair.source)
-        if self.is_back:
+        if self.left:
             # Whatever has become of the one before, this one is our own.
             self._suspects.discard(pair.source)
         self._due.append((barrier, pair.source))
@@ -258,8 +264,8 @@ class Standing:
         # What we have never made, or what was not touched for longer than nobody followed, needs none.
         is_untouched = word is Word.FOREIGN and pair.may_replace
         is_claimed = self.claiming or pair.source in self.known or pair.source in self._postponed
-        # An old name that has gone may have expired: it has, if what it was copied from was written since.
-        is_written = self.is_back and word is not Word.COPIED
+        # A name that has gone may have expired: it has, if what it was copied from was written since.
+        is_written = bool(self.left) and word is not Word.COPIED
         return is_untouched or is_written or not is_claimed
 
     def passed(self, barrier: int) -> Iterator[KeyOutcome | bytes]:
@@ -288,7 +294,7 @@ class Standing:
         pair = doubt.pair
         if pair is None:
             return []
-        if self.is_back:
+        if self.left:
             return [self._straggler(pair, doubt.word)]
         text = ""
         match doubt.word:
@@ -309,11 +315,11 @@ class Standing:
         return [KeyOutcome(source, pair.target, word, text, clean=False)]
 
     def _straggler(self, pair: Pair, word: Word) -> KeyOutcome:
-        """Say that somebody has written an old name after the cut-over; it is set aside, unless it is absent."""
+        """Say that somebody has written a name that had been left; it is set aside, unless it is absent."""
         self.stragglers_seen += 1
         if word is not Word.COPIED:
-            self.foreign[pair.source] = pair.source
-        text = LATE_DELETION if word is Word.COPIED else LATE_WRITE
+            self.foreign[pair.source] = pair.target
+        text = (LATE_DELETION if word is Word.COPIED else LATE_WRITE).format(left=self.left, other=OTHERS[self.left])
         return KeyOutcome(pair.source, pair.target, Word.STRAGGLER, text, clean=False)
 
     def failed_with(self, pair: Pair, text: str) -> list[KeyOutcome]:

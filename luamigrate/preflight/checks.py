@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
+from luamigrate.model.cutover import CutoverOptions
 from luamigrate.model.errors import Refused, printable
 from luamigrate.model.limits import Limits
 from luamigrate.model.patterns import escaped
@@ -53,16 +54,17 @@ def run_checks(
     limits: Limits = DEFAULTS,
     ignored: frozenset[str] = frozenset(),
     warns_of_nothing: bool = False,
-    flag: bytes | None = None,
+    cutover: CutoverOptions | None = None,
 ) -> list[Finding]:
     """Run the checks for a command. Writes nothing. Raises Refused where it cannot work here at all.
 
-    With `warns_of_nothing`, warn where no key matches any rule; a run finds that out by itself. A follow has a `flag`
-    where it can cut over.
+    With `warns_of_nothing`, warn where no key matches any rule; a run finds that out by itself. A follow has
+    `cutover` where it can cut over.
     """
+    flag, freezes = (cutover.flag, cutover.freezes) if cutover else (None, False)
     findings = [_role(deployment, command)]
     if findings[0].verdict is not Verdict.REFUSED or "role" in ignored:
-        needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra)
+        needs = Needs(plan=plan, command=command, dry_run=dry_run, fills=fills, extra=extra, flag=flag, freezes=freezes)
         if deployment.slots and needs.databases:
             # Whoever ignored that would have sources deleted as their own targets.
             text = "in a cluster source and target are in one database: leave out --to-database (in plans: database)"

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from luamigrate.model.cutover import CUTOVERS
+from luamigrate.model.patterns import STAR, Pattern
 from luamigrate.model.plans import Plan
-from luamigrate.model.rules import ANY
+from luamigrate.model.rules import ANY, RESERVED
 from luamigrate.model.status import Command
 
 Commands = dict[str, str]
 """Commands, and what each is needed for."""
+FOLLOWS = RESERVED + b"follow"
+"""Begins the names of the keys that a follow writes for itself."""
 
 ALWAYS = ("TYPE", "PTTL")
 READING = {
@@ -47,6 +51,11 @@ WRITING_LARGE_CROSS_SLOT = {"string": ("APPEND",)}
 PUBLISHING = ("EXISTS", "RENAMENX", "PERSIST", "PEXPIRE", "PEXPIREAT", "UNLINK")
 """These give the staged copy of a large key the target's name."""
 
+LEASING = ("GET", "SET", "DEL", "PEXPIRE", "HSET", "HDEL", "TIME")
+FLIPPING = ("TYPE", "GET", "SET", "DEL", "EXISTS", "HSET", "HGET", "TIME")
+WAITED_ON = frozenset(("zset", "list", "stream"))
+"""Types of keys that clients wait for: they are not mirrored back while one waits, which INFO tells."""
+
 OPTIONAL = frozenset(("HPEXPIRETIME", "HPEXPIREAT", "PEXPIRETIME"))
 """The scripts do without them where the server does not have them."""
 SPARING = "to spare work"
@@ -64,6 +73,10 @@ class Needs:
     """A dry run asks for what the real run will need, and finds the same."""
     fills: bool = False
     extra: bool = False
+    flag: bytes | None = None
+    """The key that a follow may flip; None where it never cuts over."""
+    freezes: bool = False
+    """Whether all writes are held for that."""
 
     @property
     def reads_only(self) -> bool:
@@ -76,6 +89,14 @@ class Needs:
         return sorted({rule.database for rule in self.plan if rule.database is not None})
 
     @property
+    def own_keys(self) -> list[Pattern]:
+        """Keys that it writes beside those of the rules."""
+        if self.command is not Command.FOLLOW:
+            return []
+        own = [Pattern((FOLLOWS, b""), (STAR,))]
+        return own if self.flag is None else [*own, Pattern((self.flag,), ()), Pattern((CUTOVERS, b""), (STAR,))]
+
+    @property
     def same_slot(self) -> Commands:
         """Commands that the scripts call on pairs in one slot."""
         what = "to copy" if self._copies else "to delete"
@@ -85,6 +106,11 @@ class Needs:
             commands |= _for("to compare in two databases", self._of_types(READING_APART))
         if self.dry_run and self._copies:
             commands |= _for("to tell sizes", self._sizes)
+        if self.command is Command.FOLLOW:
+            commands |= _for("to hold the lease of a follow", LEASING)
+        if self.flag is not None:
+            asks = self.freezes or not WAITED_ON.isdisjoint(self._types)
+            commands |= _for("to cut over", (*FLIPPING, *(("INFO",) if asks else ())))
         return commands | (_for("to fill", self._of_types(FILLING)) if self.fills else {})
 
     @property

@@ -24,6 +24,7 @@ from luamigrate.scripts.replies import ProbeReply
 from luamigrate.server.connection import Connection
 from luamigrate.server.deployment import Deployment
 from luamigrate.server.errors import Answered, Redirected, ScriptMissing, UnknownCommand, Unsettled
+from luamigrate.server.freeze import refused_commands
 
 GRANT = "grant it (ACL SETUSER; docs/security.md has the whole line)"
 EXAMPLES = 200_000
@@ -75,6 +76,12 @@ class Permissions:
         self._refuse_unless_databases_can_be_reached()
         self._check_keys()
         answers = self._probe(commands)
+        if self.needs.command is Command.FOLLOW:
+            self._call("to know that all changes were told", "PING")
+        if self.needs.flag is not None:
+            self._refuse_unless_transactions_permitted("to mirror back")
+        if self.needs.freezes:
+            self._refuse_unless_writes_can_be_held()
         sparing = self._probe(self.needs.sparing)
         done_without = {name: text for name, text in _refused(sparing).items() if name not in commands}
         if "MEMORY" in done_without:
@@ -99,14 +106,7 @@ class Permissions:
         answers = self._probe(self.needs.large(cross_slot=self._has_slots))
         if not self._reads_in_scripts_of_their_own:
             self._probe({}, reads_only=True)
-        for source in filter(None, [self._example(self.needs.plan[0].examples[0][0])]):
-            with suppress(Redirected, Unsettled):
-                self._call(FOR_LARGE, "WATCH", source)
-        if self.needs.databases:
-            self._call(FOR_LARGE, "SELECT", self.server.database)
-        # In a cluster, MULTI and EXEC have been tried by now.
-        for command in ("UNWATCH",) if self._has_slots else ("UNWATCH", "MULTI", "EXEC"):
-            self._call(FOR_LARGE, command)
+        self._refuse_unless_transactions_permitted(FOR_LARGE)
         return _untried(answers)
 
     @property
@@ -134,6 +134,24 @@ class Permissions:
                 if _DENIED.search(str(problem)):
                     raise Refused(f"permissions: this user may not call SELECT; {GRANT}") from None
                 raise Refused(f"databases: {database} cannot be reached: {problem}") from None
+
+    def _refuse_unless_transactions_permitted(self, why: str) -> None:
+        for source in filter(None, [self._example(self.needs.plan[0].examples[0][0])]):
+            with suppress(Redirected, Unsettled):
+                self._call(why, "WATCH", source)
+        if self.needs.databases:
+            self._call(why, "SELECT", self.server.database)
+        # In a cluster, MULTI and EXEC have been tried by now.
+        for command in ("UNWATCH",) if self._has_slots else ("UNWATCH", "MULTI", "EXEC"):
+            self._call(why, command)
+
+    def _refuse_unless_writes_can_be_held(self) -> None:
+        if refused := refused_commands(self.server):
+            rules = " ".join(f"+{name}" for name in refused)
+            why = next(iter(refused.values()))
+            raise Refused(
+                f"permissions: this user may not do what a freeze needs: {why}; grant {rules}, or take --no-freeze"
+            )
 
     def _refuse_unless_cluster_may_be_asked(self) -> None:
         why = "to follow slots that are moved"
@@ -227,6 +245,7 @@ class Permissions:
         """Raise Refused where this user may not touch the rules' keys."""
         reads_only = self.needs.reads_only
         patterns = [pattern for rule in self.needs.plan for pair in rule.examples for pattern in pair]
+        patterns += self.needs.own_keys
         examples = [(pattern, name) for pattern in patterns if (name := self._example(pattern))]
         if not self._has_slots:
             with suppress(Refused, Answered):

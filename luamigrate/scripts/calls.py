@@ -91,7 +91,15 @@ class ScriptCall:
 
         That is 0 where no clock moves in a script.
         """
-        reply = self.answer()
+        return self.read(self.answer())
+
+    def queued(self) -> None:
+        """See that it was taken into a transaction. Raises Error for any other answer, or what the server says."""
+        if self._call.answer() != b"QUEUED":
+            raise self.odd()
+
+    def read(self, reply: Any) -> tuple[list[Answer], float]:
+        """Read answers for pairs that came by EXEC, or otherwise: see `answers`. Raises Error where they are none."""
         if not isinstance(reply, list) or not reply or not isinstance(microseconds := reply.pop(), int):
             raise self.odd()
         answers: list[Answer] = reply

@@ -66,13 +66,17 @@ def cross_slot_mirror(
     *payloads: bytes | str | int,
     kind: str,
     held_until: int,
+    may_wait: int | None = None,
+    untold: int | None = None,
     alone: bool = False,
 ) -> ScriptCall:
     """Call cross_slot/mirror.lua: make targets what their sources, of a `kind`, were, while the lease is held.
 
-    Each payload is followed by its expiry and weight, and by whose the target is.
+    Each payload is followed by its expiry, weight and type, and by whose the target is. `may_wait` and `untold` are
+    what they are there.
     """
-    return ask_about(server, "cross_slot/mirror", targets, pause, held_until, kind, *payloads, alone=alone)
+    limits = ["" if limit is None else limit for limit in (may_wait, untold)]
+    return ask_about(server, "cross_slot/mirror", targets, pause, held_until, kind, *limits, *payloads, alone=alone)
 
 
 def read_hash(server: Connection, name: bytes, *, database: int) -> Call | ScriptCall:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from luamigrate.model.errors import Error, printable
@@ -18,6 +18,13 @@ class Watch:
     keys: Sequence[bytes]
     refusal: Error | None = None
     """Why one of them is not under WATCH; told with the answer to the command that they were sent with."""
+    refused: set[bytes] = field(default_factory=set)
+    """Those that are not."""
+
+    def refuse(self, key: bytes, problem: Error) -> None:
+        """Note that a key is not under WATCH, and why."""
+        self.refused.add(key)
+        self.refusal = problem
 
     @property
     def packed(self) -> bytes:

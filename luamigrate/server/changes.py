@@ -7,6 +7,9 @@ from luamigrate.server.connection import Connection
 from luamigrate.server.identity import facts_of_info
 from luamigrate.server.info import number, read_time_ms
 
+UNKNOWN = b"unknown"
+"""The mark where nobody can tell: flip.lua never makes it."""
+
 
 def read_changes(server: Connection) -> bytes:
     """Return a mark that is another one after each write of anybody; flip.lua makes the same. Raises Error.
@@ -24,5 +27,5 @@ def read_changes(server: Connection) -> bytes:
     if changes is None or saved is None or counted is None:
         raise Error("the server does not answer INFO as it should: it does not count changes")
     if saves is None and saved >= seconds - 1 and number(facts, "rdb_bgsave_in_progress"):
-        return b"unknown"  # Redis 6.2: that save may end within the second of the last one, and is forked already
+        return UNKNOWN  # Redis 6.2: that save may end within the second of the last one, and is forked already
     return b"%d %d %d" % (changes, saved, counted)

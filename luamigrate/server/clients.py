@@ -66,10 +66,13 @@ def _odd() -> Error:
     return Error("the server does not answer CLIENT LIST as it should")
 
 
-def waiting_clients(server: Connection) -> Iterator[int]:
-    """Yield the database of each client that waits for something to be taken or read. Raises Error."""
+def waiting_clients(server: Connection, until: int | None = None) -> Iterator[int]:
+    """Yield the database of each client that waits for something to be taken or read. Raises Error.
+
+    With `until`, of those only who had connected before the client of this number.
+    """
     for client in normal_clients(server):
-        if client.is_blocked and _POPS.match(client.command):
+        if client.is_blocked and _POPS.match(client.command) and (until is None or client.client_id < until):
             yield client.database
 
 

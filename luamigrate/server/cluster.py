@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,6 +95,10 @@ class Cluster(Deployment, Slots):
         if server not in self._spare:
             self._spare[server] = SpareConnections(server, self._policy.control)
         return self._spare[server]
+
+    def lent(self, server: Connection) -> Sequence[Connection]:
+        """Return the connections to a node that are there to be lent."""
+        return self._spare[server].all if server in self._spare else ()
 
     def refresh(self) -> None:
         """Ask anew which node has which slot. Raises Error where nobody can be asked in time."""

@@ -327,12 +327,12 @@ class Connection:
 
     def _receive(self) -> Any:
         if watch := self._under_way[0].watch:
-            for _ in watch.keys:
+            for key in watch.keys:
                 try:
                     if read(self._connection) != b"OK":
-                        watch.refusal = Error("the server does not answer WATCH as it should")
+                        watch.refuse(key, Error("the server does not answer WATCH as it should"))
                 except ResponseError as error:
-                    watch.refusal = explain(error)
+                    watch.refuse(key, explain(error))
         return read(self._connection)
 
     def _send(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from luamigrate.model.errors import Error
@@ -69,6 +70,10 @@ class Deployment(ABC):
     def shard(self, _server: Connection, /) -> str:
         """Return the name of one of the primaries; empty where there can be no other."""
         return ""
+
+    def lent(self, _server: Connection, /) -> Sequence[Connection]:
+        """Return the connections to one of the primaries that are there to be lent."""
+        return ()
 
     @abstractmethod
     def reconnect_by(self, policy: ReconnectPolicy, /) -> None:

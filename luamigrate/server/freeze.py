@@ -50,7 +50,7 @@ BUSY_SECONDS = 1.0
 SLACK_MS = 1000
 """A pause that lasts for so much longer than ours is somebody else's: ours begins later where the link delays it."""
 
-NEVER_HELD = frozenset(("CLIENT", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME", "WAIT"))
+NEVER_HELD = frozenset(("CLIENT", "CLUSTER", "EVALSHA_RO", "GET", "HGETALL", "INFO", "PING", "ROLE", "TIME", "WAIT"))
 """Commands of ours that a server answers while it holds writes: they need no frame, nor may WAIT have one."""
 
 
@@ -349,23 +349,26 @@ NEEDED = (
 )
 
 
-def permitted(server: Connection) -> Error | None:
-    """Return why this user may not hold writes and close connections; None where he may. Raises Error.
+def refused_commands(server: Connection) -> dict[str, Error]:
+    """Return why this user may not hold writes or close connections, by the command as ACLs name it. Raises Error.
 
     Nothing is held or closed: a server refuses what is not permitted as soon as it is queued in a transaction.
     """
+    refused: dict[str, Error] = {}
     own = server.beside()
     try:
         own.connect()
         ask(own, "MULTI")
         for command in NEEDED:
-            if ask(own, *command) != b"QUEUED":
-                return Error(f"the server does not answer {' '.join(command[:2])} in MULTI as it should")
-    except ResponseError as error:
-        return explain(error)
+            name = "|".join(command[:2]).lower()
+            try:
+                if ask(own, *command) != b"QUEUED":
+                    refused[name] = Error(f"the server does not answer {' '.join(command[:2])} in MULTI as it should")
+            except ResponseError as error:
+                refused[name] = explain(error)
     except (RedisError, OSError) as error:
         raise explain(error, server.url) from None
     finally:
         with suppress(RedisError, OSError):
             own.disconnect()
-    return None
+    return refused

@@ -42,6 +42,11 @@ class SpareConnections:
             connection.close()
         return None
 
+    @property
+    def all(self) -> list[Connection]:
+        """Those that are lent, and those that can be."""
+        return [*self._idle, *self._lent]
+
     def give_back(self, connection: Connection) -> None:
         """Take back a connection on which nothing is left that the next borrower could take for his own."""
         self._lent.discard(connection)

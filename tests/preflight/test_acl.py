@@ -32,6 +32,9 @@ HEADINGS = {
     "fill": ["run", "run --on-existing fill"],
     "rollback": ["rollback"],
     "another database": ["run", "--to-database"],
+    "follow": ["run", "follow"],
+    "follow --flip": ["run", "follow", "follow --flip"],
+    "follow --flip --no-freeze": ["run", "follow", "follow --flip --no-freeze"],
 }
 """Whose lines a command takes; those not named here take those of `run`."""
 
@@ -44,14 +47,17 @@ MANY = 900
 
 def granted(server: Server, command: str) -> list[str]:
     """Return the rules that the document has for a command on this server, without user and password."""
-    rules: list[str] = []
-    for heading in HEADINGS.get(command, ["run"]):
-        match = re.search(rf"^\*\*{heading}\*\*.*?\n\n```\n(.*?)\n```", SECURITY, re.MULTILINE | re.DOTALL)
-        assert match, heading
-        lines = match[1].splitlines()
-        for line in lines if server.mode == "cluster" else lines[:1]:
-            rules += [rule for rule in line.split()[3:] if rule not in ("on", ">secret")]
-    return list(dict.fromkeys(filter(None, (spelled(server, rule) for rule in rules))))
+    rules = [rule for heading in HEADINGS.get(command, ["run"]) for rule in rules_under(server, heading)]
+    return list(dict.fromkeys(rules))
+
+
+def rules_under(server: Server, heading: str) -> list[str]:
+    """Return the rules of the lines under a heading of the document, as this server takes them."""
+    match = re.search(rf"^\*\*{heading}\*\*.*?\n\n```\n(.*?)\n```", SECURITY, re.MULTILINE | re.DOTALL)
+    assert match, heading
+    lines = match[1].splitlines()
+    rules = [rule for line in (lines if server.mode == "cluster" else lines[:1]) for rule in line.split()[3:]]
+    return [*filter(None, (spelled(server, rule) for rule in rules if rule not in ("on", ">secret")))]
 
 
 def spelled(server: Server, rule: str) -> str:

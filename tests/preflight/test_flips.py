@@ -13,13 +13,13 @@ from luamigrate import Command, Deployment, Plan, Refused, connect, follow, migr
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.sides import CutoverState
 from luamigrate.model.control import NOBODY
-from luamigrate.model.cutover import CUTOVERS, Side
+from luamigrate.model.cutover import CUTOVERS, CutoverOptions, Side
 from luamigrate.model.following import TAG, digest_of, lease_of
 from luamigrate.model.status import Finding, Verdict
 from luamigrate.preflight.checks import run_checks
 from tests.clusters import ClusterInstance, slot_of
 from tests.conftest import luamigrate as command_line
-from tests.flipping import FLAG, flip, state_of
+from tests.flipping import FLAG, VALUE, flip, state_of
 from tests.following import PLAN, Following
 from tests.instances import Instance, snapshot
 from tests.preflight.test_checks import KEYS, RUN, commands, user
@@ -55,7 +55,8 @@ def flipped(server: Instance, deployment: Deployment) -> CutoverState:
 
 def found(deployment: Deployment, plan: Plan, command: Command, flag: bytes | None = None) -> list[Finding]:
     """Return what the check finds that is not fine."""
-    findings = run_checks(deployment, plan, command, flag=flag)
+    cutover = CutoverOptions(flag=flag, value=VALUE, freezes=False) if flag else None
+    findings = run_checks(deployment, plan, command, cutover=cutover)
     return [one for one in findings if one.name == "follow" and one.verdict is not Verdict.OK]
 
 

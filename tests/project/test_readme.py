@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from luamigrate import BUILT_IN, Exit, Reason, Word, plan_from_file
-from luamigrate.cli import demo
+from luamigrate.cli import demo_jobs
 from luamigrate.cli.commands import app
 from luamigrate.cli.options import VARIABLES
 from tests.conftest import luamigrate
@@ -97,7 +97,7 @@ def test_the_session_is_what_really_happens(
 ) -> None:
     """Every command of the page with its output, against the sample jobs of the demo."""
     monkeypatch.chdir(tmp_path)
-    demo.fill(any_server.client)
+    demo_jobs.fill(any_server.client)
     assert sessions(page)
     for session in sessions(page):
         assert normalised(replay(session, any_server), any_server.url) == normalised(session)
@@ -179,10 +179,12 @@ def test_what_has_no_option_is_explained() -> None:
 
 def test_the_python_runs(any_server: Instance, capsys: pytest.CaptureFixture[str]) -> None:
     """As it stands, but for the address."""
-    demo.fill(any_server.client)
+    demo_jobs.fill(any_server.client)
     block = "\n".join(blocks(PYTHON, "python")).replace(URL, any_server.url)
     exec(compile(block, "python.md", "exec"), {})  # noqa: S102
-    assert "partial job:7 step:7" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "partial job:7 step:7" in out
+    assert re.search("^cutover is done\nback is done\nsources [0-9.]+ 0$", out, re.MULTILINE)
 
 
 def test_the_plan_file_is_the_built_in_plan() -> None:

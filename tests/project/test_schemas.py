@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from luamigrate.cli.demo import fill
+from luamigrate.cli.demo_jobs import fill
 from luamigrate.model.cutover import Side, Wish
 from luamigrate.model.errors import Exit
 from luamigrate.model.following import Phase
