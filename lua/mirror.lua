@@ -5,17 +5,19 @@
 --       3  the value that the lease has while the caller holds it
 --       4  seconds for which nobody followed: a target that differs though its source has not been touched for
 --          longer was written by somebody else; '' where that is not asked. Below 0, seconds for which nobody was told
---          of changes after a cut-over: a target that differs and was touched since may be somebody else's
+--          of changes after a cut-over: a target that was touched since is the caller's own only if it has this mark
 --       5  how many clients may be waiting for something in the whole server: while there are more, no list, sorted set
 --          or stream is written, of which one might be handed something; '' where that is not asked
 --       6..  for each pair two: the rule's type (a source of another type counts as none), and '0' where the target
 --          may be somebody else's, '1' where it is the caller's own, which may be made anew, '2' where it may be
---          deleted too, because the caller knows that there was a source
+--          deleted too, because the caller knows that there was a source. Where its mark is wanted, '+' stands behind
+--          that, and the mark that it had when the caller last made it, if that is known
 --
 -- Answers for each pair what lib/batch.lua says (where it says of a source that it is big, ' untouched' behind that
--- tells that nobody has touched it since nobody followed), or a string:
+-- tells that ARGV 4 is asked for, and that a target that differs may be somebody else's), or a string:
 --   same            the target equals its source, and expires in the same millisecond
---   copied          the target was absent, or the caller's own and not equal; it now equals the source
+--   copied <mark>   the target was absent, or the caller's own and not equal; it now equals the source;
+--                   the mark, where it is wanted, tells its payload and expiry from others
 --   removed         there is no source; the target was the caller's own ('2'), and is deleted
 --   gone            there is no source, and no target
 --   ignored <type>  there is a source of another type, and no target
@@ -43,6 +45,12 @@ local equal_at_a_glance = shortcut.equal
 
 local is_held, away, may_wait = call('GET', KEYS[#KEYS]) == ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 KEYS[#KEYS] = nil -- what is left are pairs
+
+-- What tells a key's payload and expiry from others; '' where the server does not give them.
+local function mark_of(key)
+  local payload = try('DUMP', key)
+  return type(payload) == 'string' and redis.sha1hex(payload .. expiry.at(key)) or ''
+end
 
 local READINGS = 5 -- of expiries, at most
 
@@ -106,26 +114,33 @@ end
 
 return batch.each_pair(function(source, target, i)
   if not is_held then return 'unheld' end
-  local wanted, rights = ARGV[i + 5], ARGV[i + 6]
+  local wanted, rights, wants_mark, mark = ARGV[i + 5], ARGV[i + 6]:match('^(%d)(%+?)(.*)$')
   local is_own, may_delete = rights ~= '0', rights == '2'
+  -- Asked first, because reading may count as use.
+  local idle = away and try('OBJECT', 'IDLETIME', away < 0 and target or source)
+  local is_untouched = type(idle) == 'number' and idle > math.abs(away)
+  if away and away < 0 and not is_untouched and (mark == '' or mark ~= mark_of(target)) then
+    is_own, may_delete = false, false
+  end
   local kind = call('TYPE', source).ok
   if kind == 'none' then return without_source(target, wanted, may_delete) end
   if kind ~= wanted and wanted ~= 'any' then return without_source(target, wanted, may_delete, kind) end
   if is_gone(kind, source) then return without_source(target, wanted, may_delete) end
-  -- Asked first, because reading may count as use.
-  local idle = away and try('OBJECT', 'IDLETIME', away < 0 and target or source)
-  local is_untouched = type(idle) == 'number' and idle > math.abs(away)
   local weight, too_big = spend_small(kind, source)
-  if too_big then return ('big %s %s%s'):format(kind, too_big, is_untouched and away >= 0 and ' untouched' or '') end
+  if too_big then
+    local is_anothers = away and (away < 0 and not is_own or away >= 0 and is_untouched)
+    return ('big %s %s%s'):format(kind, too_big, is_anothers and ' untouched' or '')
+  end
   if not weight then return without_source(target, wanted, may_delete) end
   local bytes, too_many = spend_small(kind, target)
   local is_there = bytes or too_many
   if bytes and is_same(kind, source, target) then return 'same' end
-  if is_there and away and is_untouched == (away >= 0) then is_own = false end
+  if is_there and away and away >= 0 and is_untouched then is_own = false end
   if is_there and not is_own then return too_many and 'foreign' or judge(kind, source, target) end
   if waiting.is_waited_on(kind, may_wait) then return 'waited' end
   -- It is freed in the background.
   if too_many then call('UNLINK', target) end
   copy.replace(kind, source, target)
-  return copy.confirm(kind, source, target, false, false)
+  local word = copy.confirm(kind, source, target, false, false)
+  return wants_mark ~= '' and word == 'copied' and 'copied ' .. mark_of(target) or word
 end)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 import luamigrate
@@ -79,7 +80,7 @@ class CountingWriter(threading.Thread):
         """Write until told to stop."""
         number = self._chance.randrange(NAMES)
         while not self._done.is_set():
-            with suppress(redis.RedisError, OSError), self._client() as client:
+            with suppress(redis.RedisError, RedisClusterException, OSError), self._client() as client:
                 while not self._done.is_set():
                     prefix = client.get(self._flag) or b"job:"
                     self._write(client, prefix, number)

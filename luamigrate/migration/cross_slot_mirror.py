@@ -199,6 +199,26 @@ def mirror_pairs(batch: CrossSlotBatch, *, rights: list[str], terms: Terms, writ
             batch.results[index] = ignored.get(index, reply) if reply == Word.GONE.reply else reply
     if unlike:
         yield from _judge(batch, unlike)
+    if terms.untold is not None:
+        yield from _see_who_wrote(batch, terms.untold)
+
+
+def _see_who_wrote(batch: CrossSlotBatch, untold: int) -> Steps:
+    """Mark big pairs whose targets may be somebody else's, because they were touched while nobody was told of it."""
+    big = [index for index, reply in batch.results.items() if said(reply)[0] == PairReply.BIG]
+    if not big:
+        return
+    replies = yield from batch.ask(batch.pairs.targets, big, batch.reading(beside="idle"))
+    for index, reply in replies.items():
+        idle = reply[-1] if isinstance(reply, list) else _number_behind(reply)
+        told = batch.results[index]
+        if reply != Word.GONE.reply and not (isinstance(idle, int) and idle > untold) and isinstance(told, bytes):
+            batch.results[index] = told + b" untouched"
+
+
+def _number_behind(reply: bytes) -> int:
+    number = reply.rpartition(b" ")[2]
+    return int(number) if number.isdigit() else -1
 
 
 def _told_of_big(reply: Answer, away: int) -> Answer:

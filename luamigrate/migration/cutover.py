@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Protocol
 
 from luamigrate.migration.flipping import SIDES, Denied, Flipper, NotNow
 from luamigrate.migration.hooks import Event, HookRunner
 from luamigrate.migration.keeper import Keeper
 from luamigrate.migration.lease import Lease, NotWritten
-from luamigrate.migration.proof import Proof
+from luamigrate.migration.readiness import FEW_WAITING, Loop, Readiness, Steps
 from luamigrate.migration.sides import CutoverState, Found
 from luamigrate.model.cutover import CutoverProgress, Side, Wish
 from luamigrate.model.errors import Error, Refused, Stopped, printable
@@ -24,43 +22,11 @@ from luamigrate.scripts import cutover_calls
 from luamigrate.scripts.cutover_calls import FlipReply
 from luamigrate.server.errors import ConnectionLost, ServerChanged
 
-SECONDS_TO_GET_READY = 30.0
-"""For which one attempt waits until nothing speaks against it."""
 SECONDS_BETWEEN_ATTEMPTS = 0.5
-SECONDS_FOR_CALM = 5.0
-"""For which an attempt waits until only few changes are to be mirrored, so that writes are held for moments."""
-FEW_WAITING = 500
-WAITING_PER_MS = 10
-"""Changes that are mirrored in a millisecond for sure."""
 FOR_THE_FOLLOW = (ConnectionLost, ServerChanged, NotWritten)
 """What ends an attempt and is mended, or waited out, by the follow before the next one."""
 MOST_STEPS = 50
 """As many are told at the end."""
-
-Steps = Iterator[None]
-"""A cut-over that goes on: it yields where it has to wait."""
-
-
-class Loop(Protocol):
-    """The follow that cuts over."""
-
-    def what_is_missing(self, most_waiting: int) -> str:
-        """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
-
-    def compare_all(self) -> None:
-        """Begin to compare all pairs once more."""
-
-    @property
-    def is_comparing(self) -> bool:
-        """Whether that goes on."""
-
-    @property
-    def is_in_step(self) -> bool:
-        """Whether all that was told is mirrored, and a barrier has brought nothing since."""
-
-    @property
-    def changes(self) -> int:
-        """How many changes were told."""
 
 
 class Cutover:
@@ -82,7 +48,7 @@ class Cutover:
         self._steps: deque[str] = deque(maxlen=MOST_STEPS)
         self._attempts = 0
         self._freeze_ms: float | None = None
-        self._waiting_for = ""
+        self._readiness = Readiness(self._options, keeper, loop, self._note)
         self._work: Steps | None = None
         self._wish: Wish | None = None
         self._problem: Error | None = None
@@ -108,7 +74,7 @@ class Cutover:
             attempts=self._attempts,
             freeze_ms=self._freeze_ms,
             steps=tuple(self._steps),
-            waiting_for=self._waiting_for,
+            waiting_for=self._readiness.waiting_for,
         )
 
     def advance(self) -> None:
@@ -133,7 +99,7 @@ class Cutover:
             why = str(reason)
             self._note(f"{self._wish}: {why}")
             self._leave_to_mend(reason)
-        wish, self._work, self._wish, self._waiting_for = self._wish, None, None, ""
+        wish, self._work, self._wish, self._readiness.waiting_for = self._wish, None, None, ""
         self.is_freezing = False
         if wish and wish is self._control.wish():
             self._ended = wish, why
@@ -233,19 +199,23 @@ class Cutover:
                 self._after_flip(wish)
                 return
             self._note(f"attempt {self._attempts} of {self._options.attempts}: {why}; nothing was flipped")
-        self._state.withdraw()
+        with suppress(Error):
+            self._state.withdraw()
         raise Denied(f"nothing was flipped in {self._attempts} attempts; the last one: {why}")
 
     def _attempt(self, wish: Wish) -> Steps:
         """Wait until nothing speaks against it, and flip. Raises NotNow where nothing was flipped."""
-        yield from self._ready()
+        yield from self._readiness.ready()
         self._flipper.prepare()
         if self._options.prove:
-            yield from self._proven()
-            yield from self._ready()
+            yield from self._readiness.proven(self._flipper.streams)
+            yield from self._readiness.ready()
         if not self._options.freezes:
-            yield from self._quiet()
+            yield from self._readiness.quiet(self._options.quiet_seconds)
         found = self._found()
+        if not self._options.freezes and self._flipper.copy_groups():
+            yield  # so that it is not in step before they are copied
+            yield from self._readiness.quiet(0.0)
         # The lease must not expire, nor be renewed, while writes are held.
         if not self._lease.renew_if_due(""):
             raise NotNow("the lease was lost")
@@ -315,70 +285,15 @@ class Cutover:
         if self._wish and self._wish is self._control.wish():
             self._ended = self._wish, ""
 
-    def _ready(self) -> Steps:
-        """Wait until nothing speaks against it. Raises Denied where waiting does not help, NotNow where it did not."""
-        began = time.monotonic()
-        while True:
-            if trouble := self._keeper.standing.trouble:
-                raise Denied(f"{trouble}: see to them first; nothing was flipped")
-            waited = time.monotonic() - began
-            # Where so much is written that it is never calm, writes are held for somewhat longer.
-            most = FEW_WAITING if waited < SECONDS_FOR_CALM else self._options.freeze_ms * WAITING_PER_MS
-            reason = self._loop.what_is_missing(most)
-            if not reason:
-                break
-            self._waiting_for = f"waiting for {reason}"
-            if waited > SECONDS_TO_GET_READY:
-                raise NotNow(f"it waited {waited:.0f} s in vain for {reason}")
-            yield
-        self._waiting_for = ""
-
     def _hooked(self) -> Steps:
         """Run the hook that may cancel it. Raises Denied where it does."""
         hook = self._hooks.begin(Event.CUTOVER, self._facts())
         while (failure := hook.poll()) is None:
-            self._waiting_for = "waiting for --on-cutover"
+            self._readiness.waiting_for = "waiting for --on-cutover"
             yield
-        self._waiting_for = ""
+        self._readiness.waiting_for = ""
         if failure:
             raise Denied(f"{failure}; nothing was flipped")
-
-    def _proven(self) -> Steps:
-        """Compare all pairs once more. Raises NotNow where one was unequal though nobody told."""
-        hearing = self._keeper.hearing
-        proof = hearing.proof = Proof(self._flipper.streams)
-        self._loop.compare_all()
-        while not proof.is_void and (self._loop.is_comparing or proof.is_doubtful):
-            if proof.is_doubtful and not hearing.is_asked:
-                hearing.barrier()
-            self._waiting_for = "waiting for the proof: every pair is compared"
-            yield
-        hearing.proof, self._waiting_for = None, ""
-        if proof.is_void:
-            raise NotNow("both sides had to be compared for another reason, in the middle of the proof")
-        if proof.unequal:
-            raise NotNow(
-                f"{proof.unequal:,} pairs were not equal though nobody told of a change; they were made so again"
-            )
-        self._note("proven: every pair was compared, and what was told since is compared while writes are held")
-
-    def _quiet(self) -> Steps:
-        """Wait until nobody writes for a while. Raises NotNow where somebody always does."""
-        seconds = self._options.quiet_seconds
-        deadline = time.monotonic() + seconds + SECONDS_TO_GET_READY
-        changes, since = self._loop.changes, time.monotonic()
-        while (is_noisy := time.monotonic() - since < seconds) or not self._loop.is_in_step:
-            self._waiting_for = f"waiting for {seconds:g} s in which nobody writes"
-            if not is_noisy:
-                self._waiting_for = f"waiting for {self._loop.what_is_missing(0) or 'all pairs to be in step'}"
-            yield
-            if self._loop.changes != changes:
-                changes, since = self._loop.changes, time.monotonic()
-            if time.monotonic() > deadline and is_noisy:
-                raise NotNow("somebody writes: stop what writes first, or hold its writes (without --no-freeze)")
-            if time.monotonic() > deadline:
-                raise NotNow("not all pairs come into step: see what is foreign, fails, or waits")
-        self._waiting_for = ""
 
     def _facts(self) -> dict[str, str]:
         return {

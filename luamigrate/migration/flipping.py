@@ -7,7 +7,9 @@ the proof: flip.lua sets the flag only where nobody has written since.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
+from typing import Any
 
 from luamigrate.migration.cross_slot_mirror import scripts_for
 from luamigrate.migration.dirty import UNTOLD
@@ -21,9 +23,9 @@ from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
 from luamigrate.scripts.cutover_calls import FlipReply
 from luamigrate.server.changes import UNKNOWN
-from luamigrate.server.clients import Killed, kill, waiting_clients
+from luamigrate.server.clients import Client, Closing, Killed, chosen, close, closed, kill, waiting_clients
 from luamigrate.server.connection import Connection
-from luamigrate.server.errors import ConnectionLost, ScriptMissing, ServerChanged
+from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, ServerChanged
 from luamigrate.server.freeze import Freeze
 from luamigrate.server.info import connected_replicas
 from luamigrate.server.listener import wait_for
@@ -34,6 +36,10 @@ SCRIPTS = ("flip", "in_database", HARMLESS)
 """What is called for a cut-over: a server that holds writes keeps no new script."""
 PAIRS_AT_ONCE = 50
 """In one packet, which has to stay small; in a cluster each node gets one."""
+SHARE_TO_CLOSE = 0.2
+"""Of a freeze, what is left at least after the flip: in that time connections are closed."""
+MOST_CLOSED_AT_ONCE = 250
+"""Connections, by the packet that flips: it has to stay small. The others are closed behind it."""
 SECONDS_TO_LOOK = 0.002
 """Between two looks at the clock, in a freeze."""
 MOST_KILLED_NAMES = 5
@@ -74,6 +80,14 @@ class Flipper:
         self._have_scripts()
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
         self.streams = [source for _, source in found] if self._copies_groups else []
+
+    def copy_groups(self) -> int:
+        """Have streams with groups copied once more, and return how many there are: nobody tells of their groups."""
+        for source in self.streams:
+            self._keeper.dirty.put(source, UNTOLD)
+        if self.streams:
+            self._note(f"streams with groups are copied once more: {len(self.streams):,}")
+        return len(self.streams)
 
     def in_freeze(self, wish: Wish, found: Found) -> float:
         """Hold writes, and flip; return for how many milliseconds they were held.
@@ -145,18 +159,20 @@ class Flipper:
         if wish is Wish.BACK:
             self._free_queues(freeze)
         self._announce(wish)
-        for source in self.streams:
-            self._keeper.dirty.put(source, UNTOLD)
+        self.copy_groups()
+        closing: Closing = []
         while True:
             mark = self._drained(freeze, witness)
             if reason := witness.refusal():
                 raise NotNow(reason)
-            if self._flip(witness.home, wish, found, deadline=freeze.deadline, changes=mark):
+            # Who is let go before his connection is closed writes the names that he has read of.
+            deadline = freeze.deadline - int(self._options.freeze_ms * SHARE_TO_CLOSE)
+            # By the packet that flips: whatever becomes of us then, what they have sent is never carried out.
+            behind = partial(self._close_at_once, witness.home, self._chosen(freeze, witness.home), closing)
+            if self._flip(witness.home, wish, found, deadline=deadline, changes=mark, behind=behind):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        if self.streams:
-            self._note(f"streams with groups, which were copied once more: {len(self.streams):,}")
-        killed = self._kill(freeze, self._options.kill)
+        killed = self._count(closing) + self._kill(freeze, self._options.kill)
         try:
             self._say_what_is_doubtful(freeze, witness)
         except Error as problem:
@@ -214,16 +230,21 @@ class Flipper:
             return "a big key has changed, whose copy would take too long"
         return keeper.standing.trouble or (f"{keeper.standing.failed:,} failed" if keeper.standing.failed else "")
 
-    def _flip(self, home: Connection, wish: Wish, found: Found, *, deadline: int | None, changes: bytes | None) -> bool:
+    def _flip(
+        self,
+        home: Connection,
+        wish: Wish,
+        found: Found,
+        *,
+        deadline: int | None,
+        changes: bytes | None,
+        behind: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""
         flag, record, value = self._state.flag, self._state.record, self._options.value
         self.is_unsure = True
-        if wish is Wish.CUTOVER:
-            reply = cutover_calls.flip(
-                home, flag, record, value=value, former=found.former, deadline=deadline, changes=changes
-            )
-        else:
-            reply = cutover_calls.flip_back(home, flag, record, value=value, deadline=deadline, changes=changes)
+        call = partial(cutover_calls.flip, former=found.former) if wish is Wish.CUTOVER else cutover_calls.flip_back
+        reply = call(home, flag, record, value=value, deadline=deadline, changes=changes, behind=behind)
         self.is_unsure = reply is FlipReply.FLIPPED
         match reply:
             case FlipReply.LATE:
@@ -251,8 +272,34 @@ class Flipper:
             why = f"({problem})"  # it is flipped all the same; who asks next finds out what there is
         self._note(f"no replica has confirmed the flip {why}: a failover now may undo it")
 
+    def _chosen(self, freeze: Freeze, home: Connection) -> list[Client]:
+        """Return clients whose connections are to be closed by one packet."""
+        try:
+            return chosen(home, kind=self._options.kill, **self._whose(freeze))[:MOST_CLOSED_AT_ONCE]
+        except Answered:
+            return []  # that it is refused is told when it is tried again
+
+    @staticmethod
+    def _close_at_once(home: Connection, clients: list[Client], closing: Closing) -> None:
+        closing += close(home, clients)
+
+    def _count(self, closing: Closing) -> Killed:
+        try:
+            return closed(closing)
+        except Error as problem:
+            self._note(f"connections could not be closed: {problem}")
+            return Killed()
+
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""
+        try:
+            return kill(self._deployment.primaries, kind=kind, **self._whose(freeze))
+        except Error as problem:
+            self._note(f"connections could not be closed: {problem}")
+            return Killed()
+
+    def _whose(self, freeze: Freeze) -> Any:
+        """Return whose connections may be closed, as `kill` takes it."""
         ours = {
             server: [
                 freeze.client_ids.get(server),
@@ -264,18 +311,15 @@ class Flipper:
         }
         plan = self._keeper.direction.plan
         databases = {self._deployment.database if each is None else each for each in (None, *plan.databases)}
-        try:
-            return kill(
-                self._deployment.primaries, kind=kind, user=self._options.kill_user, databases=databases, ours=ours
-            )
-        except Error as problem:
-            self._note(f"connections could not be closed: {problem}")
-            return Killed()
+        return {"user": self._options.kill_user, "databases": databases, "ours": ours}
 
 
 def _killed_text(killed: Killed, options: CutoverOptions) -> str:
     if options.kill is Kill.NONE:
-        return "no connection was closed (--kill none): whoever has read the old flag may write the old names once more"
+        return (
+            "no connection was closed (--kill none): whoever has read the flag before may write once more the names "
+            "that were left"
+        )
     names = ", ".join(
         f"{count:,} of {name or 'no name'}" for name, count in killed.names.most_common(MOST_KILLED_NAMES)
     )

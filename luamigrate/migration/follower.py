@@ -326,14 +326,14 @@ class Follower:
         """Say what speaks against holding writes now, more changes to be mirrored than these for one; else empty."""
         keeper = self._keeper
         waiting = len(self._dirty) + keeper.mirror.in_flight
+        if self._both_sides.is_moving:
+            return "slots that are being moved"
         if self._lost or self.is_comparing:
             return "both sides to be compared"
         if self._waiting_for:
             return self._waiting_for.removeprefix("waiting for ")
         if keeper.fence is not None:
             return "the lease"
-        if self._both_sides.is_moving:
-            return "slots that are being moved"
         if keeper.large:
             return "a big key that is being copied"
         if failed := keeper.standing.failed:

@@ -33,6 +33,9 @@ from luamigrate.server.cluster import Cluster
 from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ConnectionLost, Redirected, ScriptMissing, Unsettled, explain
 
+SECONDS_BETWEEN_REFRESHES = 0.5
+"""At least, between two times that the nodes are asked which has which slot."""
+
 
 class _Transaction:
     """Copies at one node under WATCH, and the EXEC that writes them if nobody else has since."""
@@ -150,6 +153,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         self._waiting: deque[tuple[list[Pair], bool]] = deque()
         """Pairs for the rounds to come, and whether the only one may take the longest pause."""
         self._round: _Round | None = None
+        self._refreshed = -math.inf
         self._untold_since: float | None = None
         """Since when, by `time.monotonic`, copies may have been written without being told."""
 
@@ -287,12 +291,15 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         for group in under_way.groups:
             group.moving = [pair for pair in group.pairs if copy_of(pair) in elsewhere]
             group.pairs = [pair for pair in group.pairs if copy_of(pair) not in elsewhere]
-        self._cluster.refresh()
+        if time.monotonic() - self._refreshed >= SECONDS_BETWEEN_REFRESHES:
+            self._cluster.refresh()
+            self._refreshed = time.monotonic()
 
     def _ask(self, group: _Group, under_way: _Round) -> None:
         """Read the live names of what is still our own."""
-        owned = [pair for pair in group.pairs if self._guard.still_owns(pair)]
-        group.left_alone = [pair for pair in group.pairs if pair not in owned]
+        owned: list[Pair] = []
+        for pair in group.pairs:
+            (owned if self._guard.still_owns(pair) else group.left_alone).append(pair)
         if not owned:
             return
         pace, since = self.pace_of(group.node), self._untold_since

@@ -15,16 +15,20 @@ from typing import Protocol
 
 from luamigrate.migration.direction import Direction
 from luamigrate.migration.lease import Lease
-from luamigrate.migration.mirror import Arrived, Flight, Mirror
+from luamigrate.migration.mirror import Arrived, Big, Flight, Mirror, Result
 from luamigrate.migration.standing import Pair
-from luamigrate.model.errors import Error
+from luamigrate.model.errors import Error, printable
 from luamigrate.model.limits import Limits
+from luamigrate.model.status import Word
 from luamigrate.scripts import library
 from luamigrate.scripts.calls import Answer
+from luamigrate.scripts.replies import said
 from luamigrate.server.call import Call
 from luamigrate.server.connection import Connection
 from luamigrate.server.errors import ScriptMissing, explain
 
+SECONDS_OF_MARKS = 10.0
+"""For which it is remembered what an old name was made: far longer than it takes to notice that nobody is told."""
 SLACK_SECONDS = 3
 """By which the server's idle times are off, and its answers late."""
 
@@ -99,6 +103,8 @@ class GuardedMirror(Mirror):
         self._batch: _Batch | None = None
         self._unwatched_since: float | None = None
         """Since when, by `time.monotonic`, old names may have been written without being told."""
+        self._marks: dict[bytes, tuple[float, str]] = {}
+        """When old names were made last, and what tells what they were made from all else; the last ones alone."""
 
     @property
     def busy(self) -> list[Connection]:
@@ -216,9 +222,10 @@ class GuardedMirror(Mirror):
 
     def _execute(self, batch: _Batch) -> None:
         """Write what is still our own, if it stays so until then."""
-        owned = [pair for pair in batch.pairs if self._guard.still_owns(pair)]
-        batch.left_alone = [pair for pair in batch.pairs if pair not in owned]
-        batch.pairs = owned
+        owned, left_alone = list[Pair](), list[Pair]()
+        for pair in batch.pairs:
+            (owned if self._guard.still_owns(pair) else left_alone).append(pair)
+        batch.pairs, batch.left_alone = owned, left_alone
         if owned:
             since = self._unwatched_since
             self.away = None if since is None else -math.ceil(time.monotonic() - since + SLACK_SECONDS)
@@ -230,6 +237,24 @@ class GuardedMirror(Mirror):
         self._batch = None
         self.connection.call("UNWATCH", once=True)
         return Arrived(undone=batch.left_alone or [])
+
+    def _keys_and_how(self, pairs: Sequence[Pair]) -> tuple[list[bytes], list[str]]:
+        keys, how = super()._keys_and_how(pairs)
+        nothing = (0.0, "")
+        how[1::2] = [f"{pair.rights}+{self._marks.get(pair.source, nothing)[1]}" for pair in pairs]
+        return keys, how
+
+    def _read_rest(self, flight: Flight, pair: Pair, answer: Answer) -> Result | Big | None:
+        word, mark = said(answer)
+        if word != Word.COPIED.reply:
+            return super()._read_rest(flight, pair, answer)
+        now = time.monotonic()
+        self._marks.pop(pair.source, None)
+        self._marks[pair.source] = now, printable(mark)
+        # While it is not known who has written old names, all that is known is needed.
+        while self._unwatched_since is None and next(iter(self._marks.values()))[0] < now - SECONDS_OF_MARKS:
+            del self._marks[next(iter(self._marks))]
+        return Result(pair, Word.COPIED)
 
     def _ended(self, batch: _Batch, call: Call) -> Arrived:
         self._batch = None

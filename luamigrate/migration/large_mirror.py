@@ -71,7 +71,8 @@ class LargeMirror:
         """Take a pair, or what has been seen of it since; one that waits keeps its place."""
         pair, before = big.pair, self._waiting.get(big.pair.source)
         if before:
-            is_untouched = before.is_untouched and pair.moment >= SEEN
+            # After a cut-over it says whose the copy is, whatever has been told since.
+            is_untouched = before.is_untouched and (pair.moment >= SEEN or self._direction.is_back)
             big = replace(big, is_untouched=big.is_untouched or is_untouched)
             has_changed = pair.moment < SEEN or pair.rights != before.pair.rights
             self._is_disturbed |= has_changed and self._is_under_way(pair.source)

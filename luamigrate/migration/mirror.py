@@ -44,7 +44,7 @@ class Big:
     size: int
     """Bytes of memory."""
     is_untouched: bool = False
-    """Whether nobody has touched the source since nobody followed: then a target that differs is not our own."""
+    """Whether a target that differs may be somebody else's: see mirror.lua."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,19 +250,23 @@ class Standing:
         return self._decided(pair, word, barrier)
 
     def _decided(self, pair: Pair, word: Word, barrier: int) -> list[KeyOutcome]:
-        """Judge a doubtful pair, or leave it to the barrier; return what is news."""
-        source = pair.source
-        # What we have never made, or what was not touched for longer than nobody followed, needs no barrier.
-        is_untouched = word is Word.FOREIGN and pair.may_replace
-        is_claimed = self.claiming or source in self.known or source in self._postponed
-        if is_untouched or (self.left and word is not Word.COPIED) or not is_claimed:
-            return self._judge(source)
+        """Say whose a target is, or have it wait for a barrier."""
+        if self._is_certain(pair, word):
+            return self._judge(pair.source)
         if self.left:
-            # What has gone may have expired: it has, if what it was copied from was made anew since. Whatever has
-            # become of it, this one is our own.
-            self._suspects.discard(source)
-        self._due.append((barrier, source))
+            # Whatever has become of the one before, this one is our own.
+            self._suspects.discard(pair.source)
+        self._due.append((barrier, pair.source))
         return []
+
+    def _is_certain(self, pair: Pair, word: Word) -> bool:
+        """Tell whether it needs no barrier to decide whose a target is."""
+        # What we have never made, or what was not touched for longer than nobody followed, needs none.
+        is_untouched = word is Word.FOREIGN and pair.may_replace
+        is_claimed = self.claiming or pair.source in self.known or pair.source in self._postponed
+        # A name that has gone may have expired: it has, if what it was copied from was written since.
+        is_written = bool(self.left) and word is not Word.COPIED
+        return is_untouched or is_written or not is_claimed
 
     def passed(self, barrier: int) -> Iterator[KeyOutcome | bytes]:
         """Decide what was doubtful until a barrier; yield news, and names of sources to look at once more."""

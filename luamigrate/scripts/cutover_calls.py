@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from luamigrate.scripts.calls import ScriptCall
@@ -21,6 +22,10 @@ class FlipReply(bytes, Enum):
     """Flag or record are not what they are to be before it."""
 
 
+def _nothing() -> None:
+    """Call nothing more."""
+
+
 def flip(
     server: Connection,
     flag: bytes,
@@ -30,14 +35,16 @@ def flip(
     former: bytes | None,
     deadline: int | None = None,
     changes: bytes | None = None,
+    behind: Callable[[], None] = _nothing,
 ) -> FlipReply:
     """Call flip.lua: give the flag, which is what `former` says, its new value, and leave the record. Raises Error.
 
     That is refused after the deadline, and where the changes are not these; None where it does not matter. Where the
-    connection is lost, nobody knows whether it was done: the record tells.
+    connection is lost, nobody knows whether it was done: the record tells. What is called `behind` it goes in the same
+    packet, and is carried out whatever the script says.
     """
     before = () if former is None else (former,)
-    return _call(server, "flip", flag, record, deadline, changes, value, *before)
+    return _call(server, "flip", flag, record, deadline, changes, value, *before, behind=behind)
 
 
 def flip_back(
@@ -48,9 +55,10 @@ def flip_back(
     value: bytes,
     deadline: int | None = None,
     changes: bytes | None = None,
+    behind: Callable[[], None] = _nothing,
 ) -> FlipReply:
     """Call flip.lua: set the flag, which has the value, to what the record says that it was, and delete the record."""
-    return _call(server, "back", flag, record, deadline, changes, value)
+    return _call(server, "back", flag, record, deadline, changes, value, behind=behind)
 
 
 def finish(server: Connection, flag: bytes, record: bytes, *, value: bytes) -> FlipReply:
@@ -66,9 +74,11 @@ def _call(  # noqa: PLR0917  # what the script takes
     deadline: int | None,
     changes: bytes | None,
     *values: bytes,
+    behind: Callable[[], None] = _nothing,
 ) -> FlipReply:
     options: list[bytes | str | int] = [verb, "" if deadline is None else deadline, changes or "", *values]
     call = ScriptCall(server, "flip", "EVALSHA", (flag, record), *options, once=True)
+    behind()
     reply = call.answer()
     if reply not in set(FlipReply):
         raise call.odd()

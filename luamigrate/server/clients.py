@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from luamigrate.model.cutover import Kill
 from luamigrate.model.errors import Error, printable
+from luamigrate.server.call import Call
 from luamigrate.server.connection import Connection
 
 Ours = Mapping[Connection, Collection[int | None]]
@@ -40,6 +41,18 @@ class Killed:
     count: int = 0
     names: Counter[str] = field(default_factory=Counter)
     """How many there were of each name; of a user, where they have none."""
+
+    def add(self, client: Client) -> None:
+        """Count a connection."""
+        self.count += 1
+        self.names[client.name or client.user] += 1
+
+    def __add__(self, other: Killed) -> Killed:
+        return Killed(self.count + other.count, self.names + other.names)
+
+
+Closing = list[tuple[Client, Call]]
+"""Connections that are being closed, with the calls for that."""
 
 
 def normal_clients(server: Connection) -> Iterator[Client]:
@@ -76,6 +89,37 @@ def waiting_clients(server: Connection, until: int | None = None) -> Iterator[in
             yield client.database
 
 
+def chosen(server: Connection, *, kind: Kill, user: str | None, databases: Collection[int], ours: Ours) -> list[Client]:
+    """Return the clients of others in these databases whose connections are to be closed. Raises Error."""
+    if kind is Kill.NONE:
+        return []
+    mine = {*ours.get(server, ()), server.client_id}
+    if None in mine:
+        raise Error("the server does not tell by which numbers it knows our own connections: HELLO says no id")
+    return [
+        client
+        for client in [*normal_clients(server)]
+        if client.database in databases
+        and user in (None, client.user)
+        and client.client_id not in mine
+        and (kind is Kill.ALL or client.is_blocked)
+    ]
+
+
+def close(server: Connection, clients: Iterable[Client]) -> Closing:
+    """Send soon that the connections of clients are closed; return what is to be answered. Raises Error."""
+    return [(client, server.call("CLIENT", "KILL", "ID", client.client_id)) for client in clients]
+
+
+def closed(closing: Closing) -> Killed:
+    """Wait until connections are closed, and count them. Raises Error. Who has gone by himself is not counted."""
+    killed = Killed()
+    for client, call in closing:
+        if call.answer() == 1:
+            killed.add(client)
+    return killed
+
+
 def kill(
     servers: Iterable[Connection], *, kind: Kill, user: str | None, databases: Collection[int], ours: Ours
 ) -> Killed:
@@ -83,21 +127,8 @@ def kill(
 
     What they have sent and is held is never carried out. Whoever has gone by himself is not counted.
     """
-    killed = Killed()
-    if kind is Kill.NONE:
-        return killed
-    calls = []
+    closing: Closing = []
     for server in servers:
-        mine = {*ours.get(server, ()), server.client_id}
-        if None in mine:
-            raise Error("the server does not tell by which numbers it knows our own connections: HELLO says no id")
-        for client in [*normal_clients(server)]:
-            is_meant = client.database in databases and user in (None, client.user) and client.client_id not in mine
-            if is_meant and (kind is Kill.ALL or client.is_blocked):
-                calls.append((client, server.call("CLIENT", "KILL", "ID", client.client_id)))
+        closing += close(server, chosen(server, kind=kind, user=user, databases=databases, ours=ours))
         server.flush()
-    for client, call in calls:
-        if call.answer() == 1:
-            killed.count += 1
-            killed.names[client.name or client.user] += 1
-    return killed
+    return closed(closing)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from luamigrate import CutoverOptions, Refused, Side, Wish, connect, follow
-from luamigrate.migration import cutover
+from luamigrate.migration import cutover, readiness
 from luamigrate.migration.flipping import Flipper
 from luamigrate.migration.lease import Lease
 from luamigrate.model.following import Phase
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.single_server("a test of its own is about clusters")
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have attempts give up soon."""
-    monkeypatch.setattr(cutover, "SECONDS_TO_GET_READY", 0.5)
+    monkeypatch.setattr(readiness, "SECONDS_TO_GET_READY", 0.5)
     monkeypatch.setattr(cutover, "SECONDS_BETWEEN_ATTEMPTS", 0.05)
 
 

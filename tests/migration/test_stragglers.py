@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luamigrate import Wish, Word
+from luamigrate import Limits, Wish, Word
 from luamigrate.migration.guarded_mirror import GuardedMirror
 from tests.clusters import wait_until
 from tests.cutting import CuttingOver
@@ -101,6 +101,23 @@ class TestStragglers:
         assert {key.word for key in following.keys} == {Word.STRAGGLER}
 
     @pytest.mark.oldest_and_newest
+    def test_a_write_of_a_big_name_while_nobody_listens(self, server: Instance) -> None:
+        """It is kept like that of any other."""
+        client: Any = server.client
+        client.hset("job:big", mapping={f"field:{number}": "x" * 100 for number in range(3000)})
+        with CuttingOver(server.url, limits=Limits(max_pause=0.1)) as following:
+            following.wait_until_in_step()
+            following.cut_over()
+            unheard = client.pipeline(transaction=True)
+            unheard.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            unheard.hset("job:big", "a", "late")
+            unheard.hset("step:big", "a", "new")
+            unheard.execute()
+            following.wait_until(lambda now: now.stragglers == 1)
+            assert client.hget("job:big", "a") == b"late"
+        assert [(key.source, key.word) for key in following.keys] == [(b"job:big", Word.STRAGGLER)]
+
+    @pytest.mark.oldest_and_newest
     def test_a_write_while_nobody_listens(self, server: Instance) -> None:
         """Old names that were touched while the connection was lost are kept; others are mirrored on."""
         client = fill(server)
@@ -111,9 +128,11 @@ class TestStragglers:
             unheard.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             unheard.hset("job:3", "a", "late")
             unheard.hset("step:3", "a", "new")
+            unheard.hset("job:4", "a", "late")
+            unheard.delete("step:4")
             unheard.execute()
-            following.wait_until(lambda now: now.stragglers == 1 and not now.dirty and not now.in_flight)
+            following.wait_until(lambda now: now.stragglers == 2 and not now.dirty and not now.in_flight)
             client.hset("step:new", "a", "on")
             wait_until(lambda: client.hget("job:new", "a") == b"on")
-            assert client.hget("job:3", "a") == b"late"
+            assert client.hget("job:3", "a") == client.hget("job:4", "a") == b"late"
         assert (b"job:3", Word.STRAGGLER) in [(key.source, key.word) for key in following.keys]
