@@ -29,7 +29,7 @@ WHAT_NEXT = (
     "Next: see that nobody uses the old names any more. Then rollback with the sides of the rules exchanged deletes "
     "those that equal their new name, and keeps and names those whose new name has changed since."
 )
-REFUSED = "REFUSED: nothing was written. See to what is named above; the same command then begins."
+REFUSED = "REFUSED: nothing was written. See to what is named above, or give the option that is; then it begins."
 FOREIGN = (
     "targets that somebody else has written, and left as they are. Who writes the new names already? Where the source "
     "is right, delete the target (DEL): a follow makes it anew."

@@ -256,7 +256,7 @@ class Cutover:
 
     def _finish(self) -> Steps:
         if standing := self._keeper.standing.foreign:
-            self._note(f"{len(standing):,} old names are left as stragglers wrote them")
+            self._note(f"old names that are left as stragglers wrote them, and reach no new name: {len(standing):,}")
         self._is_finishing = True
         while True:
             try:

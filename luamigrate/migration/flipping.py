@@ -257,8 +257,9 @@ class Flipper:
         return reply is FlipReply.FLIPPED
 
     def _say_what_is_doubtful(self, freeze: Freeze, witness: Witness) -> None:
-        for doubt in [*witness.doubts(), *([] if freeze.left_ms else ["writes were not held any more"])]:
-            self._note(f"see whether stragglers are told, for this may have let them write: {doubt}")
+        late = "the freeze was used up before all connections were closed"
+        for doubt in [*witness.doubts(), *([] if freeze.left_ms else [late])]:
+            self._note(f"old names may have been written once more, and are then named as stragglers: {doubt}")
 
     def _wait_for_replica(self, home: Connection) -> None:
         """Tell where no replica takes the flip too, so that a failover may undo it."""

@@ -119,6 +119,9 @@ def _followed(
             # What others are told by may have gone with a node of a cluster.
             state.announce()
         direction = Direction(plan, deployment.database, lease.side)
+        if state and not direction.is_back:
+            # What a follow has left that was killed on its way back.
+            state.withdraw()
         follower = Follower(deployment, direction, options, control, lease=lease, throttle=throttle, state=state)
         owned, away = lease.read_record()
         survey = Survey(deployment, plan, options, control, owned=owned, side=lease.side)

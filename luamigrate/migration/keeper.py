@@ -113,8 +113,10 @@ class Keeper:
         if self.large:
             self.large.drop(pair.source)
         self.moving.discard(pair.source)
-        if proof := self.hearing.proof:
-            proof.take(result, barrier)
+        if (proof := self.hearing.proof) and proof.finds(result, barrier):
+            self.answered(pair, barrier, wrote=repeated)
+            self.dirty.put(pair.source, UNTOLD)
+            return
         # The one before may have written, and its answer was lost.
         if self.answered(pair, barrier, wrote=(result.word in WROTE) + repeated):
             self.dirty.put(pair.source, UNTOLD)

@@ -31,15 +31,18 @@ class Pairing:
             if rule:
                 by_rule.setdefault(id(rule), (rule, []))[1].append(name)
         moments, sent, pair_of = dict(names), self._hearing.own_writes.sent, self._standing.pair
-        is_back = self._direction.is_back
+        is_back, proof = self._direction.is_back, self._hearing.proof
         found: dict[int | None, list[Pair]] = {}
         for rule, sources in by_rule.values():
             pairs, refused = self._plan.pairs(rule, sources)
             together = found.setdefault(rule.database, [])
             for source, target in zip(pairs.sources, pairs.targets, strict=True):
-                together.append(pair_of(rule, source, target, moments[source]))
+                pair = pair_of(rule, source, target, moments[source])
+                if proof and proof.only_compares(source, pair.moment):
+                    pair.may_replace = pair.may_delete = False
+                together.append(pair)
                 sent(source if is_back else target)
             for outcome in refused:
-                pair = self._standing.pair(rule, outcome.source, outcome.target, UNTOLD)
-                self._account.note(self._standing.failed_with(pair, outcome.text))
+                refusal = self._standing.pair(rule, outcome.source, outcome.target, UNTOLD)
+                self._account.note(self._standing.failed_with(refusal, outcome.text))
         return filter(None, found.values())

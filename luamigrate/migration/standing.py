@@ -33,6 +33,10 @@ LATE_WRITE = (
 LATE_DELETION = (
     "the {left} name was deleted after it had been left, and is copied again. Should the {other} one go too?"
 )
+LATE_EQUAL = (
+    "the {left} name was written after it had been left, and equals the {other} one now: if that was a change such as "
+    "adding to a counter, the {other} one lacks it"
+)
 OTHERS = {"old": "new", "new": "old"}
 
 _EQUAL = frozenset((Word.SAME, Word.COPIED))
@@ -238,7 +242,7 @@ class Standing:
             if not was_deleted:
                 self._suspects.discard(source)
                 self._doubts.pop(source, None)
-                return []
+                return [self._equal_straggler(pair)] if self.left and was_ours and word is Word.SAME else []
         elif source in self.foreign and (word is Word.FOREIGN or (self.left and word is Word.EXTRA)):
             self._suspects.discard(source)
             self._doubts.pop(source, None)
@@ -320,6 +324,12 @@ class Standing:
         if word is not Word.COPIED:
             self.foreign[pair.source] = pair.target
         text = (LATE_DELETION if word is Word.COPIED else LATE_WRITE).format(left=self.left, other=OTHERS[self.left])
+        return KeyOutcome(pair.source, pair.target, Word.STRAGGLER, text, clean=False)
+
+    def _equal_straggler(self, pair: Pair) -> KeyOutcome:
+        """Say that somebody has written a name that had been left, though it is equal to the other one."""
+        self.stragglers_seen += 1
+        text = LATE_EQUAL.format(left=self.left, other=OTHERS[self.left])
         return KeyOutcome(pair.source, pair.target, Word.STRAGGLER, text, clean=False)
 
     def failed_with(self, pair: Pair, text: str) -> list[KeyOutcome]:

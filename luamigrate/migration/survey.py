@@ -54,7 +54,7 @@ class Survey:
         # In a dry run it tells what it would copy; and after a flip nothing is written that was not counted.
         is_flipped = self._side is Side.TARGETS
         if is_flipped or self._options.dry_run or not (self.owned or self._options.replace):
-            verbs.insert(0, Compare(command=Command.FOLLOW, dry_run=True))
+            verbs.insert(0, Compare(command=Command.FOLLOW, dry_run=not is_flipped))
         for verb in verbs:
             for batch in self._carried_out(verb):
                 self._found.update(batch.tally.counts)
