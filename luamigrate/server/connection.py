@@ -37,8 +37,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds between two tries to connect; they double each time."""
 
 
-Frame = Callable[[Sequence[Call]], tuple[Call, Call] | None]
-"""Returns what is sent before and behind calls, in one packet with them; None for nothing."""
+Frame = Callable[[Sequence[Call]], tuple[Call, Call, int] | None]
+"""Returns what is sent before calls and behind the first so many of them, in one packet with them; None for nothing."""
 
 _OF_ONE_PLACE = frozenset(("path", "connection_pool"))
 """Settings of a connection that belong to one server: its socket, its Sentinels."""
@@ -351,10 +351,11 @@ class Connection:
             return calls
         for call in calls:
             call.once = True
-        first, last = around
-        self._under_way.insert(len(self._under_way) - len(calls), first)
-        self._under_way.append(last)
-        return [first, *calls, last]
+        first, last, inside = around
+        begin = len(self._under_way) - len(calls)
+        self._under_way.insert(begin, first)
+        self._under_way.insert(begin + 1 + inside, last)
+        return [first, *calls[:inside], last, *calls[inside:]]
 
     def _greet(self) -> Identity:
         """Ask who the server is, and check that it is ready. Raises RedisError where it is not."""

@@ -277,16 +277,19 @@ class Freeze:
         if refusal:
             raise refusal
 
-    def _frame(self, server: _Server, connection: Connection, calls: Sequence[Call]) -> tuple[Call, Call] | None:
-        """Return what goes around calls; nothing where they need nothing, or writes are not held for long enough.
+    def _frame(self, server: _Server, connection: Connection, calls: Sequence[Call]) -> tuple[Call, Call, int] | None:
+        """Return what goes around calls, and around how many of them; those behind these need nothing.
 
-        Then a server that still holds writes holds the calls too, until after the deadline.
+        Nothing where none needs it, or writes are not held for long enough. Then a server that still holds writes holds
+        the calls too, until after the deadline.
         """
-        if self.is_over or all(call.watch is None and call.name in NEVER_HELD for call in calls):
+        held = [index for index, call in enumerate(calls) if call.watch is not None or call.name not in NEVER_HELD]
+        if self.is_over or not held:
             return None
         first, last = (Call(connection.read_next, packed, once=True) for packed in (_UNPAUSE, _pause(self.left_ms)))
         server.frames += first, last
-        return first, last
+        # As soon as may be: where the packet arrives in pieces, others write until then.
+        return first, last, held[-1] + 1
 
     def _unpause(self, left_ms: float, server: _Server) -> None:
         if self._passed_ms > self._most_ms + ANSWER_SECONDS * 1000:
