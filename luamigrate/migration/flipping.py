@@ -21,9 +21,9 @@ from luamigrate.model.cutover import CutoverOptions, Kill, Side, Wish
 from luamigrate.model.errors import Error, Refused, printable
 from luamigrate.model.following import Rescan
 from luamigrate.scripts import cutover_calls, library
-from luamigrate.scripts.cutover_calls import FlipReply
+from luamigrate.scripts.cutover_calls import FlipReply, Together
 from luamigrate.server.changes import UNKNOWN
-from luamigrate.server.clients import Client, Closing, Killed, chosen, close, closed, kill, waiting_clients
+from luamigrate.server.clients import Client, Killed, chosen, kill, waiting_clients
 from luamigrate.server.connection import Connection
 from luamigrate.server.errors import Answered, ConnectionLost, ScriptMissing, ServerChanged
 from luamigrate.server.freeze import Freeze
@@ -72,6 +72,8 @@ class Flipper:
         """The old names of streams with groups, of whose changes nobody is told."""
         self._with_scripts = {server.identity.run_id for server in self._deployment.primaries}
         """Server processes that have all scripts, as they should when a follow begins."""
+        self._killed = Killed()
+        """Connections that were closed with the flip."""
         self.is_unsure = False
         """Whether the flag may have been flipped: the answer was lost."""
 
@@ -127,7 +129,7 @@ class Flipper:
     def in_quiet(self, wish: Wish, found: Found) -> None:
         """Flip without holding writes: what is told from now on is a straggler's. Raises NotNow, Denied."""
         self._announce(wish)
-        self._flip(self._deployment.node_for(self._state.flag), wish, found, deadline=None, changes=None)
+        self._flip(self._deployment.node_for(self._state.flag), wish, found)
 
     def _announce(self, wish: Wish) -> None:
         try:
@@ -160,19 +162,14 @@ class Flipper:
             self._free_queues(freeze)
         self._announce(wish)
         self.copy_groups()
-        closing: Closing = []
         while True:
             mark = self._drained(freeze, witness)
             if reason := witness.refusal():
                 raise NotNow(reason)
-            # Who is let go before his connection is closed writes the names that he has read of.
-            deadline = freeze.deadline - int(self._options.freeze_ms * SHARE_TO_CLOSE)
-            # By the packet that flips: whatever becomes of us then, what they have sent is never carried out.
-            behind = partial(self._close_at_once, witness.home, self._chosen(freeze, witness.home), closing)
-            if self._flip(witness.home, wish, found, deadline=deadline, changes=mark, behind=behind):
+            if self._flip(witness.home, wish, found, freeze=freeze, changes=mark):
                 break
             self._note("somebody wrote between the last barrier and the flip: drained again")
-        killed = self._count(closing) + self._kill(freeze, self._options.kill)
+        killed = self._killed + self._kill(freeze, self._options.kill)
         try:
             self._say_what_is_doubtful(freeze, witness)
         except Error as problem:
@@ -231,24 +228,22 @@ class Flipper:
         return keeper.standing.trouble or (f"{keeper.standing.failed:,} failed" if keeper.standing.failed else "")
 
     def _flip(
-        self,
-        home: Connection,
-        wish: Wish,
-        found: Found,
-        *,
-        deadline: int | None,
-        changes: bytes | None,
-        behind: Callable[[], None] = lambda: None,
+        self, home: Connection, wish: Wish, found: Found, *, freeze: Freeze | None = None, changes: bytes | None = None
     ) -> bool:
         """Set the flag; return False where somebody has written since the mark of changes was read."""
         flag, record, value = self._state.flag, self._state.record, self._options.value
-        self.is_unsure = True
         call = partial(cutover_calls.flip, former=found.former) if wish is Wish.CUTOVER else cutover_calls.flip_back
-        reply = call(home, flag, record, value=value, deadline=deadline, changes=changes, behind=behind)
+        clients = self._chosen(freeze, home) if freeze else []
+        deadline, together = self._at_once(freeze, clients) if freeze else (None, None)
+        self.is_unsure = True
+        reply = call(home, flag, record, value=value, deadline=deadline, changes=changes, together=together)
+        # The first answer is that of CLIENT PAUSE.
+        answers = together.answers[1:] if together else []
+        self._killed = Killed.of(client for client, answer in zip(clients, answers, strict=True) if answer == 1)
         self.is_unsure = reply is FlipReply.FLIPPED
         match reply:
             case FlipReply.LATE:
-                raise NotNow(f"late: the {self._options.freeze_ms} ms of --freeze had passed before the flip")
+                raise NotNow(self._late())
             case FlipReply.OTHER:
                 raise Denied(f"somebody else has written the flag '{printable(flag)}' or its record: see who")
             case FlipReply.FLIPPED:
@@ -280,16 +275,20 @@ class Flipper:
         except Answered:
             return []  # that it is refused is told when it is tried again
 
-    @staticmethod
-    def _close_at_once(home: Connection, clients: list[Client], closing: Closing) -> None:
-        closing += close(home, clients)
+    def _at_once(self, freeze: Freeze, clients: list[Client]) -> tuple[int, Together]:
+        """Return until when it may be flipped, and what is carried out with that: nobody who is held comes between.
 
-    def _count(self, closing: Closing) -> Killed:
-        try:
-            return closed(closing)
-        except Error as problem:
-            self._note(f"connections could not be closed: {problem}")
-            return Killed()
+        Nor is anybody let go if we are killed then. Raises NotNow where writes may not be held any more.
+        """
+        if freeze.is_over:
+            raise NotNow(self._late())
+        pause = ("CLIENT", "PAUSE", max(1, int(freeze.left_ms)), "WRITE")
+        together = Together([pause, *(("CLIENT", "KILL", "ID", client.client_id) for client in clients)])
+        # Who is let go before his connection is closed writes the names that he has read of.
+        return freeze.deadline - int(self._options.freeze_ms * SHARE_TO_CLOSE), together
+
+    def _late(self) -> str:
+        return f"late: the {self._options.freeze_ms} ms of --freeze had passed before the flip"
 
     def _kill(self, freeze: Freeze, kind: Kill) -> Killed:
         """Close connections; what they have sent and is held is never carried out."""

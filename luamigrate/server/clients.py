@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from luamigrate.model.cutover import Kill
 from luamigrate.model.errors import Error, printable
@@ -41,6 +42,14 @@ class Killed:
     count: int = 0
     names: Counter[str] = field(default_factory=Counter)
     """How many there were of each name; of a user, where they have none."""
+
+    @classmethod
+    def of(cls, clients: Iterable[Client]) -> Self:
+        """Count the connections of these."""
+        killed = cls()
+        for client in clients:
+            killed.add(client)
+        return killed
 
     def add(self, client: Client) -> None:
         """Count a connection."""
