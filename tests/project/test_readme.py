@@ -204,6 +204,7 @@ def test_the_plan_files_on_the_pages_are_plans(page: str, tmp_path: Path) -> Non
 def test_the_test_command_is_the_one_of_ci() -> None:
     """CI runs what the README tells a newcomer to type, and then the same on clusters."""
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    last = (ROOT / ".ci" / "run").read_text().splitlines()[-3:]
+    last = (ROOT / ".ci" / "run").read_text().splitlines()[-4:]
     assert last[:2] == ["make test", "make test-cluster CLUSTERS=valkey"]
     assert last[2].startswith("make chaos ")
+    assert last[3].startswith("make cutovers ")
