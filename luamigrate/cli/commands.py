@@ -83,7 +83,9 @@ CONTROL_HELP = """Speak to a run or a follow that is under way.
     luamigrate control run.sock pause                     then resume; or stop, as Ctrl-C does
     luamigrate control run.sock set max-rate=1000         none lifts it
     luamigrate control run.sock set max-pause=2           and of a follow max-lag-ms
-    luamigrate control follow.sock cutover                of a follow that has a flag; then back, or finish
+    luamigrate control follow.sock cutover                of a follow with --flip: the new names are written
+    luamigrate control follow.sock back                   the old names are written again
+    luamigrate control follow.sock finish                 the old names are given up, and the follow ends
 
     The answer to cutover, back and finish comes when that is done. Exit code 0 it is done, 1 nobody answers, 4 the
     answer is an error.

@@ -37,7 +37,7 @@ Watch = Annotated[
         metavar="SECONDS",
         min=0,
         max=LONGEST_WATCH,
-        help="After --cutover, mirror back and watch for stragglers this long.",
+        help="After --cutover, mirror back and watch for stragglers this long; then finish, and give up the way back.",
     ),
 ]
 Freeze = Annotated[
@@ -92,7 +92,8 @@ KillWhom = Annotated[
     typer.Option(
         envvar="LUAMIGRATE_KILL",
         help="Whose connections are closed at a flip: those of all clients of these databases, of those whose commands "
-        "are frozen or who wait for something, or none. Who has read the flag before writes the names that were left.",
+        "are frozen or who wait for something, or none. A client that read the flag before the flip, and keeps its "
+        "connection, may still write a name that was left.",
     ),
 ]
 KillUser = Annotated[
@@ -104,7 +105,7 @@ OnCutover = Annotated[
     typer.Option(
         envvar="LUAMIGRATE_ON_CUTOVER",
         metavar="COMMAND",
-        help="Run it before a cut-over, without a shell; where it fails, nothing is flipped.",
+        help="Run it before a cut-over, or the way back, without a shell; where it fails, nothing is flipped.",
     ),
 ]
 OnFlip = Annotated[

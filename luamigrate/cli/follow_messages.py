@@ -15,7 +15,7 @@ GOES_ON = (
     "Nobody follows now, and what changes is not copied. The same command goes on; it knows its targets again for "
     "seven days, and needs no --replace for that."
 )
-STILL_OLD = "The application writes the old names: the flag is as it was before the cut-over."
+STILL_OLD = "The application writes the old names, as the flag says."
 AFTER_FLIP = (
     "The application writes the new names, and nobody mirrors them to the old ones any more. The same command with its "
     "--flip goes on; then 'luamigrate control SOCKET back' has the old names written again, and 'finish' ends the "

@@ -1,7 +1,8 @@
 """Mirroring after a flip: a name that was left is written only if nobody else has written it since it was looked at.
 
 These names are put under WATCH; a barrier then tells who had written one before; EXEC fails where somebody has written
-one since. So the write of a straggler is never overwritten unseen.
+one since. So the write of a straggler is not overwritten unseen. Only one that comes in the very turn of the server's
+loop in which ours was made is told together with it, and cannot be told from it.
 """
 
 from __future__ import annotations
