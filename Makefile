@@ -95,7 +95,7 @@ $(VENV)/.dev: $(VENV)/.demo requirements-dev.txt
 	  || echo "SKIPPED: $$wheel has no wheel for this platform"; \
 	done
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
-	  npm install --prefix $(VENV)/node --no-package-lock --no-audit --no-fund --silent $(IOREDIS) \
+	  npm install --prefix $(VENV)/node --no-package-lock --fetch-retries=0 --fetch-timeout=20000 --silent $(IOREDIS) \
 	  || echo "SKIPPED: $(IOREDIS) cannot be installed, the examples in JavaScript are not tried"; \
 	else echo "SKIPPED: node or npm is not installed, the examples in JavaScript are not tried"; fi
 	@touch $@
