@@ -113,7 +113,8 @@ def test_held_leaves_those_who_wait_for_nothing(server: Instance) -> None:
         assert kill_here(main, Kill.NONE).count == 0
         assert reader.ping()
         ours = *freeze.client_ids.values(), int(server.client.client_id())
-        assert kill_here(main, Kill.ALL, None, *ours).names == {"reader": 1}
+        # Those of other tests on this server may still be going.
+        assert kill_here(main, Kill.ALL, None, *ours).names["reader"] == 1
         assert closed(reader)
     held.wait_for_all()
 
