@@ -83,7 +83,7 @@ CONTROL_HELP = """Speak to a run or a follow that is under way.
     luamigrate control run.sock pause                     then resume; or stop, as Ctrl-C does
     luamigrate control run.sock set max-rate=1000         none lifts it
     luamigrate control run.sock set max-pause=2           and of a follow max-lag-ms
-    luamigrate control follow.sock cutover                of a follow with --flip: the new names are written
+    luamigrate control follow.sock cutover                of a follow that has a flag: the new names are written
     luamigrate control follow.sock back                   the old names are written again
     luamigrate control follow.sock finish                 the old names are given up, and the follow ends
 

@@ -132,7 +132,7 @@ def test_the_end_says_what_goes_on_and_what_to_do_next() -> None:
     """Before a flip, after one, after one that was refused, and after finish."""
     assert "The application writes" not in ending(BEFORE)
     refused = Followed(phase=Phase.FOLLOWING, in_step=True, attempts=5)
-    assert "The application writes the old names: the flag is as it was before" in ending(refused)
+    assert "The application writes the old names, as the flag says" in ending(refused)
     flipped = ending(AFTER)
     assert flipped.startswith("IN STEP at the end: every write that was executed before the last barrier is in its old")
     assert "The application writes the new names" in flipped
