@@ -79,7 +79,6 @@ class Flipper:
 
     def prepare(self) -> None:
         """Do what would take time, or could not be done, while writes are held. Raises Error."""
-        self._have_scripts()
         found = streams_with_groups(self._deployment, self._keeper.direction, self._control.stop)
         self.streams = [source for _, source in found] if self._copies_groups else []
 
@@ -97,6 +96,8 @@ class Flipper:
         Raises NotNow where it took too long, Denied where the flag is another by now, and what calls do.
         """
         self._confirm_nodes()
+        # A node that has just been found may have none of them.
+        self._have_scripts()
         primaries = self._deployment.primaries
         home = self._deployment.node_for(self._state.flag)
         harmless = ("EVALSHA", library.digest(HARMLESS), 0, 1, 1)
