@@ -40,7 +40,7 @@ class Flips:
     refused: int = 0
     """How often it was given up after all attempts, and asked for again."""
     attempts: int = 0
-    """Of those that were not."""
+    """The attempts of the cut-overs that were not refused."""
     stragglers: int = 0
 
 

@@ -19,7 +19,7 @@ ROLES = (
     ("count", "count", "work", "work_later"),
     ("count", "count", "enqueue", "work_later"),
 )
-"""Of each process: twelve connections."""
+"""The connections of each process: twelve with all of them."""
 SECONDS_TO_END = 60.0
 LOST, DOUBLED = 1, 2
 """The numbers of the rules."""

@@ -34,7 +34,7 @@ PHASES = ("following", "mirroring back")
 LEFT_MS = 500
 """The lease of a process that has died ends so soon, that a trial be short."""
 STARTS = 4
-"""In which a follow has to come up again."""
+"""So often a follow is started, until it has to have come up."""
 CONFIRMED = "--yes"
 Document = dict[str, Any]
 
@@ -97,7 +97,7 @@ class Course:
 
     @property
     def socket(self) -> Path:
-        """Where it is asked."""
+        """The control socket of the follow."""
         return self.folder / "control"
 
     def note(self, text: str) -> None:

@@ -45,7 +45,7 @@ class Leg:
     state: State
     """What the server had then."""
     answers: tuple[Document | None, ...]
-    """To each time that the word was sent."""
+    """What was answered each time that the word was sent."""
     kills: bool
     """Whether it was killed in the middle."""
     cuts: bool

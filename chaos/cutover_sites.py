@@ -52,7 +52,7 @@ class Place:
     gate: Gate | None
     """What luamigrate's packets pass; None behind a Sentinel."""
     url: str
-    """Where luamigrate finds it."""
+    """The URL under which luamigrate finds the server."""
     options: tuple[str, ...]
     """That luamigrate needs to connect."""
     application: Settings

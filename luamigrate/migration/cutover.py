@@ -121,10 +121,10 @@ class Cutover:
                 self._end_all()
                 return
             raise Stopped(str(problem)) from None
-        if not self._flipper.is_unsure and found.side is self.side:
-            return
         if not self._flipper.is_unsure:
-            raise Stopped("cut-over: flag and record have changed while nobody listened: see who has written them")
+            if found.side is not self.side:
+                raise Stopped("cut-over: flag and record have changed while nobody listened: see who has written them")
+            return
         # The answer to our own flip was lost.
         self._flipper.is_unsure = False
         if found.side is not self.side:

@@ -186,7 +186,8 @@ class Flipper:
             waiting = [waiting_clients(server, until) for server, until in freeze.client_ids.items()]
             if self._deployment.database in chain.from_iterable(waiting):
                 raise NotNow("clients wait for something, and would be handed what is mirrored back: stop them")
-        self._keeper.try_waiting(in_freeze=True)
+        # While writes are held, nobody begins to wait.
+        self._keeper.release({*self._keeper.waiting})
         self._keeper.mirror.may_wait = None
 
     def _drained(self, freeze: Freeze, witness: Witness) -> bytes:

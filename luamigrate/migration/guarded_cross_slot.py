@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from luamigrate.migration.cross_slot import CrossSlotBatch
 from luamigrate.migration.cross_slot_mirror import MOST_FRAMED_BYTES, CrossSlotMirror, Give, Terms, mirror_pairs
 from luamigrate.migration.direction import Direction
-from luamigrate.migration.guarded_mirror import SLACK_SECONDS, Guard
+from luamigrate.migration.guard import Gap, Guard, divided
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.mirror import Arrived, Flight
 from luamigrate.migration.standing import Pair
@@ -154,8 +154,7 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
         """Pairs for the rounds to come, and whether the only one may take the longest pause."""
         self._round: _Round | None = None
         self._refreshed = -math.inf
-        self._untold_since: float | None = None
-        """Since when, by `time.monotonic`, copies may have been written without being told."""
+        self._gap = Gap()
 
     @property
     def busy(self) -> list[Connection]:
@@ -222,11 +221,11 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
     def reconnect(self, *, unwatched_since: float) -> None:
         """Make its own connections anew; copies that were touched since that moment may be a straggler's."""
         self.close()
-        self._untold_since = min(unwatched_since, self._untold_since or unwatched_since)
+        self._gap.begins(unwatched_since)
 
     def knows_all(self) -> None:
         """Note that all pairs have been looked at since."""
-        self._untold_since = None
+        self._gap.ends()
 
     def close(self) -> None:
         """Close the connections."""
@@ -297,15 +296,12 @@ class GuardedCrossSlotMirror(CrossSlotMirror):
 
     def _ask(self, group: _Group, under_way: _Round) -> None:
         """Read the live names of what is still our own."""
-        owned: list[Pair] = []
-        for pair in group.pairs:
-            (owned if self._guard.still_owns(pair) else group.left_alone).append(pair)
+        owned, group.left_alone = divided(group.pairs, self._guard)
         if not owned:
             return
-        pace, since = self.pace_of(group.node), self._untold_since
+        pace = self.pace_of(group.node)
         pause = Pause(int(self._limits.max_pause * 1000), pace.whole_key) if under_way.is_whole else pace.pause
-        untold = None if since is None else math.ceil(time.monotonic() - since + SLACK_SECONDS)
-        terms = Terms(lease=self._lease, may_wait=self.may_wait, untold=untold)
+        terms = Terms(lease=self._lease, may_wait=self.may_wait, untold=self._gap.seconds)
         rights = [pair.rights for pair in owned]
         steps = partial(mirror_pairs, rights=rights, terms=terms, write=under_way.write)
         lives, copies = zip(*map(self._direction.ends, owned), strict=True)

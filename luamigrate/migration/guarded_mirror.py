@@ -11,10 +11,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from luamigrate.migration.direction import Direction
+from luamigrate.migration.guard import Gap, Guard, divided
 from luamigrate.migration.lease import Lease
 from luamigrate.migration.mirror import Arrived, Big, Flight, Mirror, Result
 from luamigrate.migration.standing import Pair
@@ -30,22 +30,6 @@ from luamigrate.server.errors import ScriptMissing, explain
 
 SECONDS_OF_MARKS = 10.0
 """For which it is remembered what an old name was made: far longer than it takes to notice that nobody is told."""
-SLACK_SECONDS = 3
-"""By which the server's idle times are off, and its answers late."""
-
-
-class Guard(Protocol):
-    """Knows who has written what."""
-
-    def barrier(self) -> int:
-        """Begin a barrier; return how many will have passed after it."""
-
-    @property
-    def passed(self) -> int:
-        """How many barriers there have been."""
-
-    def still_owns(self, pair: Pair) -> bool:
-        """Tell, after a barrier, whether nobody else has written the copy; then it is about to be written."""
 
 
 @dataclass
@@ -58,7 +42,7 @@ class _Batch:
     barrier: float = math.inf
     """The one after which it is known who had written them."""
     executed: Call | None = None
-    left_alone: list[Pair] | None = None
+    left_alone: list[Pair] = field(default_factory=list)
     """Pairs whose copies somebody else has written."""
 
 
@@ -102,8 +86,7 @@ class GuardedMirror(Mirror):
         self._waiting: deque[tuple[list[Pair], bool]] = deque()
         """Pairs for the batches to come, and whether each may take the longest pause."""
         self._batch: _Batch | None = None
-        self._unwatched_since: float | None = None
-        """Since when, by `time.monotonic`, old names may have been written without being told."""
+        self._gap = Gap()
         self._marks: dict[bytes, tuple[float, str]] = {}
         """When old names were made last, and what tells what they were made from all else; the last ones alone."""
 
@@ -131,7 +114,7 @@ class GuardedMirror(Mirror):
     def in_flight(self) -> int:
         """How many pairs are under way."""
         batch = self._batch
-        under_way = len(batch.pairs) + len(batch.left_alone or ()) if batch else 0
+        under_way = len(batch.pairs) + len(batch.left_alone) if batch else 0
         return under_way + sum(len(pairs) for pairs, _ in self._waiting)
 
     def flush(self) -> None:
@@ -162,7 +145,7 @@ class GuardedMirror(Mirror):
     def dropped(self) -> list[Pair]:
         """Drop what is under way, whose answers will not come; return the pairs."""
         batch, self._batch = self._batch, None
-        pairs = [*batch.pairs, *(batch.left_alone or ())] if batch else []
+        pairs = [*batch.pairs, *batch.left_alone] if batch else []
         pairs += [pair for waiting, _ in self._waiting for pair in waiting]
         self._waiting.clear()
         return pairs
@@ -171,11 +154,11 @@ class GuardedMirror(Mirror):
         """Make its own connection anew; old names that were touched since that moment may be a straggler's."""
         self.connection.close()
         self.connection = self._server.once_more()
-        self._unwatched_since = min(unwatched_since, self._unwatched_since or unwatched_since)
+        self._gap.begins(unwatched_since)
 
     def knows_all(self) -> None:
         """Note that all pairs have been looked at since."""
-        self._unwatched_since = None
+        self._gap.ends()
 
     @property
     def connections(self) -> Mapping[Connection, Sequence[Connection]]:
@@ -223,21 +206,18 @@ class GuardedMirror(Mirror):
 
     def _execute(self, batch: _Batch) -> None:
         """Write what is still our own, if it stays so until then."""
-        owned, left_alone = list[Pair](), list[Pair]()
-        for pair in batch.pairs:
-            (owned if self._guard.still_owns(pair) else left_alone).append(pair)
-        batch.pairs, batch.left_alone = owned, left_alone
-        if owned:
-            since = self._unwatched_since
-            self.away = None if since is None else -math.ceil(time.monotonic() - since + SLACK_SECONDS)
+        batch.pairs, batch.left_alone = divided(batch.pairs, self._guard)
+        if batch.pairs:
+            seconds = self._gap.seconds
+            self.away = None if seconds is None else -seconds
             self.connection.call("MULTI", once=True)
-            self._called(self.connection, owned, whole=batch.is_whole)
+            self._called(self.connection, batch.pairs, whole=batch.is_whole)
             batch.executed = self.connection.call("EXEC", once=True)
 
     def _given_up(self, batch: _Batch) -> Arrived:
         self._batch = None
         self.connection.call("UNWATCH", once=True)
-        return Arrived(undone=batch.left_alone or [])
+        return Arrived(undone=batch.left_alone)
 
     def _keys_and_how(self, pairs: Sequence[Pair]) -> tuple[list[bytes], list[str]]:
         keys, how = super()._keys_and_how(pairs)
@@ -253,7 +233,7 @@ class GuardedMirror(Mirror):
         self._marks.pop(pair.source, None)
         self._marks[pair.source] = now, printable(mark)
         # While it is not known who has written old names, all that is known is needed.
-        while self._unwatched_since is None and next(iter(self._marks.values()))[0] < now - SECONDS_OF_MARKS:
+        while self._gap.seconds is None and next(iter(self._marks.values()))[0] < now - SECONDS_OF_MARKS:
             del self._marks[next(iter(self._marks))]
         return Result(pair, Word.COPIED)
 
@@ -261,16 +241,16 @@ class GuardedMirror(Mirror):
         self._batch = None
         executed = _Executed(call)
         if executed.is_disturbed:
-            return Arrived(undone=[*batch.pairs, *(batch.left_alone or ())])
+            return Arrived(undone=[*batch.pairs, *batch.left_alone])
         try:
             answers, seconds = executed.answers()
         except ScriptMissing:
             library.register(self._server, "mirror")
-            return Arrived(undone=[*batch.pairs, *(batch.left_alone or ())])
+            return Arrived(undone=[*batch.pairs, *batch.left_alone])
         flight = Flight(batch.pairs, executed, self._pace, is_whole=batch.is_whole)
         if not 1 <= len(answers) <= len(batch.pairs):
             raise Error(f"the script answered for {len(answers)} of {len(batch.pairs)} keys")
         self._learn(flight, len(answers), seconds)
         arrived = self._read(flight, answers, seconds or executed.seconds)
-        arrived.undone.extend(batch.left_alone or ())
+        arrived.undone.extend(batch.left_alone)
         return arrived

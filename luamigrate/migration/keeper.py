@@ -179,22 +179,19 @@ class Keeper:
         for source in self.moving:
             self.dirty.put(source, UNTOLD)
 
-    def try_waiting(self, *, in_freeze: bool = False) -> None:
-        """Have queues mirrored that were not because clients waited, if none does where the old names are.
-
-        While writes are held, nobody begins to wait.
-        """
+    def try_waiting(self) -> None:
+        """Have queues mirrored that were not because clients waited, if none does where the old names are."""
         if not self.waiting:
             return
-        if in_freeze:
-            self.mirror.may_wait = None
-            free = set(self.waiting)
-        else:
-            waiting = {server: [*waiting_clients(server)] for server in self._deployment.primaries}
-            free = {source for source in self.waiting if not self._is_waited_on(source, waiting)}
-            if not self._deployment.slots:
-                counts = map(len, waiting.values())
-                self.mirror.may_wait = sum(counts) if free else NOBODY_AT_ALL
+        waiting = {server: [*waiting_clients(server)] for server in self._deployment.primaries}
+        free = {source for source in self.waiting if not self._is_waited_on(source, waiting)}
+        if not self._deployment.slots:
+            counts = map(len, waiting.values())
+            self.mirror.may_wait = sum(counts) if free else NOBODY_AT_ALL
+        self.release(free)
+
+    def release(self, free: set[bytes]) -> None:
+        """Have some of the queues mirrored that were not because clients waited."""
         for source in free:
             self.dirty.put(source, UNTOLD)
         self.waiting -= free

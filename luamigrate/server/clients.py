@@ -46,22 +46,11 @@ class Killed:
     @classmethod
     def of(cls, clients: Iterable[Client]) -> Self:
         """Count the connections of these."""
-        killed = cls()
-        for client in clients:
-            killed.add(client)
-        return killed
-
-    def add(self, client: Client) -> None:
-        """Count a connection."""
-        self.count += 1
-        self.names[client.name or client.user] += 1
+        names = Counter(client.name or client.user for client in clients)
+        return cls(names.total(), names)
 
     def __add__(self, other: Killed) -> Killed:
         return Killed(self.count + other.count, self.names + other.names)
-
-
-Closing = list[tuple[Client, Call]]
-"""Connections that are being closed, with the calls for that."""
 
 
 def normal_clients(server: Connection) -> Iterator[Client]:
@@ -107,26 +96,12 @@ def chosen(server: Connection, *, kind: Kill, user: str | None, databases: Colle
         raise Error("the server does not tell by which numbers it knows our own connections: HELLO says no id")
     return [
         client
-        for client in [*normal_clients(server)]
+        for client in normal_clients(server)
         if client.database in databases
         and user in (None, client.user)
         and client.client_id not in mine
         and (kind is Kill.ALL or client.is_blocked)
     ]
-
-
-def close(server: Connection, clients: Iterable[Client]) -> Closing:
-    """Send soon that the connections of clients are closed; return what is to be answered. Raises Error."""
-    return [(client, server.call("CLIENT", "KILL", "ID", client.client_id)) for client in clients]
-
-
-def closed(closing: Closing) -> Killed:
-    """Wait until connections are closed, and count them. Raises Error. Who has gone by himself is not counted."""
-    killed = Killed()
-    for client, call in closing:
-        if call.answer() == 1:
-            killed.add(client)
-    return killed
 
 
 def kill(
@@ -136,8 +111,9 @@ def kill(
 
     What they have sent and is held is never carried out. Whoever has gone by himself is not counted.
     """
-    closing: Closing = []
+    closing: list[tuple[Client, Call]] = []
     for server in servers:
-        closing += close(server, chosen(server, kind=kind, user=user, databases=databases, ours=ours))
+        clients = chosen(server, kind=kind, user=user, databases=databases, ours=ours)
+        closing += [(client, server.call("CLIENT", "KILL", "ID", client.client_id)) for client in clients]
         server.flush()
-    return closed(closing)
+    return Killed.of(client for client, call in closing if call.answer() == 1)
