@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -15,8 +14,9 @@ from redis.retry import Retry
 
 import luamigrate
 from luamigrate import Control, CutoverOptions, Wish
+from tests.background import Background
 from tests.clusters import wait_until
-from tests.following import PLAN, Following
+from tests.following import PLAN, Following, assert_in_step
 from tests.instances import Reachable
 
 FLAG, NEW = b"names", b"step:"
@@ -63,13 +63,12 @@ class CuttingOver(Following):
         assert not self.ask(wish)
 
 
-class CountingWriter(threading.Thread):
+class CountingWriter(Background):
     """Reads the flag before each write, and adds one to a counter; repeats what failed, the flag first."""
 
     def __init__(self, server: Reachable, seed: int, flag: bytes = FLAG) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._server, self._flag, self._chance = server, flag, random.Random(seed)
-        self._done = threading.Event()
         self.acknowledged: Counter[int] = Counter()
         self.unknown: Counter[int] = Counter()
         """What was sent, and not answered."""
@@ -97,19 +96,6 @@ class CountingWriter(threading.Thread):
         self.acknowledged[number] += 1
         self.written[prefix] += 1
 
-    def stop(self) -> None:
-        """Stop, and wait for that."""
-        self._done.set()
-        self.join(20)
-        assert not self.is_alive()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
 
 def assert_nothing_lost(client: Any, writers: list[CountingWriter], prefix: bytes) -> None:
     """Check that each counter has what was acknowledged, and at most what was not answered besides."""
@@ -118,3 +104,30 @@ def assert_nothing_lost(client: Any, writers: list[CountingWriter], prefix: byte
         unknown = sum(writer.unknown[number] for writer in writers)
         there = int(client.hget(b"%b%d" % (prefix, number), "n") or 0)
         assert least <= there <= least + unknown, (number, least, unknown, there)
+
+
+def assert_all_kinds_of_changes_are_mirrored_back(server: Reachable) -> None:
+    """Types, expiries, deletions and new names, to the millisecond; and after the way back the other way."""
+    client = server.client
+    with CuttingOver(server.url) as following:
+        following.wait_until_in_step()
+        following.cut_over()
+        client.hset("step:1", "a", "other")
+        client.pexpire("step:2", 12_345_678)
+        client.delete("step:3")
+        client.hset("step:new", "a", "1")
+        client.rpush("step:list", "4")
+        client.persist("step:string")
+        client.delete("step:set")
+        client.set("step:set", "of another type")
+        following.wait_until_in_step()
+        assert client.hget("job:1", "a") == b"other"
+        assert not client.exists("job:3")
+        assert client.hget("job:new", "a") == b"1"
+        assert_in_step(server)
+        following.cut_over(Wish.BACK)
+        client.hset("job:1", "a", "again")
+        following.wait_until_in_step()
+        assert client.hget("step:1", "a") == b"again"
+        assert_in_step(server)
+    assert following.summary.exit_code == 0, following.keys

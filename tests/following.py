@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import redis
 from redis.exceptions import RedisClusterException
@@ -15,6 +14,7 @@ from redis.exceptions import RedisClusterException
 import luamigrate
 from luamigrate.model.following import Followed
 from luamigrate.model.status import KeyOutcome
+from tests.background import Background
 from tests.clusters import wait_until
 from tests.instances import Reachable, expires_at, snapshot
 
@@ -27,16 +27,15 @@ WRITE = "redis.call('HSET', KEYS[1], 'ev', ARGV[1]) redis.call('PEXPIRE', KEYS[1
 UNDECLARED = "redis.call('SET', 'job:' .. ARGV[1], ARGV[2]) return 1"
 
 
-class Following(threading.Thread):
+class Following(Background):
     """Follows a plan until it is told to stop, and keeps what it said."""
 
     def __init__(
         self, url: str, plan: luamigrate.Plan = PLAN, *, tls: luamigrate.Tls | None = None, **options: Any
     ) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._tls = tls
         self._url, self._plan, self._options = url, plan, {"settle": 0.0, **options}
-        self._done = threading.Event()
         self.now = Followed()
         self.keys: list[KeyOutcome] = []
         self.warnings: list[str] = []
@@ -71,31 +70,13 @@ class Following(threading.Thread):
         before = self.now
         self.wait_until(lambda now: now is not before and now.in_step)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
-    def ask_to_stop(self) -> None:
-        """Ask it to stop."""
-        self._done.set()
-
-    def stop(self) -> None:
-        """Ask it to stop, and wait for that."""
-        self.ask_to_stop()
-        self.join(20)
-        assert not self.is_alive()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class Writer(threading.Thread):
+class Writer(Background):
     """Writes all kinds of things to sources at full speed, whatever becomes of its connection."""
 
     def __init__(self, server: Reachable, seed: int, prefix: str = "job:") -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._server, self._prefix, self._chance = server, prefix, random.Random(seed)
-        self._done = threading.Event()
         self.writes = 0
         self._fields = server.has_field_expiries
 
@@ -154,15 +135,6 @@ class Writer(threading.Thread):
         ]
         for command in chance.choice(alone if self._server.mode == "cluster" else alone + together):
             client.execute_command(*command)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join(20)
-        assert not self.is_alive()
 
 
 def assert_in_step(server: Reachable, source: bytes = b"job:", target: bytes = b"step:") -> None:

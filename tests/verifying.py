@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import redis
 from redis.exceptions import RedisClusterException
@@ -14,6 +14,7 @@ from redis.exceptions import RedisClusterException
 import luamigrate
 from luamigrate import Drift, Word
 from luamigrate.model.status import KeyOutcome
+from tests.background import Background
 from tests.clusters import wait_until
 from tests.following import PLAN
 from tests.instances import Reachable
@@ -22,13 +23,13 @@ SETTLE = 0.2
 SECONDS_TO_WRITE = 20
 
 
-class Verifying(threading.Thread):
+class Verifying(Background):
     """Compares a plan's pairs until it is told to stop, and keeps what it said."""
 
     def __init__(self, url: str, plan: luamigrate.Plan = PLAN, **options: Any) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._url, self._plan, self._options = url, plan, {"settle": SETTLE, **options}
-        self._done, self.paused = threading.Event(), threading.Event()
+        self.paused = threading.Event()
         self.now = Drift()
         self.keys: list[KeyOutcome] = []
         self.summary = luamigrate.Summary(plan, luamigrate.Command.VERIFY)
@@ -79,27 +80,15 @@ class Verifying(threading.Thread):
         """What it told of pairs, in order: the source, the word, and how it was before."""
         return [(key.source.decode(), str(key.word), key.was and str(key.was)) for key in self.keys]
 
-    def stop(self) -> None:
-        """Ask it to stop, and wait for that."""
-        self._done.set()
-        self.join(20)
-        assert not self.is_alive()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class Application(threading.Thread):
+class Application(Background):
     """Writes to a source and, some seconds (`gap`) later, to its target, to one pair after the other."""
 
+    seconds_to_end = 30
+
     def __init__(self, server: Reachable, *, gap: float, names: int = 20, pause: float = 0.0) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._server, self._gap, self._names, self._pause = server, gap, names, pause
-        self._done = threading.Event()
         self.forgets = False
         """Whether it writes to the sources alone."""
         self.writes = 0
@@ -123,12 +112,3 @@ class Application(threading.Thread):
                 client.hset(name, "a", value)
                 return
             time.sleep(0.02)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join(30)
-        assert not self.is_alive()

@@ -12,8 +12,14 @@ from luamigrate import Limits, Side, Wish, Word
 from luamigrate.migration.guarded_cross_slot import GuardedCrossSlotMirror
 from luamigrate.model.following import Phase, Rescan
 from tests.clusters import ClusterInstance, slot_of, wait_until
-from tests.cutting import FLAG, NEW, CountingWriter, CuttingOver, assert_nothing_lost
-from tests.following import assert_in_step
+from tests.cutting import (
+    FLAG,
+    NEW,
+    CountingWriter,
+    CuttingOver,
+    assert_all_kinds_of_changes_are_mirrored_back,
+    assert_nothing_lost,
+)
 from tests.migration.test_follow_cluster import fill
 
 pytestmark = pytest.mark.cluster
@@ -66,28 +72,7 @@ def test_all_kinds_of_changes_are_mirrored_back(cluster: ClusterInstance) -> Non
     client.rpush("job:list", 1, 2, 3)
     client.set("job:string", "a", px=10_000_000)
     client.sadd("job:set", "a")
-    with CuttingOver(cluster.url) as following:
-        following.wait_until_in_step()
-        following.cut_over()
-        client.hset("step:1", "a", "other")
-        client.pexpire("step:2", 12_345_678)
-        client.delete("step:3")
-        client.hset("step:new", "a", 1)
-        client.rpush("step:list", 4)
-        client.persist("step:string")
-        client.delete("step:set")
-        client.set("step:set", "of another type")
-        following.wait_until_in_step()
-        assert client.hget("job:1", "a") == b"other"
-        assert not client.exists("job:3")
-        assert client.hget("job:new", "a") == b"1"
-        assert_in_step(cluster)
-        following.cut_over(Wish.BACK)
-        client.hset("job:1", "a", "again")
-        following.wait_until_in_step()
-        assert client.hget("step:1", "a") == b"again"
-        assert_in_step(cluster)
-    assert following.summary.exit_code == 0, following.keys
+    assert_all_kinds_of_changes_are_mirrored_back(cluster)
 
 
 class TestStragglers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -130,6 +131,16 @@ class TestWhatSpeaksAgainstIt:
         assert not client.keys("step:*")
 
 
+def losing(call: Callable[..., FlipReply]) -> Callable[..., FlipReply]:
+    """Return what makes a call and loses its answer."""
+
+    def lose(*arguments: Any, **options: Any) -> FlipReply:
+        call(*arguments, **options)
+        raise ConnectionLost("the connection was lost")
+
+    return lose
+
+
 class TestLostAnswers:
     """The connection is lost while something was asked of the server: whether it was done, flag and record tell."""
 
@@ -137,13 +148,7 @@ class TestLostAnswers:
     def test_the_flip_was_done(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is not done twice, and goes on from there."""
         client = fill(server)
-        flip = cutover_calls.flip
-
-        def flip_and_lose(*arguments: Any, **options: Any) -> FlipReply:
-            flip(*arguments, **options)
-            raise ConnectionLost("the connection was lost")
-
-        monkeypatch.setattr(cutover_calls, "flip", flip_and_lose)
+        monkeypatch.setattr(cutover_calls, "flip", losing(cutover_calls.flip))
         with CuttingOver(server.url) as following:
             following.wait_until_in_step()
             following.cut_over()
@@ -195,13 +200,7 @@ class TestLostAnswers:
     def test_it_was_finished(self, server: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
         """The record is gone: nobody takes the flag for the leftover of a rehearsal."""
         client = fill(server)
-        finish = cutover_calls.finish
-
-        def finish_and_lose(*arguments: Any, **options: Any) -> FlipReply:
-            finish(*arguments, **options)
-            raise ConnectionLost("the connection was lost")
-
-        monkeypatch.setattr(cutover_calls, "finish", finish_and_lose)
+        monkeypatch.setattr(cutover_calls, "finish", losing(cutover_calls.finish))
         with CuttingOver(server.url) as following:
             following.wait_until_in_step()
             following.cut_over()
